@@ -1,0 +1,1 @@
+//! SlowDB's routing client

@@ -1,0 +1,1 @@
+//! QUIC with the mutual TLS of a cluster's own authority, and checked frames

@@ -1,0 +1,3 @@
+//! The SlowDB binary.
+
+fn main() {}

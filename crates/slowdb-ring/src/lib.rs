@@ -1,0 +1,1 @@
+//! MurmurHash3, hash ring with virtual nodes, id to shard, shard to nodes

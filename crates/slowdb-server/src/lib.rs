@@ -1,0 +1,1 @@
+//! One SlowDB node: catalog, shards, routing

@@ -1,0 +1,1 @@
+//! A whole SlowDB cluster in one deterministic thread
