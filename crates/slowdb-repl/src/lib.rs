@@ -1,1 +1,3 @@
-//! A replicated log for any state machine: consensus, durable log, log shipping over QUIC
+//! A replicated log for any state machine: consensus, the durable log, log shipping over QUIC.
+
+pub mod wal;
