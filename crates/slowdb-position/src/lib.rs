@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 /// A write's place in a log: the term and index of its entry, and its place among the writes of that entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "rkyv", derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize))]
 pub struct Position {
     /// Term of the leader that proposed the entry.
     pub term: u64,
