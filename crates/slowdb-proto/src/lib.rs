@@ -1,1 +1,29 @@
-//! The words that SlowDB's nodes and clients share: ids, requests, replies, limits, errors, frames
+//! The words that SlowDB's nodes and clients share: ids, levels, limits, error codes, requests, replies,
+//! and the byte layout of write batches.
+//!
+//! Nothing here does I/O. Requests and replies are rkyv archives, validated when they are decoded; bulk
+//! data (writes, vectors) travels beside them as raw bytes, so that it is never re-encoded.
+
+mod codec;
+mod error;
+pub mod limits;
+mod map;
+mod ops;
+mod request;
+mod status;
+
+pub use codec::{
+    DecodeError, KIND_REPLY, KIND_REQUEST, decode_reply, decode_request, encode_reply, encode_request,
+};
+pub use error::{Code, ErrorReply};
+pub use map::{ClusterMap, CollectionInfo, NodeInfo, ReplicaInfo, ShardInfo};
+pub use ops::{Op, Ops, OpsBuilder, OpsError};
+pub use request::{
+    ClientId, ClusterId, Consistency, GetRequest, Hit, Metric, NameError, ReadLevel, RecordInfo, Reply,
+    Request, RequestKind, SearchRequest, ShardPosition, WriteLevel, WriteReply, WriteRequest, check_name,
+};
+pub use slowdb_position::{Position, VersionVector};
+pub use status::{FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, PeerStatus, Role};
+
+/// ALPN of connections from clients.
+pub const ALPN_CLIENT: &[u8] = b"slowdb-client/1";

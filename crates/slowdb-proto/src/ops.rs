@@ -1,0 +1,337 @@
+//! The byte layout of a batch of writes.
+//!
+//! A batch is laid out once, by the client, and travels unchanged through the leader's log, the followers'
+//! logs and into every state machine. All numbers are little endian. Each write is
+//!
+//! ```text
+//! 0      kind          u8   1 put, 2 delete
+//! 1      condition     u8   0 none (others are refused for now)
+//! 2..4   id_len        u16  1 to 512
+//! 4..8   payload_len   u32  0 to 65,536; 0 in a delete
+//! 8..12  vector_len    u32  4 × dimension; 0 in a delete
+//! 12..   id, zeros to a multiple of 4, vector, payload, zeros to a multiple of 4
+//! ```
+
+use crate::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX};
+
+const HEADER_BYTES: usize = 12;
+const KIND_PUT: u8 = 1;
+const KIND_DELETE: u8 = 2;
+
+/// Why a batch is refused. Nothing of it takes effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpsError {
+    /// An id is empty.
+    #[error("write {index}: the id is empty; an id has 1 to {ID_BYTES_MAX} bytes")]
+    IdEmpty {
+        /// Which write of the batch.
+        index: usize,
+    },
+    /// An id is too long.
+    #[error("write {index}: the id has {bytes} bytes, more than {ID_BYTES_MAX}")]
+    IdTooLong {
+        /// Which write of the batch.
+        index: usize,
+        /// Its length.
+        bytes: usize,
+    },
+    /// An id is not UTF-8.
+    #[error("write {index}: the id is not UTF-8")]
+    IdNotUtf8 {
+        /// Which write of the batch.
+        index: usize,
+    },
+    /// A vector has the wrong dimension.
+    #[error("write {index}: the vector has {got} components, the collection has {wanted}")]
+    WrongDimension {
+        /// Which write of the batch.
+        index: usize,
+        /// Components of the vector.
+        got: usize,
+        /// Dimension of the collection.
+        wanted: u32,
+    },
+    /// A component is NaN or infinite.
+    #[error("write {index}: component {component} is {value}; all components must be finite numbers")]
+    NotFinite {
+        /// Which write of the batch.
+        index: usize,
+        /// Which component.
+        component: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
+    /// A payload is too large.
+    #[error("write {index}: the payload has {bytes} bytes, more than {PAYLOAD_BYTES_MAX}")]
+    PayloadTooLarge {
+        /// Which write of the batch.
+        index: usize,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Too many writes in one batch.
+    #[error("the batch has more than {BATCH_WRITES_MAX} writes")]
+    TooManyWrites,
+    /// Too many bytes in one batch.
+    #[error("the batch has {bytes} bytes, more than {BATCH_BYTES_MAX}")]
+    TooManyBytes {
+        /// Its length.
+        bytes: usize,
+    },
+    /// No write in it.
+    #[error("the batch is empty")]
+    Empty,
+    /// Bytes that are no batch.
+    #[error("write {index}: {what}")]
+    Malformed {
+        /// Which write of the batch.
+        index: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// One write.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Op<'a> {
+    /// Make or replace a record.
+    Put {
+        /// Its id.
+        id: &'a str,
+        /// Its vector, f32 little endian.
+        vector: &'a [u8],
+        /// Its payload.
+        payload: &'a [u8],
+    },
+    /// Remove a record.
+    Delete {
+        /// Its id.
+        id: &'a str,
+    },
+}
+
+impl<'a> Op<'a> {
+    /// The id written to.
+    pub fn id(&self) -> &'a str {
+        match self {
+            Op::Put { id, .. } | Op::Delete { id } => id,
+        }
+    }
+}
+
+/// A batch whose layout has been checked: walking it cannot fail.
+#[derive(Clone, Copy, Debug)]
+pub struct Ops<'a> {
+    bytes: &'a [u8],
+    writes: u32,
+}
+
+impl<'a> Ops<'a> {
+    /// Checks everything: layout, limits, ids, dimension, finite components.
+    pub fn check(bytes: &'a [u8], dimension: u32) -> Result<Ops<'a>, OpsError> {
+        let ops = Ops::check_layout(bytes)?;
+        for (index, op) in ops.iter().enumerate() {
+            if let Op::Put { vector, .. } = op {
+                check_vector(index, vector, dimension)?;
+            }
+        }
+        Ok(ops)
+    }
+
+    /// Checks layout and ids only: for a batch that a leader had checked before it went into a log.
+    pub fn check_layout(bytes: &'a [u8]) -> Result<Ops<'a>, OpsError> {
+        if bytes.len() > BATCH_BYTES_MAX {
+            return Err(OpsError::TooManyBytes { bytes: bytes.len() });
+        }
+        let mut rest = bytes;
+        let mut index = 0;
+        while !rest.is_empty() {
+            if index == BATCH_WRITES_MAX {
+                return Err(OpsError::TooManyWrites);
+            }
+            (_, rest) = split_op(index, rest)?;
+            index += 1;
+        }
+        if index == 0 {
+            return Err(OpsError::Empty);
+        }
+        Ok(Ops { bytes, writes: index as u32 })
+    }
+
+    /// Number of writes, at least 1.
+    pub fn writes(&self) -> u32 {
+        self.writes
+    }
+
+    /// The writes in order.
+    pub fn iter(&self) -> impl Iterator<Item = Op<'a>> + use<'a> {
+        let mut rest = self.bytes;
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let (op, tail) = split_op(0, rest).ok()?;
+            rest = tail;
+            Some(op)
+        })
+    }
+}
+
+fn check_vector(index: usize, vector: &[u8], dimension: u32) -> Result<(), OpsError> {
+    let got = vector.len() / 4;
+    if got != dimension as usize {
+        return Err(OpsError::WrongDimension { index, got, wanted: dimension });
+    }
+    // Finite means that the exponent is not all ones. Whole chunks first: this is on the path of every write.
+    let (words, _) = vector.as_chunks::<4>();
+    let bad = |word: &[u8; 4]| u32::from_le_bytes(*word) & 0x7f80_0000 == 0x7f80_0000;
+    let any_bad = words.iter().fold(false, |any, word| any | bad(word));
+    if any_bad {
+        let component = words.iter().position(bad).unwrap_or_default();
+        let value = f32::from_le_bytes(words[component]).to_string();
+        return Err(OpsError::NotFinite { index, component, value });
+    }
+    Ok(())
+}
+
+fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
+    let malformed = |what| OpsError::Malformed { index, what };
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(malformed("it ends inside a header"));
+    };
+    let id_len = usize::from(u16::from_le_bytes([header[2], header[3]]));
+    let payload_len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+    let vector_len = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
+    if header[1] != 0 {
+        return Err(malformed("it carries a condition, which this version does not support"));
+    }
+    if id_len == 0 {
+        return Err(OpsError::IdEmpty { index });
+    }
+    if id_len > ID_BYTES_MAX {
+        return Err(OpsError::IdTooLong { index, bytes: id_len });
+    }
+    if payload_len > PAYLOAD_BYTES_MAX {
+        return Err(OpsError::PayloadTooLarge { index, bytes: payload_len });
+    }
+    if !vector_len.is_multiple_of(4) {
+        return Err(malformed("its vector is not a whole number of components"));
+    }
+    let id_padded = id_len.next_multiple_of(4);
+    let data_len = vector_len + payload_len;
+    let total = id_padded + data_len.next_multiple_of(4);
+    if rest.len() < total {
+        return Err(malformed("it is longer than what is left of the batch"));
+    }
+    let (this, tail) = rest.split_at(total);
+    let id = std::str::from_utf8(&this[..id_len]).map_err(|_| OpsError::IdNotUtf8 { index })?;
+    let vector = &this[id_padded..id_padded + vector_len];
+    let payload = &this[id_padded + vector_len..id_padded + data_len];
+    match header[0] {
+        KIND_PUT if vector_len > 0 => Ok((Op::Put { id, vector, payload }, tail)),
+        KIND_PUT => Err(malformed("it puts a vector without components")),
+        KIND_DELETE if data_len == 0 => Ok((Op::Delete { id }, tail)),
+        KIND_DELETE => Err(malformed("it deletes, but carries a vector or payload")),
+        _ => Err(malformed("its kind is unknown")),
+    }
+}
+
+/// Lays out a batch.
+#[derive(Clone, Debug, Default)]
+pub struct OpsBuilder {
+    bytes: Vec<u8>,
+    writes: usize,
+}
+
+impl OpsBuilder {
+    /// An empty batch.
+    pub fn new() -> Self {
+        OpsBuilder::default()
+    }
+
+    /// Adds a put. On an error the batch is as it was.
+    pub fn put(&mut self, id: &str, vector: &[f32], payload: &[u8]) -> Result<(), OpsError> {
+        if let Some(component) = vector.iter().position(|x| !x.is_finite()) {
+            let value = vector[component].to_string();
+            return Err(OpsError::NotFinite { index: self.writes, component, value });
+        }
+        if vector.is_empty() {
+            return Err(OpsError::Malformed {
+                index: self.writes,
+                what: "it puts a vector without components",
+            });
+        }
+        self.start(KIND_PUT, id, vector.len() * 4, payload.len())?;
+        for component in vector {
+            self.bytes.extend_from_slice(&component.to_le_bytes());
+        }
+        self.bytes.extend_from_slice(payload);
+        self.pad();
+        Ok(())
+    }
+
+    /// Adds a delete. On an error the batch is as it was.
+    pub fn delete(&mut self, id: &str) -> Result<(), OpsError> {
+        self.start(KIND_DELETE, id, 0, 0)
+    }
+
+    /// Number of writes so far.
+    pub fn writes(&self) -> usize {
+        self.writes
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was added yet.
+    pub fn is_empty(&self) -> bool {
+        self.writes == 0
+    }
+
+    /// The batch.
+    pub fn finish(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The size of one put, in bytes.
+    pub fn put_bytes(id: &str, dimension: usize, payload_len: usize) -> usize {
+        HEADER_BYTES + id.len().next_multiple_of(4) + (dimension * 4 + payload_len).next_multiple_of(4)
+    }
+
+    fn start(&mut self, kind: u8, id: &str, vector_len: usize, payload_len: usize) -> Result<(), OpsError> {
+        let index = self.writes;
+        if id.is_empty() {
+            return Err(OpsError::IdEmpty { index });
+        }
+        if id.len() > ID_BYTES_MAX {
+            return Err(OpsError::IdTooLong { index, bytes: id.len() });
+        }
+        if payload_len > PAYLOAD_BYTES_MAX {
+            return Err(OpsError::PayloadTooLarge { index, bytes: payload_len });
+        }
+        if self.writes == BATCH_WRITES_MAX {
+            return Err(OpsError::TooManyWrites);
+        }
+        let bytes = self.bytes.len()
+            + HEADER_BYTES
+            + id.len().next_multiple_of(4)
+            + (vector_len + payload_len).next_multiple_of(4);
+        if bytes > BATCH_BYTES_MAX {
+            return Err(OpsError::TooManyBytes { bytes });
+        }
+        self.bytes.extend_from_slice(&[kind, 0]);
+        self.bytes.extend_from_slice(&(id.len() as u16).to_le_bytes());
+        self.bytes.extend_from_slice(&(payload_len as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&(vector_len as u32).to_le_bytes());
+        self.bytes.extend_from_slice(id.as_bytes());
+        self.pad();
+        self.writes += 1;
+        Ok(())
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}

@@ -1,0 +1,316 @@
+//! Requests and replies.
+
+use crate::error::ErrorReply;
+use crate::limits::NAME_BYTES_MAX;
+use crate::map::ClusterMap;
+use crate::status::NodeStatus;
+use rkyv::{Archive, Deserialize, Serialize};
+use slowdb_position::Position;
+use std::fmt;
+use std::str::FromStr;
+
+/// Drawn when a cluster is founded; no two clusters share one.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+pub struct ClusterId(pub [u8; 16]);
+
+/// Drawn by each client when it starts; with a sequence number it names a write for ever.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+pub struct ClientId(pub [u8; 16]);
+
+fn fmt_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt_hex(&self.0, f)
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt_hex(&self.0, f)
+    }
+}
+
+/// When a write is acknowledged.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+pub enum WriteLevel {
+    /// Durable in the leader's log.
+    One,
+    /// Durable on a majority of voters, and applied at the leader.
+    #[default]
+    Quorum,
+    /// Durable on every replica placed for the shard.
+    All,
+}
+
+/// Who may answer a read.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+pub enum ReadLevel {
+    /// Any replica, with committed data that may be stale.
+    One,
+    /// The leader, after a majority confirmed its term: linearizable.
+    #[default]
+    Quorum,
+}
+
+/// A level as it is spelt on the command line, before it is known whether it is for a read or a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// `one`
+    One,
+    /// `quorum`
+    Quorum,
+    /// `all`
+    All,
+}
+
+impl FromStr for Consistency {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "one" => Ok(Consistency::One),
+            "quorum" => Ok(Consistency::Quorum),
+            "all" => Ok(Consistency::All),
+            other => Err(format!(
+                "no level is called '{other}': writes take one, quorum or all, reads one or quorum"
+            )),
+        }
+    }
+}
+
+impl Consistency {
+    /// The level for a write.
+    pub fn for_write(self) -> WriteLevel {
+        match self {
+            Consistency::One => WriteLevel::One,
+            Consistency::Quorum => WriteLevel::Quorum,
+            Consistency::All => WriteLevel::All,
+        }
+    }
+
+    /// The level for a read; `all` is no read level.
+    pub fn for_read(self) -> Result<ReadLevel, String> {
+        match self {
+            Consistency::One => Ok(ReadLevel::One),
+            Consistency::Quorum => Ok(ReadLevel::Quorum),
+            Consistency::All => Err("'all' is a level for writes: reads take one or quorum".into()),
+        }
+    }
+}
+
+/// How similarity is measured.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+pub enum Metric {
+    /// Squared Euclidean distance: smaller is nearer.
+    L2,
+    /// Inner product: greater is nearer.
+    InnerProduct,
+    /// Cosine similarity: greater is nearer.
+    #[default]
+    Cosine,
+}
+
+impl Metric {
+    /// The metric as it is spelt in JSON and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Metric::L2 => "l2",
+            Metric::InnerProduct => "inner_product",
+            Metric::Cosine => "cosine",
+        }
+    }
+
+    /// Whether a greater score is nearer.
+    pub fn greater_is_nearer(self) -> bool {
+        !matches!(self, Metric::L2)
+    }
+}
+
+impl FromStr for Metric {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "l2" => Ok(Metric::L2),
+            "inner_product" | "ip" => Ok(Metric::InnerProduct),
+            "cosine" => Ok(Metric::Cosine),
+            other => Err(format!("no metric is called '{other}': use l2, inner_product or cosine")),
+        }
+    }
+}
+
+/// A request with what every request carries.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The cluster that the caller means, once it knows one: another one refuses.
+    pub cluster: Option<ClusterId>,
+    /// How long the caller waits, in milliseconds.
+    pub timeout_ms: u32,
+    /// What is asked.
+    pub kind: RequestKind,
+}
+
+/// What is asked.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum RequestKind {
+    /// Where is everything? Any node answers with a [`ClusterMap`].
+    Map,
+    /// Write the batch in the frame's body (see [`crate::Ops`]) to one shard.
+    Write(WriteRequest),
+    /// Read records of one shard.
+    Get(GetRequest),
+    /// Nearest neighbours in some shards; the queries are the frame's body, f32 little endian.
+    Search(SearchRequest),
+    /// How is this node?
+    Status,
+}
+
+/// A batch of writes to one shard.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct WriteRequest {
+    /// Collection by name.
+    pub collection: String,
+    /// Shard by number.
+    pub shard: u32,
+    /// When to acknowledge.
+    pub level: WriteLevel,
+    /// Who writes.
+    pub client: ClientId,
+    /// The write's number at that client: a retry carries the same one.
+    pub sequence: u64,
+    /// Whether an earlier attempt may have arrived somewhere.
+    pub retry: bool,
+}
+
+/// Records by id.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct GetRequest {
+    /// Collection by name.
+    pub collection: String,
+    /// Shard by number: all ids are in it.
+    pub shard: u32,
+    /// Who may answer.
+    pub level: ReadLevel,
+    /// The ids.
+    pub ids: Vec<String>,
+}
+
+/// Exact nearest neighbours.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct SearchRequest {
+    /// Collection by name.
+    pub collection: String,
+    /// The shards to look in: the answering node has them all.
+    pub shards: Vec<u32>,
+    /// Who may answer.
+    pub level: ReadLevel,
+    /// How many hits for each query.
+    pub k: u32,
+    /// How similarity is measured; the collection's own metric if not given.
+    pub metric: Option<Metric>,
+}
+
+/// A reply.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// To `Map`.
+    Map(ClusterMap),
+    /// To `Write`.
+    Written(WriteReply),
+    /// To `Get`: one entry for each id asked for, in that order. The frame's body holds, for each record
+    /// found, its vector (f32 little endian) and its payload, one after the other.
+    Records {
+        /// Position of the last write the answering replica had applied.
+        applied: Position,
+        /// `None`: no such record.
+        records: Vec<Option<RecordInfo>>,
+    },
+    /// To `Search`.
+    Hits {
+        /// The metric that the scores are in.
+        metric: Metric,
+        /// How far each shard was applied at least when it was searched.
+        shards: Vec<ShardPosition>,
+        /// For each query its hits over all shards asked for, nearest first.
+        results: Vec<Vec<Hit>>,
+    },
+    /// To `Status`.
+    Status(Box<NodeStatus>),
+    /// To anything.
+    Error(ErrorReply),
+}
+
+/// A write that stands.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteReply {
+    /// Position of the batch's first write; the others follow by offset.
+    pub first: Position,
+    /// Writes in the batch.
+    pub writes: u32,
+    /// How many of them found a record under their id. Known once the batch is applied, so not at `one`.
+    pub replaced: Option<u32>,
+    /// Replicas on which the batch is known to be durable.
+    pub durable_on: u32,
+    /// Replicas placed for the shard.
+    pub replicas: u32,
+}
+
+/// A record in a reply.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordInfo {
+    /// Position of the write that made it.
+    pub position: Position,
+    /// Bytes of its payload.
+    pub payload_bytes: u32,
+}
+
+/// A hit of a search.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Hit {
+    /// The record's id.
+    pub id: String,
+    /// In the search's metric.
+    pub score: f32,
+}
+
+/// How far a shard was applied.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardPosition {
+    /// Shard by number.
+    pub shard: u32,
+    /// Position of the last applied write.
+    pub applied: Position,
+}
+
+/// Why a name cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{name}' cannot be a name: use 1 to 64 of a-z, A-Z, 0-9, '-', '_' and '.', not starting with '.' or '-'"
+)]
+pub struct NameError {
+    name: String,
+}
+
+/// Checks the name of a node, zone or collection. Names become parts of file names.
+pub fn check_name(name: &str) -> Result<(), NameError> {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    let starts_well = name.bytes().next().is_some_and(|b| b != b'.' && b != b'-');
+    if starts_well && name.len() <= NAME_BYTES_MAX && name.bytes().all(legal) {
+        Ok(())
+    } else {
+        Err(NameError { name: name.chars().take(80).collect() })
+    }
+}
