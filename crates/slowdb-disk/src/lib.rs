@@ -3,11 +3,26 @@
 //! Everything in SlowDB that must survive a power cut goes through [`Disk`] and [`DiskFile`], so that the
 //! same code runs on a [`RealDisk`] and on a [`SimDisk`] that can lose any subset of unsynced sectors.
 //! Paths are relative to the disk's root and use `/`.
+//!
+//! This crate knows nothing of what is in the files, and offers no caching, buffering or retries.
+#![doc = include_str!("../README.md")]
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+mod mapping;
+mod path;
+mod real;
+mod sim;
+
+pub use mapping::Mapping;
+pub use real::{DirLock, LockError, RealDisk};
+pub use sim::{SECTOR_BYTES, SimDisk};
+
 /// A directory tree whose files survive a crash as far as they were synced.
+///
+/// Paths are relative, with `/` between components; empty, `.` and `..` components are refused with
+/// `InvalidInput`. The root itself is the empty path, as a directory.
 pub trait Disk: Send + Sync + 'static {
     /// Opens a file for reading and writing; creates it empty if `create` and it is missing.
     /// A created file's *name* is durable only after [`Disk::sync_dir`] of its directory.
@@ -18,11 +33,13 @@ pub trait Disk: Send + Sync + 'static {
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
     /// Creates a directory and its parents, durably.
     fn create_dir_all(&self, dir: &str) -> io::Result<()>;
-    /// Renames a file, replacing the target. Durable after [`Disk::sync_dir`].
+    /// Renames a file inside its directory, replacing the target. Atomic; durable after
+    /// [`Disk::sync_dir`]. A target in another directory is `InvalidInput`.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file. Durable after [`Disk::sync_dir`].
     fn remove(&self, path: &str) -> io::Result<()>;
-    /// Removes a directory and all in it, if it exists.
+    /// Removes a directory and all in it, if it exists. Durable when it returns; after a crash on the
+    /// way any part of it may be left.
     fn remove_dir_all(&self, dir: &str) -> io::Result<()>;
     /// Makes creations, renames and removals in `dir` durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
@@ -34,22 +51,43 @@ pub trait Disk: Send + Sync + 'static {
 pub trait DiskFile: Send + Sync {
     /// The file's length.
     fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
     /// Gives every byte of `[0, len)` real space on the disk and makes the file at least `len` long; new
     /// bytes read as zero. A full disk is an error here and never later a fault in a mapping.
     fn allocate(&self, len: u64) -> io::Result<()>;
-    /// Shortens the file. No mapping may reach beyond `len`.
+    /// Shortens the file. No mapping may reach beyond `len`. A length beyond the file's is
+    /// `InvalidInput`.
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Fills `buf` from `offset`; a file that ends before is `UnexpectedEof`.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     /// Writes all of `bufs`, one after the other, from `offset`, growing the file if need be.
     fn write_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
-    /// Makes everything written so far durable, through mappings too.
+    /// Makes everything written so far durable, through mappings too. After an error the file's unsynced
+    /// bytes are in doubt for ever: a later success does not cover them.
     fn sync(&self) -> io::Result<()>;
     /// Maps `[offset, offset + len)`, shared and writable. `offset` is a multiple of [`MAP_ALIGN`], the
-    /// range lies inside the allocated file. The address stays valid as long as the mapping lives,
-    /// even when the file is removed.
+    /// range is not empty and lies inside the allocated file. The address stays valid as long as the
+    /// mapping lives, even when the file is removed.
     fn map(&self, offset: u64, len: usize) -> io::Result<Mapping>;
 }
 
 /// Alignment of the offsets that can be mapped, in bytes.
 pub const MAP_ALIGN: u64 = 65_536;
+
+/// Checks what both disks ask of a range to map.
+fn check_map_range(offset: u64, len: usize, file_len: u64) -> io::Result<()> {
+    let end = offset.checked_add(len as u64);
+    if len == 0 || !offset.is_multiple_of(MAP_ALIGN) || end.is_none_or(|end| end > file_len) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "cannot map {len} bytes at {offset} of a file of {file_len}: the offset must be a multiple \
+                 of {MAP_ALIGN} and the range lie inside the file"
+            ),
+        ));
+    }
+    Ok(())
+}
