@@ -1,3 +1,50 @@
 //! A replicated log for any state machine: consensus, the durable log, log shipping over QUIC.
+//!
+//! - [`Replicator`] is the deterministic core: all groups of a node, fed with inputs, giving outputs;
+//! - [`StateMachine`] is what is replicated;
+//! - [`wal`] is the log on disk, shared by all groups of a node;
+//! - `transport` carries frames between nodes over QUIC;
+//! - `driver` runs a core on threads and real time.
 
+mod engine;
+mod entry;
+mod group;
+mod ids;
+mod machine;
+mod replicator;
 pub mod wal;
+
+pub use engine::wire::WireError;
+pub use engine::{EngineError, ReplicaRole};
+pub use entry::{AckLevel, EntryError, EntryView, ProposalHeader, ProposalView};
+pub use group::{Event, Failure, Proposal, Token};
+pub use ids::{GroupId, Member, Membership, NodeId, ReplicaId};
+pub use machine::{ApplyError, StateMachine};
+pub use replicator::{Batch, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output, Replicator};
+pub use slowdb_position::{Position, Standing, TermTable, VersionVector};
+
+/// The time, as the core is told it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Microseconds since some fixed moment of this run; never falls.
+    pub micros: u64,
+    /// Milliseconds since 1970 by the wall clock; may jump.
+    pub wall_millis: u64,
+}
+
+/// Length of a tick, in microseconds: the unit of heartbeats and elections.
+pub const TICK_MICROS: u64 = 25_000;
+
+/// Bugs that can be planted, to prove that the checks around this crate notice them.
+#[cfg(feature = "canary")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canary {
+    /// What was only written counts as durable.
+    AckBeforeSync,
+    /// Term and vote are not written to the log.
+    VoteNotPersisted,
+    /// A linearizable read does not ask a majority.
+    ReadWithoutMajority,
+    /// An append of a deposed leader is accepted.
+    TermNotChecked,
+}

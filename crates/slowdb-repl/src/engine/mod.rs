@@ -1,0 +1,426 @@
+//! The consensus engine of one group: TiKV's `raft` crate behind an interface of ours.
+//!
+//! Nothing outside this module names that crate, so it could be replaced. What has to be got right around
+//! it, and where that is done:
+//! - nothing is stepped, proposed or ticked between `ready()` and `advance_append_async`: [`Engine::flush`];
+//! - messages of a leader leave at once, those of others only when what they rest on is durable:
+//!   [`Flushed::send`] and [`Flushed::held`];
+//! - the only randomness inside, the election time-out, is replaced by a function of seed and state after
+//!   every call that may have redrawn it: [`Engine::fix_timeout`];
+//! - followers never forward proposals, and forwarded ones are not taken from the network: [`Engine::propose`]
+//!   and the `wire` module;
+//! - a commit index beyond the end of the log panics inside: [`Engine::step`] refuses it first;
+//! - an applied index beyond the persisted commit panics at start: [`Engine::open`] raises the commit;
+//! - read requests are dropped without a word before the leader has committed in its term:
+//!   [`Engine::read`] says so, the caller retries with a fresh context.
+
+mod log;
+pub(crate) mod wire;
+
+use crate::ids::{Membership, ReplicaId};
+use crate::wal::{HardState, Location, Record, RecoveredGroup, WalReader};
+use bytes::Bytes;
+use log::{GroupLog, kind_to_byte};
+pub(crate) use raft::eraftpb::Message;
+use raft::eraftpb::{EntryType, MessageType};
+use raft::{Config, RawNode, StateRole};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Ticks between heartbeats of a leader.
+pub(crate) const HEARTBEAT_TICKS: usize = 2;
+/// Ticks without a leader after which an election may start; drawn from this to twice this.
+pub(crate) const ELECTION_TICKS: usize = 12;
+const MESSAGE_BYTES_MAX: u64 = 1024 * 1024;
+const MESSAGES_IN_FLIGHT_MAX: usize = 64;
+const UNCOMMITTED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const APPLY_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// A replica's part in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaRole {
+    /// Orders the proposals.
+    Leader,
+    /// Follows.
+    Follower,
+    /// Asks for votes, or whether it would get them.
+    Candidate,
+}
+
+/// A committed entry, in the order of the log.
+#[derive(Debug)]
+pub(crate) struct Committed {
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+    pub(crate) data: Bytes,
+}
+
+/// What has to be done after the engine was fed.
+#[derive(Default)]
+pub(crate) struct Flushed {
+    /// To send now.
+    pub(crate) send: Vec<Message>,
+    /// To make durable, in this order.
+    pub(crate) records: Vec<Record>,
+    /// (term, index) of the entries among the records, in order.
+    pub(crate) entries: Vec<(u64, u64)>,
+    /// Number to hand to [`Engine::persisted`] once the records are durable.
+    pub(crate) ready: u64,
+    /// To send only then.
+    pub(crate) held: Vec<Message>,
+    /// To apply.
+    pub(crate) committed: Vec<Committed>,
+    /// Reads that a majority has confirmed: (context, index that must be applied first).
+    pub(crate) reads: Vec<(u64, u64)>,
+}
+
+/// How far another replica is, as its leader sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    pub(crate) replica: ReplicaId,
+    pub(crate) matched: u64,
+    pub(crate) active: bool,
+}
+
+/// Why a group cannot go on as what it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The log ends before what was applied.
+    #[error("the log ends at {last}, but {applied} was applied: synced log was lost, so this replica cannot vote again")]
+    LogLost {
+        /// Last entry in the log.
+        last: u64,
+        /// Last entry applied.
+        applied: u64,
+    },
+    /// What the state machine holds is older than the log that is left.
+    #[error("the state machine holds {applied}, but the log begins after {compacted}: its checkpoint was lost")]
+    CheckpointLost {
+        /// Last entry applied.
+        applied: u64,
+        /// Last entry that was removed from the log.
+        compacted: u64,
+    },
+    /// A leader speaks of entries as committed that this replica had and has no more.
+    #[error("the leader knows this replica to hold {commit}, its log ends at {last}: synced log was lost")]
+    BehindOwnPast {
+        /// Commit index for this replica.
+        commit: u64,
+        /// Last entry in the log.
+        last: u64,
+    },
+    /// The engine refuses its configuration.
+    #[error("consensus engine: {0}")]
+    Config(String),
+}
+
+pub(crate) struct Engine {
+    raw: RawNode<GroupLog>,
+    seed: u64,
+    /// The commit index moved since the hard state was last handed out to be made durable.
+    commit_unsaved: bool,
+    #[cfg(feature = "canary")]
+    canary: Option<crate::Canary>,
+}
+
+impl Engine {
+    /// Opens the engine of a group: a new one, or one that goes on from what the log holds. `applied` is what
+    /// the state machine holds durably.
+    pub(crate) fn open(
+        membership: &Membership,
+        recovered: Option<&RecoveredGroup>,
+        applied: u64,
+        reader: WalReader,
+        seed: u64,
+    ) -> Result<Self, EngineError> {
+        let mut group_log = GroupLog::new(membership, reader);
+        if let Some(recovered) = recovered {
+            group_log.recover(recovered);
+        }
+        if group_log.last() < applied {
+            return Err(EngineError::LogLost { last: group_log.last(), applied });
+        }
+        if group_log.first() > applied + 1 {
+            return Err(EngineError::CheckpointLost { applied, compacted: group_log.first() - 1 });
+        }
+        group_log.raise_commit(applied);
+        if group_log.hard_state().commit > group_log.last() {
+            let hard_state = group_log.hard_state();
+            return Err(EngineError::LogLost { last: group_log.last(), applied: hard_state.commit });
+        }
+        let config = Config {
+            id: membership.own.0,
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS,
+            applied,
+            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            max_committed_size_per_ready: APPLY_BYTES_MAX,
+            ..Config::default()
+        };
+        // The engine's own log lines are of use to its developers; what matters is logged around it.
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&config, group_log, &logger).map_err(|e| EngineError::Config(e.to_string()))?;
+        let mut engine = Engine {
+            raw,
+            seed,
+            commit_unsaved: false,
+            #[cfg(feature = "canary")]
+            canary: None,
+        };
+        engine.fix_timeout();
+        Ok(engine)
+    }
+
+    #[cfg(feature = "canary")]
+    pub(crate) fn set_canary(&mut self, canary: Option<crate::Canary>) {
+        self.canary = canary;
+    }
+
+    /// The time-out is a function of seed, replica and term, so that whole runs replay exactly: whatever the
+    /// engine drew from its own source is overwritten after every call that may have drawn.
+    fn fix_timeout(&mut self) {
+        let raft = &mut self.raw.raft;
+        let mut key = [0; 24];
+        key[..8].copy_from_slice(&self.seed.to_le_bytes());
+        key[8..16].copy_from_slice(&raft.id.to_le_bytes());
+        key[16..].copy_from_slice(&raft.term.to_le_bytes());
+        let draw = xxh3_64(&key) as usize % ELECTION_TICKS;
+        raft.set_randomized_election_timeout(ELECTION_TICKS + draw);
+    }
+
+    /// Time passes.
+    pub(crate) fn tick(&mut self) {
+        self.raw.tick();
+        self.fix_timeout();
+    }
+
+    /// A message arrived from a member.
+    pub(crate) fn step(&mut self, message: Message) -> Result<(), EngineError> {
+        let last = self.last_index();
+        let own_term = self.raw.raft.term;
+        if message.msg_type == MessageType::MsgHeartbeat && message.term >= own_term && message.commit > last {
+            return Err(EngineError::BehindOwnPast { commit: message.commit, last });
+        }
+        #[cfg(feature = "canary")]
+        let message = self.distort(message);
+        // An error means that the message is not for this state of affairs, which the protocol survives.
+        let _ = self.raw.step(message);
+        self.fix_timeout();
+        Ok(())
+    }
+
+    /// Planted bug: an append of a deposed leader is taken for one of the present term.
+    #[cfg(feature = "canary")]
+    fn distort(&self, mut message: Message) -> Message {
+        let own_term = self.raw.raft.term;
+        let stale = message.msg_type == MessageType::MsgAppend && message.term < own_term;
+        if self.canary == Some(crate::Canary::TermNotChecked) && stale && !self.is_leader() {
+            message.term = own_term;
+        }
+        message
+    }
+
+    /// Stands for election at once.
+    pub(crate) fn campaign(&mut self) {
+        // Refused only while an election is under way or impossible, and then there is nothing to do.
+        let _ = self.raw.campaign();
+        self.fix_timeout();
+    }
+
+    /// Appends an entry, if this replica leads. Returns its (term, index).
+    pub(crate) fn propose(&mut self, data: Vec<u8>) -> Option<(u64, u64)> {
+        if !self.is_leader() {
+            return None;
+        }
+        self.raw.propose(Vec::new(), data).ok()?;
+        Some((self.raw.raft.term, self.raw.raft.raft_log.last_index()))
+    }
+
+    /// Asks a majority whether this replica still leads; the answer comes as a read of `context`. False if
+    /// the question cannot be asked now.
+    pub(crate) fn read(&mut self, context: u64) -> bool {
+        let raft = &self.raw.raft;
+        let committed_in_term =
+            raft.raft_log.term(raft.raft_log.committed).is_ok_and(|term| term == raft.term);
+        if !self.is_leader() || !committed_in_term {
+            return false;
+        }
+        self.raw.read_index(context.to_le_bytes().to_vec());
+        true
+    }
+
+    /// Hands leadership to a member.
+    pub(crate) fn transfer(&mut self, to: ReplicaId) {
+        self.raw.transfer_leader(to.0);
+        self.fix_timeout();
+    }
+
+    /// Whether leadership is being handed over.
+    pub(crate) fn is_transferring(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// The connection to a member was lost, or messages to it were dropped.
+    pub(crate) fn unreachable(&mut self, replica: ReplicaId) {
+        self.raw.report_unreachable(replica.0);
+    }
+
+    /// Everything up to the ready of this number is durable.
+    pub(crate) fn persisted(&mut self, ready: u64) {
+        self.raw.on_persist_ready(ready);
+    }
+
+    /// Where an entry lies in the log on disk.
+    pub(crate) fn located(&mut self, term: u64, index: u64, location: Location) {
+        self.raw.mut_store().located(term, index, location);
+    }
+
+    /// Applied entries need not stay in memory.
+    pub(crate) fn evict(&mut self) {
+        let applied = self.applied();
+        self.raw.mut_store().evict(applied);
+    }
+
+    /// Forgets entries up to `index`; the record to be made durable if there were any.
+    pub(crate) fn compact(&mut self, group: u64, index: u64) -> Option<Record> {
+        let index = index.min(self.applied());
+        let term = self.raw.mut_store().compact(index)?;
+        Some(Record::Compacted { group, index, term })
+    }
+
+    /// Whether a call of [`Engine::flush`] would give anything.
+    pub(crate) fn has_output(&self) -> bool {
+        self.raw.has_ready()
+    }
+
+    /// Hands out everything that is to be done. To be called until [`Engine::has_output`] is false, after
+    /// whatever was committed has been applied and [`Engine::applied_to`] called.
+    pub(crate) fn flush(&mut self, group: u64) -> Flushed {
+        let mut ready = self.raw.ready();
+        let mut out = Flushed { ready: ready.number(), ..Flushed::default() };
+        out.send = ready.take_messages();
+        out.held = ready.take_persisted_messages();
+        for entry in ready.take_committed_entries() {
+            assert_eq!(entry.entry_type, EntryType::EntryNormal, "membership is fixed in this version");
+            out.committed.push(Committed { term: entry.term, index: entry.index, data: entry.data });
+        }
+        out.reads = ready.take_read_states().iter().filter_map(read_of).collect();
+        if let Some(hard_state) = ready.hs() {
+            let before = self.raw.store().hard_state();
+            let state = HardState { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit };
+            let elected = (state.term, state.vote) != (before.term, before.vote);
+            if elected && !self.forgets_votes() {
+                out.records.push(Record::HardState { group, state });
+                self.commit_unsaved = false;
+            } else {
+                self.commit_unsaved = true;
+            }
+            self.raw.mut_store().set_hard_state(state);
+        }
+        let entries = ready.take_entries();
+        if !entries.is_empty() {
+            for entry in &entries {
+                out.entries.push((entry.term, entry.index));
+                let kind = kind_to_byte(entry.entry_type);
+                let data = entry.data.clone();
+                out.records.push(Record::Entry { group, term: entry.term, index: entry.index, kind, data });
+            }
+            self.raw.mut_store().append(&entries);
+        }
+        self.raw.advance_append_async(ready);
+        out
+    }
+
+    #[cfg(feature = "canary")]
+    fn forgets_votes(&self) -> bool {
+        self.canary == Some(crate::Canary::VoteNotPersisted)
+    }
+
+    #[cfg(not(feature = "canary"))]
+    fn forgets_votes(&self) -> bool {
+        false
+    }
+
+    /// The hard state, if its commit index moved since it was last handed out. It rides along with the next
+    /// record that has to be durable anyway: losing it costs nothing but a later commit.
+    pub(crate) fn take_commit_record(&mut self, group: u64) -> Option<Record> {
+        if !std::mem::take(&mut self.commit_unsaved) || self.forgets_votes() {
+            return None;
+        }
+        Some(Record::HardState { group, state: self.raw.store().hard_state() })
+    }
+
+    /// Committed entries were applied up to here.
+    pub(crate) fn applied_to(&mut self, index: u64) {
+        self.raw.advance_apply_to(index);
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    pub(crate) fn role(&self) -> ReplicaRole {
+        match self.raw.raft.state {
+            StateRole::Leader => ReplicaRole::Leader,
+            StateRole::Follower => ReplicaRole::Follower,
+            StateRole::Candidate | StateRole::PreCandidate => ReplicaRole::Candidate,
+        }
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    pub(crate) fn leader(&self) -> Option<ReplicaId> {
+        let id = self.raw.raft.leader_id;
+        (id != 0).then_some(ReplicaId(id))
+    }
+
+    pub(crate) fn committed(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    pub(crate) fn applied(&self) -> u64 {
+        self.raw.raft.raft_log.applied
+    }
+
+    /// Last entry that is durable here.
+    pub(crate) fn durable(&self) -> u64 {
+        self.raw.raft.raft_log.persisted
+    }
+
+    pub(crate) fn first_index(&self) -> u64 {
+        self.raw.store().first()
+    }
+
+    pub(crate) fn last_index(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
+    }
+
+    pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
+        self.raw.raft.raft_log.term(index).ok()
+    }
+
+    pub(crate) fn bytes_after(&self, index: u64) -> u64 {
+        self.raw.store().bytes_after(index)
+    }
+
+    /// On a leader: how far every member is, itself included.
+    pub(crate) fn progress(&self) -> impl Iterator<Item = Progress> + '_ {
+        let own = self.raw.raft.id;
+        self.raw.raft.prs().iter().map(move |(id, progress)| Progress {
+            replica: ReplicaId(*id),
+            matched: progress.matched,
+            active: *id == own || progress.recent_active,
+        })
+    }
+}
+
+fn read_of(state: &raft::ReadState) -> Option<(u64, u64)> {
+    let context: [u8; 8] = state.request_ctx.as_slice().try_into().ok()?;
+    Some((u64::from_le_bytes(context), state.index))
+}

@@ -1,0 +1,267 @@
+//! Consensus messages as bytes. Nothing from the network is ever parsed as protobuf.
+//!
+//! A peer frame has a meta part, laid out here, and a body: the data of all entries, one after the other, so
+//! that it is sent from, and received into, the buffers that go to the log. All numbers are little endian.
+//!
+//! ```text
+//! meta     0..16   cluster id
+//!          16..20  messages  u32
+//!          20..24  zero
+//! message  0..8    group             u64
+//!          8..16   from (replica)    u64
+//!          16..24  to (replica)      u64
+//!          24..32  term              u64
+//!          32..40  log term          u64
+//!          40..48  index             u64
+//!          48..56  commit            u64
+//!          56..64  commit term       u64
+//!          64..72  reject hint       u64
+//!          72..80  priority          i64
+//!          80      type              u8   3 append, 4 append response, 5 vote, 6 vote response, 8 heartbeat,
+//!                                         9 heartbeat response, 14 time out now, 17 pre-vote, 18 pre-vote response
+//!          81      reject            u8   0 or 1
+//!          82..84  context length    u16  at most 64
+//!          84..88  entries           u32
+//!          88..    context, then per entry: term u64, kind u8, zero [u8; 3], data length u32
+//! ```
+//!
+//! The entries of an append follow its index without gaps, so their own indexes are not sent.
+
+use super::log::{kind_from_byte, kind_to_byte};
+use crate::ids::{GroupId, ReplicaId};
+use bytes::{BufMut, Bytes, BytesMut};
+use raft::eraftpb::{Entry, Message, MessageType};
+
+/// What a node says as long as it is not part of a cluster. While one is being founded some of its nodes know
+/// its id before others, so this matches every id; who may connect at all is decided before.
+pub(crate) const NO_CLUSTER: [u8; 16] = [0; 16];
+const CONTEXT_BYTES_MAX: usize = 64;
+const MESSAGES_MAX: u32 = 65_536;
+const MESSAGE_BYTES: usize = 88;
+const ENTRY_BYTES: usize = 16;
+
+/// A message to a replica of a group on another node.
+pub(crate) struct GroupMessage {
+    pub(crate) group: GroupId,
+    pub(crate) message: Message,
+}
+
+/// Bytes that are no consensus messages of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// From or for another cluster.
+    #[error("the frame belongs to another cluster")]
+    OtherCluster,
+    /// Not laid out as documented.
+    #[error("malformed peer frame: {0}")]
+    Malformed(&'static str),
+}
+
+pub(crate) struct FrameBuilder {
+    meta: BytesMut,
+    body: Vec<Bytes>,
+    body_bytes: usize,
+    messages: u32,
+}
+
+impl FrameBuilder {
+    pub(crate) fn new(cluster: [u8; 16]) -> Self {
+        let mut meta = BytesMut::with_capacity(128);
+        meta.put_slice(&cluster);
+        meta.put_u64_le(0);
+        FrameBuilder { meta, body: Vec::new(), body_bytes: 0, messages: 0 }
+    }
+
+    pub(crate) fn push(&mut self, group: GroupId, message: Message) {
+        let meta = &mut self.meta;
+        meta.put_u64_le(group.0);
+        for word in [
+            message.from,
+            message.to,
+            message.term,
+            message.log_term,
+            message.index,
+            message.commit,
+            message.commit_term,
+            message.reject_hint,
+        ] {
+            meta.put_u64_le(word);
+        }
+        meta.put_i64_le(message.priority);
+        meta.put_u8(message.msg_type as u8);
+        meta.put_u8(u8::from(message.reject));
+        meta.put_u16_le(message.context.len() as u16);
+        meta.put_u32_le(message.entries.len() as u32);
+        meta.put_slice(&message.context);
+        for entry in message.entries {
+            meta.put_u64_le(entry.term);
+            meta.put_u8(kind_to_byte(entry.entry_type));
+            meta.put_bytes(0, 3);
+            meta.put_u32_le(entry.data.len() as u32);
+            if !entry.data.is_empty() {
+                self.body_bytes += entry.data.len();
+                self.body.push(entry.data);
+            }
+        }
+        self.messages += 1;
+    }
+
+    pub(crate) fn finish(mut self) -> (Bytes, Vec<Bytes>, usize) {
+        self.meta[16..20].copy_from_slice(&self.messages.to_le_bytes());
+        let bytes = self.meta.len() + self.body_bytes;
+        (self.meta.freeze(), self.body, bytes)
+    }
+}
+
+/// Reads a peer frame. Entry data shares the memory of `body`.
+pub(crate) fn decode(cluster: [u8; 16], meta: &[u8], body: &Bytes) -> Result<Vec<GroupMessage>, WireError> {
+    let mut reader = Reader { rest: meta };
+    let theirs: [u8; 16] = reader.array()?;
+    if theirs != cluster && theirs != NO_CLUSTER && cluster != NO_CLUSTER {
+        return Err(WireError::OtherCluster);
+    }
+    let count = reader.u32()?;
+    if count > MESSAGES_MAX {
+        return Err(WireError::Malformed("too many messages"));
+    }
+    reader.u32()?;
+    let mut body_at = 0;
+    let mut messages = Vec::new();
+    for _ in 0..count {
+        messages.push(decode_message(&mut reader, body, &mut body_at)?);
+    }
+    if !reader.rest.is_empty() || body_at != body.len() {
+        return Err(WireError::Malformed("more bytes than the messages account for"));
+    }
+    Ok(messages)
+}
+
+fn decode_message(reader: &mut Reader<'_>, body: &Bytes, body_at: &mut usize) -> Result<GroupMessage, WireError> {
+    let mut fixed = Reader { rest: reader.take(MESSAGE_BYTES)? };
+    let group = GroupId(fixed.u64()?);
+    let mut message = Message::default();
+    message.from = fixed.u64()?;
+    message.to = fixed.u64()?;
+    message.term = fixed.u64()?;
+    message.log_term = fixed.u64()?;
+    message.index = fixed.u64()?;
+    message.commit = fixed.u64()?;
+    message.commit_term = fixed.u64()?;
+    message.reject_hint = fixed.u64()?;
+    message.priority = fixed.u64()? as i64;
+    message.msg_type = message_type(fixed.u8()?)?;
+    message.reject = fixed.u8()? != 0;
+    let context_len = usize::from(fixed.u16()?);
+    let entries = fixed.u32()?;
+    if context_len > CONTEXT_BYTES_MAX {
+        return Err(WireError::Malformed("a context is too long"));
+    }
+    message.context = Bytes::copy_from_slice(reader.take(context_len)?);
+    if entries > 0 && message.msg_type != MessageType::MsgAppend {
+        return Err(WireError::Malformed("only an append carries entries"));
+    }
+    if entries as usize > reader.rest.len() / ENTRY_BYTES {
+        return Err(WireError::Malformed("it ends inside the entries"));
+    }
+    let mut decoded = Vec::with_capacity(entries as usize);
+    let mut term_before = message.log_term;
+    for at in 0..u64::from(entries) {
+        let mut entry = decode_entry(reader, body, body_at)?;
+        if entry.term < term_before || entry.term > message.term {
+            return Err(WireError::Malformed("the terms of the entries are out of order"));
+        }
+        term_before = entry.term;
+        entry.index = message.index.checked_add(at + 1).ok_or(WireError::Malformed("an index overflows"))?;
+        decoded.push(entry);
+    }
+    message.entries = decoded.into();
+    Ok(GroupMessage { group, message })
+}
+
+fn decode_entry(reader: &mut Reader<'_>, body: &Bytes, body_at: &mut usize) -> Result<Entry, WireError> {
+    let mut entry = Entry::default();
+    entry.term = reader.u64()?;
+    let kind = reader.u8()?;
+    reader.take(3)?;
+    let len = reader.u32()? as usize;
+    if kind != 0 {
+        return Err(WireError::Malformed("an entry's kind is unknown"));
+    }
+    let end = body_at.checked_add(len).filter(|end| *end <= body.len());
+    let end = end.ok_or(WireError::Malformed("an entry reaches beyond the body"))?;
+    entry.entry_type = kind_from_byte(kind);
+    entry.data = body.slice(*body_at..end);
+    *body_at = end;
+    Ok(entry)
+}
+
+/// Only what replicas really send each other: local messages, forwarded proposals and forwarded reads are
+/// never taken from the network.
+fn message_type(byte: u8) -> Result<MessageType, WireError> {
+    use MessageType as T;
+    const ALLOWED: [MessageType; 9] = [
+        T::MsgAppend,
+        T::MsgAppendResponse,
+        T::MsgRequestVote,
+        T::MsgRequestVoteResponse,
+        T::MsgHeartbeat,
+        T::MsgHeartbeatResponse,
+        T::MsgTimeoutNow,
+        T::MsgRequestPreVote,
+        T::MsgRequestPreVoteResponse,
+    ];
+    ALLOWED
+        .into_iter()
+        .find(|allowed| *allowed as u8 == byte)
+        .ok_or(WireError::Malformed("a message of a type that does not cross the network"))
+}
+
+/// Whether a message may leave this node at all.
+pub(crate) fn is_sendable(message: &Message) -> bool {
+    message_type(message.msg_type as u8).is_ok()
+}
+
+/// Whether a message goes on its group's own stream. All appends do, empty ones too: one that overtook
+/// the entries before it would be rejected, and the leader would take them for lost.
+pub(crate) fn is_bulk(message: &Message) -> bool {
+    message.msg_type == MessageType::MsgAppend
+}
+
+/// Who a message is from and for.
+pub(crate) fn parties(message: &Message) -> (ReplicaId, ReplicaId) {
+    (ReplicaId(message.from), ReplicaId(message.to))
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
+        let (head, tail) = self.rest.split_at_checked(len).ok_or(WireError::Malformed("it ends too early"))?;
+        self.rest = tail;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    fn u8(&mut self) -> Result<u8, WireError> {
+        Ok(u8::from_le_bytes(self.array()?))
+    }
+
+    fn u16(&mut self) -> Result<u16, WireError> {
+        Ok(u16::from_le_bytes(self.array()?))
+    }
+
+    fn u32(&mut self) -> Result<u32, WireError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, WireError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+}

@@ -1,0 +1,608 @@
+//! One group on this node: the consensus engine, the state machine, and who waits for what.
+//!
+//! Invariants, checked by [`Group::check_invariants`]:
+//! - waiters exist only while this replica leads, and only for the term it leads;
+//! - held messages leave in the order in which what they rest on becomes durable;
+//! - a proposal is answered exactly once.
+
+use crate::engine::{Committed, Engine, Message};
+use crate::entry::{AckLevel, EntryBuilder, EntryView, ProposalHeader};
+use crate::ids::{GroupId, Member, Membership, NodeId, ReplicaId};
+use crate::machine::StateMachine;
+use crate::{Now, Position};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Proposals are merged into one entry up to this many bytes.
+const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// Read rounds that may be on their way at a time; reads that come meanwhile share the next one.
+const READ_ROUNDS_MAX: usize = 4;
+/// Ticks after which a read round is taken for lost and asked again.
+const READ_RETRY_TICKS: u64 = 6;
+
+/// Names a request of the embedder; it comes back with the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// A proposal on its way in.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// Comes back with the answer.
+    pub token: Token,
+    /// When to acknowledge.
+    pub level: AckLevel,
+    /// Whether an earlier attempt may have got into the log.
+    pub retry: bool,
+    /// How many positions it takes, at least 1.
+    pub writes: u32,
+    /// Who proposes.
+    pub client: [u8; 16],
+    /// The proposal's number at that client.
+    pub sequence: u64,
+    /// What the state machine applies.
+    pub body: Bytes,
+    /// When the proposer stops waiting, in microseconds of [`Now::micros`].
+    pub deadline: u64,
+}
+
+/// Why a proposal or a read was not answered as asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// This replica does not lead. Nothing happened.
+    NotLeader,
+    /// A queue is full. Nothing happened.
+    Overloaded,
+    /// Leadership was lost while the proposal was under way: it may or may not take effect.
+    LeaderChanged,
+    /// The deadline passed: it may or may not take effect.
+    Timeout,
+    /// It stands at quorum, but these nodes have not confirmed it.
+    LevelNotReached {
+        /// Nodes that did not confirm.
+        missing: Vec<NodeId>,
+    },
+    /// The group is halted on this node.
+    Halted,
+}
+
+/// What happened to requests and groups.
+#[derive(Debug)]
+pub enum Event<O> {
+    /// A proposal stands as asked.
+    Acked {
+        /// The request.
+        token: Token,
+        /// Position of its first write.
+        first: Position,
+        /// What the state machine said; not yet known when acknowledged at [`AckLevel::One`].
+        outcome: Option<O>,
+        /// Members on which it is known to be durable.
+        durable_on: u32,
+        /// All members.
+        members: u32,
+    },
+    /// A request failed.
+    Failed {
+        /// The request.
+        token: Token,
+        /// The group.
+        group: GroupId,
+        /// Why.
+        why: Failure,
+    },
+    /// This replica led when the read was asked, and has applied all that was committed then.
+    ReadReady {
+        /// The request.
+        token: Token,
+        /// The group.
+        group: GroupId,
+    },
+    /// Who leads a group, as far as this replica knows.
+    Leader {
+        /// The group.
+        group: GroupId,
+        /// The leader.
+        leader: Option<NodeId>,
+        /// Its term.
+        term: u64,
+    },
+    /// A group cannot go on here.
+    Halted {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        why: String,
+    },
+}
+
+struct Waiter<O> {
+    token: Token,
+    level: AckLevel,
+    deadline: u64,
+    offset: u32,
+    outcome: Option<O>,
+    answered: bool,
+}
+
+struct EntryWaiters<O> {
+    bytes: usize,
+    waiters: Vec<Waiter<O>>,
+}
+
+#[derive(Clone, Copy)]
+struct Read {
+    token: Token,
+    deadline: u64,
+}
+
+struct Round {
+    context: u64,
+    asked_at: u64,
+    reads: Vec<Read>,
+}
+
+struct Outstanding {
+    batch: u64,
+    ready: u64,
+    held: Vec<Message>,
+}
+
+/// Where a group puts what it has to say during a flush.
+pub(crate) struct Sink<'a, O> {
+    pub(crate) batch: u64,
+    pub(crate) messages: &'a mut Vec<(GroupId, Message)>,
+    pub(crate) records: &'a mut Vec<crate::wal::Record>,
+    pub(crate) entries: &'a mut Vec<(GroupId, u64, u64)>,
+    pub(crate) events: &'a mut Vec<Event<O>>,
+}
+
+pub(crate) struct Group<M: StateMachine> {
+    pub(crate) id: GroupId,
+    pub(crate) membership: Membership,
+    pub(crate) engine: Engine,
+    pub(crate) machine: M,
+    /// Why the group does nothing any more.
+    pub(crate) halted: Option<String>,
+    pub(crate) applied: Position,
+    /// Every member has everything up to here.
+    pub(crate) floor: u64,
+    /// The state machine holds everything up to here durably.
+    pub(crate) checkpointed: u64,
+    /// Bytes of proposals that wait here.
+    pub(crate) waiting_bytes: usize,
+    queue: VecDeque<Proposal>,
+    waiters: BTreeMap<u64, EntryWaiters<M::Outcome>>,
+    leading: Option<u64>,
+    reads: Vec<Read>,
+    rounds: VecDeque<Round>,
+    confirmed: BTreeMap<u64, Vec<Read>>,
+    next_context: u64,
+    outstanding: VecDeque<Outstanding>,
+    told_leader: Option<(Option<ReplicaId>, u64)>,
+    told_halted: bool,
+    ticks: u64,
+    #[cfg(feature = "canary")]
+    pub(crate) canary: Option<crate::Canary>,
+}
+
+impl<M: StateMachine> Group<M> {
+    pub(crate) fn new(id: GroupId, membership: Membership, engine: Engine, machine: M) -> Self {
+        let held = machine.held();
+        let term = engine.term_at(held).unwrap_or_default();
+        Group {
+            id,
+            membership,
+            halted: None,
+            applied: Position { term, index: held, offset: 0 },
+            floor: engine.first_index() - 1,
+            checkpointed: held,
+            waiting_bytes: 0,
+            queue: VecDeque::new(),
+            waiters: BTreeMap::new(),
+            leading: None,
+            reads: Vec::new(),
+            rounds: VecDeque::new(),
+            confirmed: BTreeMap::new(),
+            next_context: 1,
+            outstanding: VecDeque::new(),
+            told_leader: None,
+            told_halted: false,
+            ticks: 0,
+            #[cfg(feature = "canary")]
+            canary: None,
+            engine,
+            machine,
+        }
+    }
+
+    pub(crate) fn propose(&mut self, proposal: Proposal) {
+        self.waiting_bytes += proposal.body.len();
+        self.queue.push_back(proposal);
+    }
+
+    pub(crate) fn queue_len(&self) -> usize {
+        self.queue.len() + self.waiters.len()
+    }
+
+    pub(crate) fn read(&mut self, token: Token, deadline: u64) {
+        self.reads.push(Read { token, deadline });
+    }
+
+    pub(crate) fn step(&mut self, message: Message) {
+        if let Err(error) = self.engine.step(message) {
+            self.halt(error.to_string());
+        }
+    }
+
+    pub(crate) fn halt(&mut self, why: String) {
+        self.halted.get_or_insert(why);
+    }
+
+    pub(crate) fn tick(&mut self, now: Now, events: &mut Vec<Event<M::Outcome>>) {
+        self.ticks += 1;
+        self.engine.tick();
+        self.engine.evict();
+        self.expire(now, events);
+        let lost = |round: &Round, ticks: u64| round.asked_at + READ_RETRY_TICKS <= ticks;
+        while self.rounds.front().is_some_and(|round| lost(round, self.ticks)) {
+            let round = self.rounds.pop_front();
+            self.reads.extend(round.into_iter().flat_map(|round| round.reads));
+        }
+    }
+
+    /// Answers those whose deadline has passed.
+    fn expire(&mut self, now: Now, events: &mut Vec<Event<M::Outcome>>) {
+        let group = self.id;
+        let applied = self.engine.applied();
+        let late = |deadline: u64| deadline <= now.micros;
+        let mut timed_out = Vec::new();
+        for (index, entry) in &mut self.waiters {
+            for waiter in entry.waiters.iter_mut().filter(|w| !w.answered && late(w.deadline)) {
+                waiter.answered = true;
+                timed_out.push((waiter.token, (waiter.level == AckLevel::All && *index <= applied).then_some(*index)));
+            }
+        }
+        for (token, stands_at) in timed_out {
+            let why = match stands_at {
+                Some(index) => Failure::LevelNotReached { missing: self.missing(index) },
+                None => Failure::Timeout,
+            };
+            events.push(Event::Failed { token, group, why });
+        }
+        let waiting_bytes = &mut self.waiting_bytes;
+        self.queue.retain(|proposal| {
+            if late(proposal.deadline) {
+                *waiting_bytes -= proposal.body.len();
+                events.push(Event::Failed { token: proposal.token, group, why: Failure::Timeout });
+            }
+            !late(proposal.deadline)
+        });
+        let reads = [&mut self.reads].into_iter();
+        let rounds = self.rounds.iter_mut().map(|round| &mut round.reads);
+        for list in reads.chain(rounds).chain(self.confirmed.values_mut()) {
+            list.retain(|read| {
+                if late(read.deadline) {
+                    events.push(Event::Failed { token: read.token, group, why: Failure::Timeout });
+                }
+                !late(read.deadline)
+            });
+        }
+    }
+
+    fn missing(&self, index: u64) -> Vec<NodeId> {
+        let behind = self.engine.progress().filter(|p| p.matched < index);
+        let mut nodes: Vec<_> =
+            behind.filter_map(|p| self.membership.member(p.replica)).map(|m: &Member| m.node.clone()).collect();
+        nodes.sort();
+        nodes
+    }
+
+    /// Whether something waits for this batch or an earlier one.
+    pub(crate) fn has_outstanding(&self, batch: u64) -> bool {
+        self.outstanding.front().is_some_and(|o| o.batch <= batch)
+    }
+
+    /// The batch of this number is durable, and with it all before it.
+    pub(crate) fn persisted(&mut self, batch: u64, messages: &mut Vec<(GroupId, Message)>) {
+        while self.outstanding.front().is_some_and(|o| o.batch <= batch) {
+            if let Some(done) = self.outstanding.pop_front() {
+                self.engine.persisted(done.ready);
+                messages.extend(done.held.into_iter().map(|message| (self.id, message)));
+            }
+        }
+    }
+
+    /// Does all that can be done without waiting: proposes, asks, persists, sends, applies, answers.
+    pub(crate) fn flush(&mut self, hlc: &mut Hlc, now: Now, sink: &mut Sink<'_, M::Outcome>) {
+        if self.halted.is_none() {
+            self.propose_queued(hlc, now);
+            self.ask_reads();
+            while self.engine.has_output() && self.halted.is_none() {
+                self.flush_engine(hlc, sink);
+            }
+        }
+        self.notice_leadership(sink.events);
+        self.answer_proposals(sink.events);
+        self.answer_reads(sink.events);
+        if let Some(why) = self.halted.as_ref().filter(|_| !self.told_halted) {
+            self.told_halted = true;
+            sink.events.push(Event::Halted { group: self.id, why: why.clone() });
+        }
+    }
+
+    fn flush_engine(&mut self, hlc: &mut Hlc, sink: &mut Sink<'_, M::Outcome>) {
+        let flushed = self.engine.flush(self.id.0);
+        sink.messages.extend(flushed.send.into_iter().map(|message| (self.id, message)));
+        let needs_sync = !flushed.records.is_empty();
+        if needs_sync {
+            sink.records.extend(flushed.records);
+            sink.entries.extend(flushed.entries.into_iter().map(|(term, index)| (self.id, term, index)));
+            sink.records.extend(self.engine.take_commit_record(self.id.0));
+        }
+        let waits_for = if needs_sync { Some(sink.batch) } else { self.outstanding.back().map(|o| o.batch) };
+        match waits_for.filter(|_| !self.acks_before_sync()) {
+            Some(batch) => {
+                self.outstanding.push_back(Outstanding { batch, ready: flushed.ready, held: flushed.held });
+            }
+            None => {
+                self.engine.persisted(flushed.ready);
+                sink.messages.extend(flushed.held.into_iter().map(|message| (self.id, message)));
+            }
+        }
+        for entry in &flushed.committed {
+            if let Err(why) = self.apply(entry, hlc) {
+                self.halt(why);
+                return;
+            }
+        }
+        if let Some(last) = flushed.committed.last() {
+            self.engine.applied_to(last.index);
+        }
+        for (context, index) in flushed.reads {
+            self.confirm_reads(context, index);
+        }
+    }
+
+    fn apply(&mut self, entry: &Committed, hlc: &mut Hlc) -> Result<(), String> {
+        let Committed { term, index, data } = entry;
+        self.applied = Position { term: *term, index: *index, offset: 0 };
+        if data.is_empty() {
+            return Ok(());
+        }
+        let view = EntryView::parse(*term, *index, data).map_err(|error| error.to_string())?;
+        let waiting = self.leading == Some(*term);
+        let mut waiters = self.waiters.get_mut(index).filter(|_| waiting);
+        for (at, proposal) in view.proposals().iter().enumerate() {
+            hlc.observe(proposal.header.hlc);
+            let outcome = self.machine.apply(proposal).map_err(|error| error.to_string())?;
+            if let Some(waiter) = waiters.as_mut().and_then(|entry| entry.waiters.get_mut(at)) {
+                waiter.outcome = Some(outcome);
+            }
+            self.applied.offset = proposal.first.offset + proposal.header.writes.saturating_sub(1);
+        }
+        self.floor = self.floor.max(view.floor());
+        Ok(())
+    }
+
+    /// Merges what is queued into as few entries as fit.
+    fn propose_queued(&mut self, hlc: &mut Hlc, now: Now) {
+        while !self.queue.is_empty() && self.engine.is_leader() {
+            self.floor = self.floor.max(self.min_matched());
+            let mut bytes = 0;
+            let mut count = 0;
+            for proposal in &self.queue {
+                let more = EntryBuilder::proposal_bytes(proposal.body.len());
+                if count > 0 && bytes + more > ENTRY_BYTES_MAX {
+                    break;
+                }
+                bytes += more;
+                count += 1;
+            }
+            let mut builder = EntryBuilder::new(self.floor, bytes);
+            let offsets: Vec<u32> = self
+                .queue
+                .iter()
+                .take(count)
+                .map(|proposal| builder.push(&self.header(proposal, hlc.next(now)), &proposal.body))
+                .collect();
+            let Some((term, index)) = self.engine.propose(builder.finish()) else { return };
+            self.leading = Some(term);
+            let waiters = self.queue.drain(..count).zip(offsets);
+            let mut entry = EntryWaiters { bytes: 0, waiters: Vec::with_capacity(count) };
+            for (proposal, offset) in waiters {
+                entry.bytes += proposal.body.len();
+                let Proposal { token, level, deadline, .. } = proposal;
+                entry.waiters.push(Waiter { token, level, deadline, offset, outcome: None, answered: false });
+            }
+            self.waiters.insert(index, entry);
+        }
+    }
+
+    fn header(&self, proposal: &Proposal, hlc: u64) -> ProposalHeader {
+        ProposalHeader {
+            level: proposal.level,
+            retry: proposal.retry,
+            writes: proposal.writes,
+            client: proposal.client,
+            sequence: proposal.sequence,
+            hlc,
+            origin: self.membership.own.0,
+        }
+    }
+
+    /// The entry that every member has, as far as the leader knows.
+    fn min_matched(&self) -> u64 {
+        self.engine.progress().map(|progress| progress.matched).min().unwrap_or_default()
+    }
+
+    fn ask_reads(&mut self) {
+        if self.reads.is_empty() || self.rounds.len() >= READ_ROUNDS_MAX {
+            return;
+        }
+        if self.reads_unasked() {
+            let applied = self.engine.applied();
+            let reads = std::mem::take(&mut self.reads);
+            self.confirmed.entry(applied).or_default().extend(reads);
+            return;
+        }
+        let context = self.next_context;
+        if self.engine.read(context) {
+            self.next_context += 1;
+            let reads = std::mem::take(&mut self.reads);
+            self.rounds.push_back(Round { context, asked_at: self.ticks, reads });
+        }
+    }
+
+    fn confirm_reads(&mut self, context: u64, index: u64) {
+        // A later round confirmed confirms the earlier ones as well: they were asked before it.
+        while self.rounds.front().is_some_and(|round| round.context <= context) {
+            if let Some(round) = self.rounds.pop_front() {
+                self.confirmed.entry(index).or_default().extend(round.reads);
+            }
+        }
+    }
+
+    /// Whoever waits on a leadership that is gone is told so.
+    fn notice_leadership(&mut self, events: &mut Vec<Event<M::Outcome>>) {
+        let term = self.engine.term();
+        let leads = self.engine.is_leader() && self.halted.is_none();
+        if self.leading.is_some_and(|led| !leads || led != term) {
+            self.leading = None;
+            self.fail_waiters(events);
+        }
+        if leads {
+            self.leading = Some(term);
+        } else {
+            self.fail_unasked(events);
+        }
+        let told = (self.engine.leader(), term);
+        if self.told_leader != Some(told) {
+            self.told_leader = Some(told);
+            let leader = told.0.and_then(|id| self.membership.member(id)).map(|m| m.node.clone());
+            events.push(Event::Leader { group: self.id, leader, term });
+        }
+    }
+
+    fn fail_waiters(&mut self, events: &mut Vec<Event<M::Outcome>>) {
+        let group = self.id;
+        for (_, entry) in std::mem::take(&mut self.waiters) {
+            self.waiting_bytes -= entry.bytes;
+            for waiter in entry.waiters.into_iter().filter(|w| !w.answered) {
+                events.push(Event::Failed { token: waiter.token, group, why: Failure::LeaderChanged });
+            }
+        }
+    }
+
+    fn fail_unasked(&mut self, events: &mut Vec<Event<M::Outcome>>) {
+        let group = self.id;
+        let why = if self.halted.is_some() { Failure::Halted } else { Failure::NotLeader };
+        for proposal in self.queue.drain(..) {
+            self.waiting_bytes -= proposal.body.len();
+            events.push(Event::Failed { token: proposal.token, group, why: why.clone() });
+        }
+        let rounds = self.rounds.drain(..).flat_map(|round| round.reads);
+        let confirmed = std::mem::take(&mut self.confirmed).into_values().flatten();
+        for read in self.reads.drain(..).chain(rounds).chain(confirmed) {
+            events.push(Event::Failed { token: read.token, group, why: why.clone() });
+        }
+    }
+
+    fn answer_proposals(&mut self, events: &mut Vec<Event<M::Outcome>>) {
+        let Some(term) = self.leading else { return };
+        let (applied, durable) = (self.engine.applied(), self.engine.durable());
+        let reach = applied.max(durable);
+        if self.waiters.first_key_value().is_none_or(|(first, _)| *first > reach) {
+            return;
+        }
+        let matched: Vec<u64> = self.engine.progress().map(|p| p.matched).collect();
+        let members = self.membership.members.len() as u32;
+        for (&index, entry) in self.waiters.range_mut(..=reach) {
+            let durable_on = matched.iter().filter(|matched| **matched >= index).count() as u32;
+            for waiter in entry.waiters.iter_mut().filter(|w| !w.answered) {
+                let reached = match waiter.level {
+                    AckLevel::One => index <= durable,
+                    AckLevel::Quorum => index <= applied,
+                    AckLevel::All => index <= applied && durable_on == members,
+                };
+                if reached {
+                    waiter.answered = true;
+                    let first = Position { term, index, offset: waiter.offset };
+                    let outcome = waiter.outcome.take();
+                    events.push(Event::Acked { token: waiter.token, first, outcome, durable_on, members });
+                }
+            }
+        }
+        let waiting_bytes = &mut self.waiting_bytes;
+        self.waiters.retain(|index, entry| {
+            let keep = *index > applied || entry.waiters.iter().any(|w| !w.answered);
+            *waiting_bytes -= if keep { 0 } else { entry.bytes };
+            keep
+        });
+    }
+
+    fn answer_reads(&mut self, events: &mut Vec<Event<M::Outcome>>) {
+        let applied = self.engine.applied();
+        while let Some(entry) = self.confirmed.first_entry().filter(|entry| *entry.key() <= applied) {
+            for read in entry.remove() {
+                events.push(Event::ReadReady { token: read.token, group: self.id });
+            }
+        }
+    }
+
+    /// Frees log that neither this replica nor any other needs.
+    pub(crate) fn compact(&mut self) -> Option<crate::wal::Record> {
+        if self.engine.is_leader() {
+            self.floor = self.floor.max(self.min_matched());
+        }
+        self.engine.compact(self.id.0, self.floor.min(self.checkpointed))
+    }
+
+    #[cfg(feature = "canary")]
+    fn acks_before_sync(&self) -> bool {
+        self.canary == Some(crate::Canary::AckBeforeSync)
+    }
+
+    #[cfg(not(feature = "canary"))]
+    fn acks_before_sync(&self) -> bool {
+        false
+    }
+
+    #[cfg(feature = "canary")]
+    fn reads_unasked(&self) -> bool {
+        self.canary == Some(crate::Canary::ReadWithoutMajority) && self.engine.is_leader()
+    }
+
+    #[cfg(not(feature = "canary"))]
+    fn reads_unasked(&self) -> bool {
+        false
+    }
+
+    /// What must hold after every turn; called by tests and simulation.
+    pub(crate) fn check_invariants(&self) {
+        assert!(self.leading.is_some() || self.waiters.is_empty(), "{}: waiters without leadership", self.id);
+        let ordered = self.outstanding.iter().zip(self.outstanding.iter().skip(1));
+        for (earlier, later) in ordered {
+            assert!(earlier.batch <= later.batch && earlier.ready < later.ready, "{}: held out of order", self.id);
+        }
+        assert!(self.applied.index == self.engine.applied(), "{}: applied differs from the engine's", self.id);
+        assert!(self.engine.applied() <= self.engine.committed(), "{}: applied beyond the commit", self.id);
+        let queued: usize = self.queue.iter().map(|p| p.body.len()).sum();
+        let waiting: usize = self.waiters.values().map(|entry| entry.bytes).sum();
+        assert_eq!(queued + waiting, self.waiting_bytes, "{}: bytes that wait", self.id);
+    }
+}
+
+/// Hybrid logical time: never falls, follows the wall clock, counts within a millisecond.
+#[derive(Debug, Default)]
+pub(crate) struct Hlc(u64);
+
+impl Hlc {
+    fn next(&mut self, now: Now) -> u64 {
+        self.0 = (self.0 + 1).max(now.wall_millis << 16);
+        self.0
+    }
+
+    fn observe(&mut self, seen: u64) {
+        self.0 = self.0.max(seen);
+    }
+}

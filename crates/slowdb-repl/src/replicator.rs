@@ -1,0 +1,515 @@
+//! All groups of a node: the deterministic core of this crate.
+//!
+//! It is fed with messages, ticks, proposals, reads and word of what became durable, and hands out messages
+//! to send, records to make durable and events. It owns no clock, socket, file or thread, and draws no
+//! randomness but from its seed: the same inputs give the same outputs.
+//!
+//! The order of calls: any number of inputs ([`Replicator::receive`], [`Replicator::tick`],
+//! [`Replicator::propose`], [`Replicator::read`], [`Replicator::persisted`], …), then one
+//! [`Replicator::flush`], whose output is carried out: messages are sent at once, the batch goes to the log in
+//! the order of its number, and when it is synced, `persisted` is called with that number.
+
+use crate::engine::wire::{self, FrameBuilder, NO_CLUSTER, WireError};
+use crate::engine::{Engine, EngineError, Message, ReplicaRole};
+use crate::group::{Event, Failure, Group, Hlc, Proposal, Sink, Token};
+use crate::ids::{GroupId, Membership, NodeId, ReplicaId};
+use crate::machine::StateMachine;
+use crate::wal::{Location, Record, Recovered, RecoveredGroup, WalReader};
+use crate::{Now, Position};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Ticks between looks at which log can be freed.
+const COMPACT_TICKS: u64 = 32;
+
+/// Bounds of what waits inside.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of proposals that are not yet applied, over all groups.
+    pub waiting_bytes_max: usize,
+    /// Proposals and entries that wait in one group.
+    pub waiting_per_group_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { waiting_bytes_max: 64 * 1024 * 1024, waiting_per_group_max: 4096 }
+    }
+}
+
+/// The connection that a message takes. Bulk data on a shared connection would starve votes and heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Heartbeats, votes, answers: small and urgent.
+    Control,
+    /// The log of one group, in order.
+    Data(GroupId),
+}
+
+/// A frame for another node.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// The node.
+    pub to: NodeId,
+    /// The connection it takes.
+    pub lane: Lane,
+    /// The part that says what it is.
+    pub meta: Bytes,
+    /// Entry data, one piece after the other.
+    pub body: Vec<Bytes>,
+    /// Bytes in all.
+    pub bytes: usize,
+}
+
+/// Records to append to the log and sync.
+#[derive(Debug)]
+pub struct Batch {
+    /// Grows by one from batch to batch.
+    pub number: u64,
+    /// In the order in which they are appended.
+    pub records: Vec<Record>,
+}
+
+/// What is to be done after a flush.
+#[derive(Debug)]
+pub struct Output<O> {
+    /// To send now, in this order.
+    pub messages: Vec<Outgoing>,
+    /// To make durable.
+    pub batch: Option<Batch>,
+    /// To hear.
+    pub events: Vec<Event<O>>,
+}
+
+/// A group as it looks from here.
+#[derive(Clone, Debug)]
+pub struct GroupView {
+    /// The replica on this node.
+    pub replica: ReplicaId,
+    /// Its part.
+    pub role: ReplicaRole,
+    /// Whether it has a vote.
+    pub voter: bool,
+    /// Its term.
+    pub term: u64,
+    /// Node that leads, as far as known.
+    pub leader: Option<NodeId>,
+    /// First entry in the log.
+    pub first_index: u64,
+    /// Last entry in the log.
+    pub last_index: u64,
+    /// Last entry known to be committed.
+    pub committed: u64,
+    /// Last position applied.
+    pub applied: Position,
+    /// The state machine holds everything up to here durably.
+    pub checkpointed: u64,
+    /// Why it is halted, if it is.
+    pub halted: Option<String>,
+    /// On a leader: the other members.
+    pub followers: Vec<FollowerView>,
+}
+
+/// Another member as its leader sees it.
+#[derive(Clone, Debug)]
+pub struct FollowerView {
+    /// Its node.
+    pub node: NodeId,
+    /// Last entry known to be durable there.
+    pub matched: u64,
+    /// Whether it answered lately.
+    pub active: bool,
+    /// Bytes of log it has not confirmed yet.
+    pub pinned_bytes: u64,
+}
+
+/// Why a group cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenGroupError {
+    /// It is open already.
+    #[error("{0} is open already")]
+    Exists(GroupId),
+    /// Its membership makes no sense.
+    #[error("the membership of {0} is malformed")]
+    Membership(GroupId),
+    /// What is on disk does not add up.
+    #[error("{0}: {1}")]
+    Engine(GroupId, EngineError),
+}
+
+/// All groups of a node.
+pub struct Replicator<M: StateMachine> {
+    node: NodeId,
+    cluster: [u8; 16],
+    seed: u64,
+    limits: Limits,
+    reader: WalReader,
+    groups: BTreeMap<GroupId, Group<M>>,
+    dirty: BTreeSet<GroupId>,
+    hlc: Hlc,
+    next_batch: u64,
+    /// (batch, entries in it) that are on their way to the disk.
+    submitted: VecDeque<(u64, Vec<(GroupId, u64, u64)>)>,
+    /// Groups whose messages wait for a batch.
+    records: Vec<Record>,
+    ticks: u64,
+    #[cfg(feature = "canary")]
+    canary: Option<crate::Canary>,
+}
+
+impl<M: StateMachine> Replicator<M> {
+    /// A replicator without groups. `cluster` is zero as long as the node is part of none; `seed` is where
+    /// election time-outs come from.
+    pub fn new(node: NodeId, cluster: [u8; 16], seed: u64, limits: Limits, reader: WalReader) -> Self {
+        Replicator {
+            node,
+            cluster,
+            seed,
+            limits,
+            reader,
+            groups: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            hlc: Hlc::default(),
+            next_batch: 1,
+            submitted: VecDeque::new(),
+            records: Vec::new(),
+            ticks: 0,
+            #[cfg(feature = "canary")]
+            canary: None,
+        }
+    }
+
+    /// Plants a bug in all groups, now and later ones.
+    #[cfg(feature = "canary")]
+    pub fn set_canary(&mut self, canary: Option<crate::Canary>) {
+        self.canary = canary;
+        for group in self.groups.values_mut() {
+            group.canary = canary;
+            group.engine.set_canary(canary);
+        }
+    }
+
+    /// From now on the node is part of this cluster.
+    pub fn set_cluster(&mut self, cluster: [u8; 16]) {
+        self.cluster = cluster;
+    }
+
+    /// The groups that a recovered log speaks of, with who is in them.
+    pub fn memberships(recovered: &Recovered) -> BTreeMap<GroupId, Membership> {
+        let known = |(id, group): (&u64, &RecoveredGroup)| {
+            Some((GroupId(*id), Membership::decode(group.config.as_deref()?)?))
+        };
+        recovered.groups.iter().filter_map(known).collect()
+    }
+
+    /// Opens a new group. Its membership goes to the log with the next batch; the preferred leader stands for
+    /// election at once.
+    pub fn create(&mut self, id: GroupId, membership: Membership, machine: M) -> Result<(), OpenGroupError> {
+        let stands = membership.members.first().is_some_and(|first| first.replica == membership.own);
+        let data = Bytes::from(membership.encode());
+        self.insert(id, membership, None, machine)?;
+        self.records.push(Record::Config { group: id.0, data });
+        if stands && let Some(group) = self.groups.get_mut(&id) {
+            group.engine.campaign();
+        }
+        Ok(())
+    }
+
+    /// Opens a group that the log holds already.
+    pub fn reopen(
+        &mut self,
+        id: GroupId,
+        membership: Membership,
+        recovered: &RecoveredGroup,
+        machine: M,
+    ) -> Result<(), OpenGroupError> {
+        self.insert(id, membership, Some(recovered), machine)
+    }
+
+    fn insert(
+        &mut self,
+        id: GroupId,
+        membership: Membership,
+        recovered: Option<&RecoveredGroup>,
+        machine: M,
+    ) -> Result<(), OpenGroupError> {
+        if self.groups.contains_key(&id) {
+            return Err(OpenGroupError::Exists(id));
+        }
+        if !membership.is_sound() {
+            return Err(OpenGroupError::Membership(id));
+        }
+        let seed = self.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let engine = Engine::open(&membership, recovered, machine.held(), self.reader.clone(), seed)
+            .map_err(|error| OpenGroupError::Engine(id, error))?;
+        let group = Group::new(id, membership, engine, machine);
+        #[cfg(feature = "canary")]
+        let group = {
+            let mut group = group;
+            group.canary = self.canary;
+            group.engine.set_canary(self.canary);
+            group
+        };
+        self.groups.insert(id, group);
+        self.dirty.insert(id);
+        Ok(())
+    }
+
+    /// Ids of all groups, sorted.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.groups.keys().copied()
+    }
+
+    /// The state machine of a group.
+    pub fn machine(&self, id: GroupId) -> Option<&M> {
+        self.groups.get(&id).map(|group| &group.machine)
+    }
+
+    /// The state machine of a group, for its housekeeping; its replicated state changes by proposals only.
+    pub fn machine_mut(&mut self, id: GroupId) -> Option<&mut M> {
+        self.groups.get_mut(&id).map(|group| &mut group.machine)
+    }
+
+    /// Last position applied in a group.
+    pub fn applied(&self, id: GroupId) -> Option<Position> {
+        self.groups.get(&id).map(|group| group.applied)
+    }
+
+    /// Who leads a group as far as this node knows, and in which term.
+    pub fn leader(&self, id: GroupId) -> Option<(Option<NodeId>, u64)> {
+        let group = self.groups.get(&id)?;
+        let leader = group.engine.leader().and_then(|replica| group.membership.member(replica));
+        Some((leader.map(|member| member.node.clone()), group.engine.term()))
+    }
+
+    /// Whether this node leads a group.
+    pub fn leads(&self, id: GroupId) -> bool {
+        self.groups.get(&id).is_some_and(|group| group.engine.is_leader() && group.halted.is_none())
+    }
+
+    /// Proposes to a group. An error says that nothing happened; otherwise the answer is an [`Event`].
+    pub fn propose(&mut self, id: GroupId, proposal: Proposal) -> Result<(), Failure> {
+        let waiting: usize = self.groups.values().map(|group| group.waiting_bytes).sum();
+        let limits = self.limits;
+        let group = self.leading_group(id)?;
+        if group.engine.is_transferring() {
+            return Err(Failure::NotLeader);
+        }
+        if waiting + proposal.body.len() > limits.waiting_bytes_max
+            || group.queue_len() >= limits.waiting_per_group_max
+        {
+            return Err(Failure::Overloaded);
+        }
+        group.propose(proposal);
+        Ok(())
+    }
+
+    /// Asks to read a group linearizably: when [`Event::ReadReady`] comes, the state machine holds everything
+    /// that was committed when this was called.
+    pub fn read(&mut self, id: GroupId, token: Token, deadline: u64) -> Result<(), Failure> {
+        self.leading_group(id)?.read(token, deadline);
+        Ok(())
+    }
+
+    fn leading_group(&mut self, id: GroupId) -> Result<&mut Group<M>, Failure> {
+        let group = self.groups.get_mut(&id).ok_or(Failure::NotLeader)?;
+        if group.halted.is_some() {
+            return Err(Failure::Halted);
+        }
+        if !group.engine.is_leader() {
+            return Err(Failure::NotLeader);
+        }
+        self.dirty.insert(id);
+        Ok(group)
+    }
+
+    /// A frame arrived from another node. Messages for replicas that are not here are dropped: the sender
+    /// will try again.
+    pub fn receive(&mut self, from: &NodeId, meta: &[u8], body: &Bytes) -> Result<(), WireError> {
+        for wire::GroupMessage { group: id, message } in wire::decode(self.cluster, meta, body)? {
+            let Some(group) = self.groups.get_mut(&id).filter(|group| group.halted.is_none()) else { continue };
+            let (sender, receiver) = wire::parties(&message);
+            let member = group.membership.member(sender).is_some_and(|member| member.node == *from);
+            if member && receiver == group.membership.own {
+                group.step(message);
+                self.dirty.insert(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages to a node were dropped, or the connection to it was lost.
+    pub fn unreachable(&mut self, node: &NodeId) {
+        for (id, group) in &mut self.groups {
+            if group.engine.is_leader() && let Some(replica) = group.membership.replica_on(node) {
+                group.engine.unreachable(replica);
+                self.dirty.insert(*id);
+            }
+        }
+    }
+
+    /// One tick of time passed.
+    pub fn tick(&mut self, now: Now, events: &mut Vec<Event<M::Outcome>>) {
+        self.ticks += 1;
+        let compacts = self.ticks.is_multiple_of(COMPACT_TICKS);
+        for (id, group) in self.groups.iter_mut().filter(|(_, group)| group.halted.is_none()) {
+            group.tick(now, events);
+            if compacts && let Some(record) = group.compact() {
+                self.records.push(record);
+            }
+            self.dirty.insert(*id);
+        }
+    }
+
+    /// All batches up to this number are durable; `locations` are those of their entries, in order.
+    pub fn persisted(&mut self, batch: u64, locations: &[Location]) -> Vec<Outgoing> {
+        let mut at = 0;
+        while self.submitted.front().is_some_and(|(number, _)| *number <= batch) {
+            let Some((_, entries)) = self.submitted.pop_front() else { break };
+            for (id, term, index) in entries {
+                if let (Some(group), Some(location)) = (self.groups.get_mut(&id), locations.get(at)) {
+                    group.engine.located(term, index, *location);
+                }
+                at += 1;
+            }
+        }
+        let mut messages = Vec::new();
+        for (id, group) in &mut self.groups {
+            if group.has_outstanding(batch) {
+                group.persisted(batch, &mut messages);
+                self.dirty.insert(*id);
+            }
+        }
+        self.frames(messages)
+    }
+
+    /// The state machine of a group holds everything up to `index` durably.
+    pub fn checkpointed(&mut self, id: GroupId, index: u64) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.checkpointed = group.checkpointed.max(index);
+        }
+    }
+
+    /// Hands leadership of a group to the most advanced other voter that answers. False if there is none, or
+    /// nothing to hand over.
+    pub fn hand_over(&mut self, id: GroupId) -> bool {
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.engine.is_leader()) else { return false };
+        let own = group.membership.own;
+        let votes = |replica| group.membership.member(replica).is_some_and(|m| m.voter);
+        let others = group.engine.progress().filter(|p| p.replica != own && p.active && votes(p.replica));
+        let best = others.max_by_key(|p| (p.matched, std::cmp::Reverse(p.replica)));
+        let Some(to) = best.map(|progress| progress.replica) else { return false };
+        if !group.engine.is_transferring() {
+            group.engine.transfer(to);
+        }
+        self.dirty.insert(id);
+        true
+    }
+
+    /// Whether a flush would do anything.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() || !self.records.is_empty()
+    }
+
+    /// Does all that can be done without waiting, and says what has to be done outside.
+    pub fn flush(&mut self, now: Now) -> Output<M::Outcome> {
+        let mut messages = Vec::new();
+        let mut records = std::mem::take(&mut self.records);
+        let mut entries = Vec::new();
+        let mut events = Vec::new();
+        for id in std::mem::take(&mut self.dirty) {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            let mut sink = Sink {
+                batch: self.next_batch,
+                messages: &mut messages,
+                records: &mut records,
+                entries: &mut entries,
+                events: &mut events,
+            };
+            group.flush(&mut self.hlc, now, &mut sink);
+        }
+        let batch = (!records.is_empty()).then(|| {
+            let number = self.next_batch;
+            self.next_batch += 1;
+            self.submitted.push_back((number, entries));
+            Batch { number, records }
+        });
+        Output { messages: self.frames(messages), batch, events }
+    }
+
+    /// Packs messages into frames: appends one by one on their group's lane, all else for a node together.
+    fn frames(&self, messages: Vec<(GroupId, Message)>) -> Vec<Outgoing> {
+        let mut control: BTreeMap<NodeId, FrameBuilder> = BTreeMap::new();
+        let mut frames = Vec::new();
+        for (id, message) in messages {
+            let (_, to) = wire::parties(&message);
+            let member = self.groups.get(&id).and_then(|group| group.membership.member(to));
+            let Some(member) = member.filter(|_| wire::is_sendable(&message)) else { continue };
+            if wire::is_bulk(&message) {
+                let mut builder = FrameBuilder::new(self.cluster);
+                builder.push(id, message);
+                frames.push(outgoing(member.node.clone(), Lane::Data(id), builder));
+            } else {
+                let builder = control.entry(member.node.clone());
+                builder.or_insert_with(|| FrameBuilder::new(self.cluster)).push(id, message);
+            }
+        }
+        let control = control.into_iter().map(|(node, builder)| outgoing(node, Lane::Control, builder));
+        frames.splice(0..0, control);
+        frames
+    }
+
+    /// A group as it looks from here.
+    pub fn view(&self, id: GroupId) -> Option<GroupView> {
+        let group = self.groups.get(&id)?;
+        let own = group.membership.own;
+        let leads = group.engine.is_leader();
+        let others = group.engine.progress().filter(|p| leads && p.replica != own);
+        let mut followers: Vec<_> = others
+            .filter_map(|progress| {
+                let member = group.membership.member(progress.replica)?;
+                Some(FollowerView {
+                    node: member.node.clone(),
+                    matched: progress.matched,
+                    active: progress.active,
+                    pinned_bytes: group.engine.bytes_after(progress.matched),
+                })
+            })
+            .collect();
+        followers.sort_by(|a, b| a.node.cmp(&b.node));
+        Some(GroupView {
+            replica: own,
+            role: group.engine.role(),
+            voter: group.membership.member(own).is_some_and(|member| member.voter),
+            term: group.engine.term(),
+            leader: self.leader(id).and_then(|(leader, _)| leader),
+            first_index: group.engine.first_index(),
+            last_index: group.engine.last_index(),
+            committed: group.engine.committed(),
+            applied: group.applied,
+            checkpointed: group.checkpointed,
+            halted: group.halted.clone(),
+            followers,
+        })
+    }
+
+    /// This node.
+    pub fn node(&self) -> &NodeId {
+        &self.node
+    }
+
+    /// Checks what must hold after every turn. For tests and simulation: it panics on a violation.
+    pub fn check_invariants(&self) {
+        self.groups.values().for_each(Group::check_invariants);
+    }
+
+    /// Whether the node is part of a cluster.
+    pub fn has_cluster(&self) -> bool {
+        self.cluster != NO_CLUSTER
+    }
+}
+
+fn outgoing(to: NodeId, lane: Lane, builder: FrameBuilder) -> Outgoing {
+    let (meta, body, bytes) = builder.finish();
+    Outgoing { to, lane, meta, body, bytes }
+}
