@@ -3,15 +3,17 @@
 //! - [`Replicator`] is the deterministic core: all groups of a node, fed with inputs, giving outputs;
 //! - [`StateMachine`] is what is replicated;
 //! - [`wal`] is the log on disk, shared by all groups of a node;
-//! - `transport` carries frames between nodes over QUIC;
-//! - `driver` runs a core on threads and real time.
+//! - [`transport`] carries frames between nodes over QUIC;
+//! - [`driver`] runs a core on threads and real time.
 
+pub mod driver;
 mod engine;
 mod entry;
 mod group;
 mod ids;
 mod machine;
 mod replicator;
+pub mod transport;
 pub mod wal;
 
 pub use engine::wire::WireError;

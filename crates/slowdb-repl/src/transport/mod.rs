@@ -1,0 +1,191 @@
+//! Frames between nodes, over QUIC.
+//!
+//! Each node dials every other one twice: a control connection for what is small and urgent, and a data
+//! connection with one stream per group. What a node dialled it only sends on, what it accepted it only reads
+//! from. Sending never waits: each peer has queues bounded in bytes, what does not fit is dropped and the core
+//! is told, which is all that consensus needs.
+
+mod hello;
+mod peer;
+
+pub use hello::{Gate, Hello};
+
+use crate::ids::NodeId;
+use crate::replicator::{Lane, Outgoing};
+use bytes::Bytes;
+use hello::{KIND_HELLO, KIND_MESSAGES, KIND_REFUSAL};
+use peer::Peer;
+use slowdb_net::{Connection, Connector, Frame, FrameLimits, FrameOut, Profile, RecvStream, Service};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// ALPN of control connections.
+pub const ALPN_CONTROL: &str = "slowdb-control/1";
+/// ALPN of data connections.
+pub const ALPN_DATA: &str = "slowdb-data/1";
+
+const HELLO_WITHIN: Duration = Duration::from_secs(2);
+const FRAME_WITHIN: Duration = Duration::from_secs(10);
+
+/// The protocols that an endpoint has to offer to nodes.
+pub fn services() -> [Service; 2] {
+    [
+        Service { alpn: ALPN_CONTROL, profile: Profile::Control, admits_clients: false },
+        Service { alpn: ALPN_DATA, profile: Profile::Data, admits_clients: false },
+    ]
+}
+
+/// What the transport has to say.
+#[derive(Debug)]
+pub enum PeerEvent {
+    /// A frame of consensus messages arrived.
+    Frame {
+        /// The node that sent it.
+        from: NodeId,
+        /// The part that says what it is.
+        meta: Bytes,
+        /// Entry data.
+        body: Bytes,
+    },
+    /// Messages to a node were dropped, or the connection to it was lost.
+    Unreachable {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+/// Connections to all other nodes. Cheap to clone.
+#[derive(Clone)]
+pub struct Transport {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    gate: Arc<dyn Gate>,
+    events: mpsc::Sender<PeerEvent>,
+    peers: BTreeMap<NodeId, Peer>,
+}
+
+impl Transport {
+    /// Starts to dial the other nodes (id and `host:port`). Needs a tokio runtime.
+    pub fn start(
+        connector: &Connector,
+        gate: Arc<dyn Gate>,
+        others: &[(NodeId, String)],
+        events: mpsc::Sender<PeerEvent>,
+    ) -> Self {
+        let peer = |(node, address): &(NodeId, String)| {
+            (node.clone(), Peer::start(node, address, connector, &gate, &events))
+        };
+        let peers = others.iter().map(peer).collect();
+        Transport { shared: Arc::new(Shared { gate, events, peers }) }
+    }
+
+    /// Queues a frame. Never waits; what does not fit is dropped and reported.
+    pub fn send(&self, frame: Outgoing) {
+        let Some(peer) = self.shared.peers.get(&frame.to) else { return };
+        let Outgoing { to, lane, meta, body, bytes } = frame;
+        let frame = FrameOut { kind: KIND_MESSAGES, meta, body };
+        let fits = match lane {
+            Lane::Control => peer.send_control(frame, bytes),
+            Lane::Data(group) => peer.send_data(group, frame, bytes),
+        };
+        if !fits {
+            // If this queue is full too, the core is busy and will find out by the protocol itself.
+            let _ = self.shared.events.try_send(PeerEvent::Unreachable { node: to });
+        }
+    }
+
+    /// Whether the control connection to a node stands.
+    pub fn is_connected(&self, node: &NodeId) -> bool {
+        self.shared.peers.get(node).is_some_and(Peer::is_connected)
+    }
+
+    /// Why a node refused us last, or we refused it, if it is not connected.
+    pub fn trouble(&self, node: &NodeId) -> Option<String> {
+        self.shared.peers.get(node).and_then(Peer::trouble)
+    }
+
+    /// Takes over a connection that a node dialled: says hello, then reads until it ends.
+    pub async fn serve(&self, connection: Connection) {
+        let Some(hello) = self.greet(&connection).await else { return };
+        let from = hello.node;
+        if let Some(peer) = self.shared.peers.get(&from) {
+            peer.seen_alive(hello.instance);
+        }
+        while let Ok(stream) = connection.accept_uni().await {
+            let (from, events, connection) = (from.clone(), self.shared.events.clone(), connection.clone());
+            tokio::spawn(async move {
+                if let Err(error) = read_messages(stream, &from, &events).await {
+                    tracing::warn!(node = %from, %error, "peer stream ended");
+                    connection.close(256, "malformed frame");
+                }
+            });
+        }
+    }
+
+    async fn greet(&self, connection: &Connection) -> Option<Hello> {
+        let (mut send, mut recv) = tokio::time::timeout(HELLO_WITHIN, connection.accept_bi()).await.ok()?.ok()?;
+        let frame = slowdb_net::read_frame(&mut recv, &hello_limits()).await.ok()??;
+        let verdict = match Hello::decode(&frame.meta).filter(|_| frame.kind == KIND_HELLO) {
+            None => Err("malformed hello: is it another version?".to_owned()),
+            Some(hello) => admit(&self.shared.gate, hello).await,
+        };
+        let answer = match &verdict {
+            Ok(hello) => (KIND_HELLO, self.shared.gate.hello(&hello.node).encode()),
+            Err(reason) => (KIND_REFUSAL, Bytes::from(reason.clone())),
+        };
+        let frame = FrameOut { kind: answer.0, meta: answer.1, body: Vec::new() };
+        let written = slowdb_net::write_frame(&mut send, frame, HELLO_WITHIN).await;
+        let _ = send.finish();
+        match verdict {
+            Ok(hello) => written.ok().map(|()| hello),
+            Err(reason) => {
+                tracing::warn!(address = %connection.remote_addr(), %reason, "refused a node");
+                // The reason is on its way; the other side closes when it has read it.
+                let _ = tokio::time::timeout(HELLO_WITHIN, connection.closed()).await;
+                None
+            }
+        }
+    }
+}
+
+/// Asks the gate on a thread that may block, for it may write to disk.
+async fn admit(gate: &Arc<dyn Gate>, hello: Hello) -> Result<Hello, String> {
+    let gate = Arc::clone(gate);
+    let asked = tokio::task::spawn_blocking(move || gate.admit(&hello).map(|()| hello));
+    asked.await.unwrap_or_else(|_| Err("the node is stopping".to_owned()))
+}
+
+async fn read_messages(
+    mut stream: RecvStream,
+    from: &NodeId,
+    events: &mpsc::Sender<PeerEvent>,
+) -> Result<(), slowdb_net::FrameError> {
+    let limits = FrameLimits { first_byte_within: None, rest_within: FRAME_WITHIN, ..FrameLimits::default() };
+    loop {
+        let Frame { kind, meta, body } = match slowdb_net::read_frame(&mut stream, &limits).await {
+            Ok(Some(frame)) => frame,
+            Ok(None) | Err(slowdb_net::FrameError::Lost(_) | slowdb_net::FrameError::GivenUp { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        // Unknown kinds are for later versions to speak of.
+        if kind == KIND_MESSAGES {
+            let event = PeerEvent::Frame { from: from.clone(), meta, body };
+            if events.send(event).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn hello_limits() -> FrameLimits {
+    FrameLimits {
+        meta_len_max: 4096,
+        body_len_max: 0,
+        first_byte_within: Some(HELLO_WITHIN),
+        rest_within: HELLO_WITHIN,
+    }
+}

@@ -1,0 +1,295 @@
+//! The connections that this node dials to one other node.
+
+use super::hello::{Gate, Hello, KIND_HELLO, KIND_REFUSAL};
+use super::{ALPN_CONTROL, ALPN_DATA, HELLO_WITHIN, PeerEvent, admit, hello_limits};
+use crate::ids::{GroupId, NodeId};
+use bytes::Bytes;
+use slowdb_net::{Connection, Connector, FrameOut, Profile, SendStream};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+
+const CONTROL_QUEUE_BYTES: usize = 4 * 1024 * 1024;
+const DATA_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+const REDIAL_MIN: Duration = Duration::from_millis(50);
+const REDIAL_MAX: Duration = Duration::from_secs(1);
+
+/// A frame on its way to a lane, with the bytes it is charged for.
+struct Queued {
+    group: Option<GroupId>,
+    frame: FrameOut,
+    bytes: usize,
+}
+
+/// A queue bounded in bytes: what it holds is counted until it was written or dropped.
+struct Queue {
+    sender: mpsc::UnboundedSender<Queued>,
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
+}
+
+impl Queue {
+    fn push(&self, group: Option<GroupId>, frame: FrameOut, bytes: usize) -> bool {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before > 0 && before + bytes > self.bytes_max {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.sender.send(Queued { group, frame, bytes }).is_ok()
+    }
+}
+
+/// What the tasks of a peer share.
+struct State {
+    node: NodeId,
+    address: String,
+    connector: Connector,
+    gate: Arc<dyn Gate>,
+    events: mpsc::Sender<PeerEvent>,
+    connected: AtomicBool,
+    trouble: Mutex<Option<String>>,
+    /// Instance of the other node's process that it was last heard to be.
+    instance: AtomicU64,
+    wake: [Notify; 2],
+}
+
+pub(super) struct Peer {
+    control: Queue,
+    data: Queue,
+    state: Arc<State>,
+}
+
+impl Peer {
+    pub(super) fn start(
+        node: &NodeId,
+        address: &str,
+        connector: &Connector,
+        gate: &Arc<dyn Gate>,
+        events: &mpsc::Sender<PeerEvent>,
+    ) -> Self {
+        let state = Arc::new(State {
+            node: node.clone(),
+            address: address.to_owned(),
+            connector: connector.clone(),
+            gate: Arc::clone(gate),
+            events: events.clone(),
+            connected: AtomicBool::new(false),
+            trouble: Mutex::new(None),
+            instance: AtomicU64::new(0),
+            wake: [Notify::new(), Notify::new()],
+        });
+        let control = lane(&state, Line::Control, CONTROL_QUEUE_BYTES);
+        let data = lane(&state, Line::Data, DATA_QUEUE_BYTES);
+        Peer { control, data, state }
+    }
+
+    pub(super) fn send_control(&self, frame: FrameOut, bytes: usize) -> bool {
+        self.control.push(None, frame, bytes)
+    }
+
+    pub(super) fn send_data(&self, group: GroupId, frame: FrameOut, bytes: usize) -> bool {
+        self.data.push(Some(group), frame, bytes)
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.state.connected.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.state.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The other node has just dialled us. If its process is another one than the one that our connections
+    /// lead to, they are dead, long before the idle time-out would say so.
+    pub(super) fn seen_alive(&self, instance: u64) {
+        if self.state.instance.swap(instance, Ordering::Relaxed) != instance {
+            self.state.wake.iter().for_each(Notify::notify_one);
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Control,
+    Data,
+}
+
+impl Line {
+    fn alpn(self) -> &'static str {
+        match self {
+            Line::Control => ALPN_CONTROL,
+            Line::Data => ALPN_DATA,
+        }
+    }
+
+    fn profile(self) -> Profile {
+        match self {
+            Line::Control => Profile::Control,
+            Line::Data => Profile::Data,
+        }
+    }
+}
+
+fn lane(state: &Arc<State>, line: Line, bytes_max: usize) -> Queue {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let bytes = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(run(Arc::clone(state), line, receiver, Arc::clone(&bytes)));
+    Queue { sender, bytes, bytes_max }
+}
+
+/// Dials, sends until the connection is lost, and dials again, for as long as the transport lives.
+async fn run(
+    state: Arc<State>,
+    line: Line,
+    mut queue: mpsc::UnboundedReceiver<Queued>,
+    queued_bytes: Arc<AtomicUsize>,
+) {
+    let mut pause = REDIAL_MIN;
+    loop {
+        match dial(&state, line).await {
+            Ok((connection, instance)) => {
+                pause = REDIAL_MIN;
+                state.set_trouble(None);
+                if line == Line::Control {
+                    state.connected.store(true, Ordering::Relaxed);
+                    tracing::info!(node = %state.node, address = %state.address, "connected");
+                }
+                let over = send_all(&state, line, &connection, instance, &mut queue, &queued_bytes).await;
+                if line == Line::Control {
+                    state.connected.store(false, Ordering::Relaxed);
+                    tracing::info!(node = %state.node, "connection lost");
+                }
+                let _ = state.events.send(PeerEvent::Unreachable { node: state.node.clone() }).await;
+                if over {
+                    return;
+                }
+            }
+            Err(trouble) => state.set_trouble(Some(trouble)),
+        }
+        // What was meant for the lost connection is stale by now; the protocol sends it again.
+        while let Ok(stale) = queue.try_recv() {
+            queued_bytes.fetch_sub(stale.bytes, Ordering::Relaxed);
+        }
+        if queue.is_closed() {
+            return;
+        }
+        let woken = state.wake[line as usize].notified();
+        let _ = tokio::time::timeout(pause, woken).await;
+        pause = (pause * 2).min(REDIAL_MAX);
+    }
+}
+
+impl State {
+    fn set_trouble(&self, trouble: Option<String>) {
+        let mut current = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if *current != trouble {
+            if let Some(text) = &trouble {
+                tracing::info!(node = %self.node, address = %self.address, trouble = %text, "not connected");
+            }
+            *current = trouble;
+        }
+    }
+}
+
+async fn dial(state: &State, line: Line) -> Result<(Connection, u64), String> {
+    let connecting = state.connector.connect(&state.address, line.alpn(), line.profile(), CONNECT_WITHIN);
+    let connection = connecting.await.map_err(|error| error.to_string())?;
+    let hello = state.gate.hello(&state.node).encode();
+    let exchange = async {
+        let (mut send, mut recv) = connection.open_bi(HELLO_WITHIN).await?;
+        let frame = FrameOut { kind: KIND_HELLO, meta: hello, body: Vec::new() };
+        slowdb_net::write_frame(&mut send, frame, HELLO_WITHIN).await?;
+        let _ = send.finish();
+        slowdb_net::read_frame(&mut recv, &hello_limits()).await
+    };
+    let answer = exchange.await.map_err(|error| error.to_string())?;
+    let answer = answer.ok_or_else(|| "it hung up without a hello".to_owned())?;
+    let verdict = match answer.kind {
+        KIND_REFUSAL => Err(format!("it refused us: {}", printable(&answer.meta))),
+        KIND_HELLO => match Hello::decode(&answer.meta) {
+            Some(hello) if hello.node == state.node => admit(&state.gate, hello).await,
+            Some(hello) => Err(format!("it says that it is node {}, not {}", hello.node, state.node)),
+            None => Err("malformed hello: is it another version?".to_owned()),
+        },
+        _ => Err("it answered with something else than a hello".to_owned()),
+    };
+    match verdict {
+        Ok(hello) => {
+            state.instance.store(hello.instance, Ordering::Relaxed);
+            Ok((connection, hello.instance))
+        }
+        Err(reason) => {
+            connection.close(256, "refused");
+            Err(reason)
+        }
+    }
+}
+
+fn printable(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes).escape_debug().take(1000).collect()
+}
+
+/// Sends what is queued until the connection is lost (false) or the transport is gone (true).
+async fn send_all(
+    state: &State,
+    line: Line,
+    connection: &Connection,
+    instance: u64,
+    queue: &mut mpsc::UnboundedReceiver<Queued>,
+    queued_bytes: &Arc<AtomicUsize>,
+) -> bool {
+    let mut streams: BTreeMap<Option<GroupId>, StreamSender> = BTreeMap::new();
+    loop {
+        let queued = tokio::select! {
+            queued = queue.recv() => queued,
+            _ = connection.closed() => return false,
+            () = state.wake[line as usize].notified() => {
+                if state.instance.load(Ordering::Relaxed) == instance {
+                    continue;
+                }
+                connection.close(256, "the other node has restarted");
+                return false;
+            }
+        };
+        let Some(Queued { group, frame, bytes }) = queued else { return true };
+        let sender = match streams.entry(group) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                let Ok(stream) = connection.open_uni(WRITE_WITHIN).await else { return false };
+                entry.insert(StreamSender::start(stream, connection.clone(), Arc::clone(queued_bytes)))
+            }
+        };
+        if sender.frames.send((frame, bytes)).is_err() {
+            queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            connection.close(256, "a stream failed");
+            return false;
+        }
+    }
+}
+
+/// One stream's writer: a stalled group does not hold up the others.
+struct StreamSender {
+    frames: mpsc::UnboundedSender<(FrameOut, usize)>,
+}
+
+impl StreamSender {
+    fn start(mut stream: SendStream, connection: Connection, queued_bytes: Arc<AtomicUsize>) -> Self {
+        let (sender, mut frames) = mpsc::unbounded_channel::<(FrameOut, usize)>();
+        tokio::spawn(async move {
+            let mut failed = false;
+            while let Some((frame, bytes)) = frames.recv().await {
+                if !failed && slowdb_net::write_frame(&mut stream, frame, WRITE_WITHIN).await.is_err() {
+                    failed = true;
+                    frames.close();
+                    connection.close(256, "a stream failed");
+                }
+                queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            }
+        });
+        StreamSender { frames: sender }
+    }
+}
