@@ -309,6 +309,18 @@ impl Engine {
             out.committed.push(Committed { term: entry.term, index: entry.index, data: entry.data });
         }
         out.reads = ready.take_read_states().iter().filter_map(read_of).collect();
+        let entries = ready.take_entries();
+        if !entries.is_empty() {
+            for entry in &entries {
+                out.entries.push((entry.term, entry.index));
+                let kind = kind_to_byte(entry.entry_type);
+                let data = entry.data.clone();
+                let (leader_term, term, index) = (self.raw.raft.term, entry.term, entry.index);
+                out.records.push(Record::Entry { group, leader_term, term, index, kind, data });
+            }
+            self.raw.mut_store().append(&entries);
+        }
+        // After the entries, so that no crash leaves a commit index beyond them.
         if let Some(hard_state) = ready.hs() {
             let before = self.raw.store().hard_state();
             let state = HardState { term: hard_state.term, vote: hard_state.vote, commit: hard_state.commit };
@@ -320,16 +332,6 @@ impl Engine {
                 self.commit_unsaved = true;
             }
             self.raw.mut_store().set_hard_state(state);
-        }
-        let entries = ready.take_entries();
-        if !entries.is_empty() {
-            for entry in &entries {
-                out.entries.push((entry.term, entry.index));
-                let kind = kind_to_byte(entry.entry_type);
-                let data = entry.data.clone();
-                out.records.push(Record::Entry { group, term: entry.term, index: entry.index, kind, data });
-            }
-            self.raw.mut_store().append(&entries);
         }
         self.raw.advance_append_async(ready);
         out
