@@ -1,0 +1,177 @@
+//! The cluster's own replicated state: nodes, collections, shard map. Group 0.
+
+use crate::identity::Founding;
+use crate::sealed;
+use rkyv::rancor::Error as RkyvError;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+use slowdb_disk::Disk;
+use slowdb_proto::{ClusterId, CollectionInfo, NodeInfo, ReplicaInfo, ShardInfo};
+use slowdb_repl::{ApplyError, GroupId, Member, Membership, NodeId, Position, ProposalView, ReplicaId};
+use slowdb_ring::{HashRing, RingNode};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// The group that replicates the catalog.
+pub(crate) const CATALOG: GroupId = GroupId(0);
+/// The collection that a cluster is founded with.
+pub(crate) const DEFAULT_COLLECTION: &str = "default";
+const FILE: &str = "catalog";
+const MAGIC: [u8; 4] = *b"SDBC";
+
+/// What the catalog holds.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub(crate) struct Catalog {
+    /// The cluster; `None` until it is founded.
+    pub(crate) cluster: Option<ClusterId>,
+    /// Grows with every change.
+    pub(crate) epoch: u64,
+    /// Sorted by id.
+    pub(crate) nodes: Vec<NodeInfo>,
+    /// Sorted by name. Leaders are not known here.
+    pub(crate) collections: Vec<CollectionInfo>,
+}
+
+/// A change of the catalog.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) enum CatalogChange {
+    /// The first of all. Any later one is without effect.
+    Found(Catalog),
+}
+
+impl CatalogChange {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        rkyv::to_bytes::<RkyvError>(self).expect("memory holds a catalog").into_vec()
+    }
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct Checkpoint {
+    held: u64,
+    catalog: Catalog,
+}
+
+/// The catalog as a state machine. It is small and changes rarely, so each change is checkpointed at once.
+pub(crate) struct CatalogMachine {
+    disk: Arc<dyn Disk>,
+    catalog: Catalog,
+    held: u64,
+}
+
+impl CatalogMachine {
+    pub(crate) fn open(disk: Arc<dyn Disk>) -> Result<Self, String> {
+        let content = sealed::read(&*disk, FILE, MAGIC).map_err(|error| format!("{FILE}: {error}"))?;
+        let Some(content) = content else {
+            return Ok(CatalogMachine { disk, catalog: Catalog::default(), held: 0 });
+        };
+        let checkpoint = rkyv::from_bytes::<Checkpoint, RkyvError>(&content);
+        let Checkpoint { held, catalog } = checkpoint.map_err(|error| format!("{FILE}: {error}"))?;
+        Ok(CatalogMachine { disk, catalog, held })
+    }
+
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    pub(crate) fn held(&self) -> u64 {
+        self.held
+    }
+
+    pub(crate) fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<(), ApplyError> {
+        let mut aligned = AlignedVec::<16>::with_capacity(proposal.body.len());
+        aligned.extend_from_slice(proposal.body);
+        let change = rkyv::from_bytes::<CatalogChange, RkyvError>(&aligned);
+        let change = change.map_err(|error| ApplyError(format!("catalog change: {error}")))?;
+        match change {
+            CatalogChange::Found(catalog) if self.catalog.cluster.is_none() => self.catalog = catalog,
+            CatalogChange::Found(_) => {}
+        }
+        self.checkpoint(proposal.first.index)
+    }
+
+    fn checkpoint(&mut self, index: u64) -> Result<(), ApplyError> {
+        let checkpoint = Checkpoint { held: index, catalog: self.catalog.clone() };
+        let bytes = rkyv::to_bytes::<RkyvError>(&checkpoint).map_err(|error| ApplyError(error.to_string()))?;
+        sealed::write(&*self.disk, FILE, MAGIC, &bytes)
+            .map_err(|error| ApplyError(format!("cannot write {FILE}: {error}")))?;
+        self.held = index;
+        Ok(())
+    }
+
+    pub(crate) fn digest(&self) -> [u8; 16] {
+        let bytes = rkyv::to_bytes::<RkyvError>(&self.catalog).expect("memory holds a catalog");
+        xxh3_128(&bytes).to_le_bytes()
+    }
+}
+
+/// Members of a group on these nodes, preferred leader first. Voters are odd in number: of an even number of
+/// nodes the last is a learner.
+fn members(nodes: &[String], first_replica: u64) -> Vec<Member> {
+    let voters = nodes.len() - usize::from(nodes.len().is_multiple_of(2));
+    let member = |(at, node): (usize, &String)| Member {
+        replica: ReplicaId(first_replica + at as u64),
+        node: NodeId::new(node),
+        voter: at < voters,
+    };
+    nodes.iter().enumerate().map(member).collect()
+}
+
+/// Who is in the catalog's group: all founding nodes, in the order of their ids.
+pub(crate) fn catalog_membership(founding: &Founding, own: &str) -> Option<Membership> {
+    let nodes: Vec<String> = founding.nodes.iter().map(|(node, _)| node.clone()).collect();
+    let members = members(&nodes, 1);
+    let own = members.iter().find(|member| member.node.as_str() == own)?.replica;
+    Some(Membership { own, members })
+}
+
+/// The catalog of a new cluster.
+pub(crate) fn found(founding: &Founding, cluster: ClusterId) -> Result<Catalog, String> {
+    let names: Vec<String> = founding.nodes.iter().map(|(node, _)| node.clone()).collect();
+    let ring_nodes = names.iter().map(|node| RingNode::new(node.as_str()));
+    let ring = HashRing::new(ring_nodes, founding.virtual_nodes).map_err(|error| error.to_string())?;
+    let replicas = founding.replication_factor.min(names.len() as u32);
+    let placement = ring.place(founding.num_shards, replicas).map_err(|error| error.to_string())?;
+    // The catalog's own replicas have the ids from 1 on.
+    let mut next_replica = 1 + names.len() as u64;
+    let mut shards = Vec::new();
+    for shard in 0..founding.num_shards {
+        let nodes: Vec<String> = placement.replicas(shard).iter().map(|node| node.to_string()).collect();
+        let members = members(&nodes, next_replica);
+        next_replica += members.len() as u64;
+        let replica = |member: Member| ReplicaInfo {
+            replica: member.replica.0,
+            node: member.node.as_str().to_owned(),
+            voter: member.voter,
+        };
+        let replicas = members.into_iter().map(replica).collect();
+        shards.push(ShardInfo { shard, group: 1 + u64::from(shard), replicas, leader: None, term: 0 });
+    }
+    let node = |(id, address): &(String, String)| NodeInfo { id: id.clone(), address: address.clone(), zone: None };
+    Ok(Catalog {
+        cluster: Some(cluster),
+        epoch: 1,
+        nodes: founding.nodes.iter().map(node).collect(),
+        collections: vec![CollectionInfo {
+            name: DEFAULT_COLLECTION.into(),
+            dimension: founding.dimension,
+            metric: founding.metric,
+            replication_factor: founding.replication_factor,
+            shards,
+        }],
+    })
+}
+
+/// Who is in a shard's group, as seen from one of its nodes.
+pub(crate) fn shard_membership(shard: &ShardInfo, own: &str) -> Option<Membership> {
+    let member = |info: &ReplicaInfo| Member {
+        replica: ReplicaId(info.replica),
+        node: NodeId::new(&info.node),
+        voter: info.voter,
+    };
+    let members: Vec<Member> = shard.replicas.iter().map(member).collect();
+    let own = members.iter().find(|member| member.node.as_str() == own)?.replica;
+    Some(Membership { own, members })
+}
+
+/// Position of nothing.
+pub(crate) const NOWHERE: Position = Position { term: 0, index: 0, offset: 0 };

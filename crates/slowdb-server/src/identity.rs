@@ -1,0 +1,168 @@
+//! What makes a storage path this node's: a small file that says whose it is.
+//!
+//! `identity` holds `magic "SDBI", version u32, length u64, xxh3-64 of the rest u64`, then an rkyv archive of
+//! [`Identity`]. It is replaced by write, sync, rename, sync of the directory.
+//!
+//! It also remembers the storage id of every other node: a node that comes back with an empty or foreign
+//! disk under a known name shows another one and is refused, so that it can never vote away what it forgot.
+
+use rkyv::rancor::Error as RkyvError;
+use rkyv::{Archive, Deserialize, Serialize};
+use slowdb_disk::Disk;
+use slowdb_proto::{ClusterId, Metric};
+use slowdb_repl::NodeId;
+use slowdb_repl::transport::{Gate, Hello};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::sealed;
+
+const FILE: &str = "identity";
+const MAGIC: [u8; 4] = *b"SDBI";
+
+/// What a cluster is founded with.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// Node id and address of each founding node, sorted by id.
+    pub nodes: Vec<(String, String)>,
+    /// Zone of this node.
+    pub zone: Option<String>,
+    /// Dimension of the collection `default`.
+    pub dimension: u32,
+    /// Its metric.
+    pub metric: Metric,
+    /// Its shards.
+    pub num_shards: u32,
+    /// Points of each node on the ring.
+    pub virtual_nodes: u32,
+    /// Replicas wanted for each shard.
+    pub replication_factor: u32,
+}
+
+/// Whose storage path it is.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node.
+    pub node: String,
+    /// Drawn when the path was made.
+    pub storage: [u8; 16],
+    /// The cluster, once the node is part of one.
+    pub cluster: Option<ClusterId>,
+    /// What it was started with first.
+    pub founding: Founding,
+    /// Node id → storage id of every other node ever spoken to.
+    pub peers: BTreeMap<String, [u8; 16]>,
+}
+
+/// Why a storage path cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// It cannot be read or written.
+    #[error("{FILE}: {0}")]
+    Io(#[from] std::io::Error),
+    /// It is damaged.
+    #[error("{FILE}: {0}")]
+    Damaged(String),
+}
+
+impl Identity {
+    /// Reads the identity of a storage path; `None` if it has none.
+    pub fn load(disk: &dyn Disk) -> Result<Option<Self>, IdentityError> {
+        let Some(bytes) = sealed::read(disk, FILE, MAGIC).map_err(|error| match error {
+            sealed::SealError::Io(error) => IdentityError::Io(error),
+            sealed::SealError::Damaged(what) => IdentityError::Damaged(what),
+        })?
+        else {
+            return Ok(None);
+        };
+        let identity = rkyv::from_bytes::<Identity, RkyvError>(&bytes);
+        identity.map(Some).map_err(|error| IdentityError::Damaged(error.to_string()))
+    }
+
+    /// Writes it, durably.
+    pub fn save(&self, disk: &dyn Disk) -> Result<(), IdentityError> {
+        let bytes = rkyv::to_bytes::<RkyvError>(self).map_err(|e| IdentityError::Damaged(e.to_string()))?;
+        Ok(sealed::write(disk, FILE, MAGIC, &bytes)?)
+    }
+}
+
+/// The identity of a running node, shared between its core and its transport.
+#[derive(Clone)]
+pub struct Own {
+    disk: Arc<dyn Disk>,
+    instance: u64,
+    identity: Arc<Mutex<Identity>>,
+}
+
+impl Own {
+    /// `instance` is drawn anew for each run.
+    pub fn new(disk: Arc<dyn Disk>, identity: Identity, instance: u64) -> Self {
+        Own { disk, instance, identity: Arc::new(Mutex::new(identity)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Identity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A copy of the identity.
+    pub fn get(&self) -> Identity {
+        self.lock().clone()
+    }
+
+    /// The node became part of a cluster.
+    pub fn join(&self, cluster: ClusterId) -> Result<(), IdentityError> {
+        let mut identity = self.lock();
+        let joined = Identity { cluster: Some(cluster), ..identity.clone() };
+        joined.save(&*self.disk)?;
+        *identity = joined;
+        Ok(())
+    }
+}
+
+impl Gate for Own {
+    fn hello(&self, to: &NodeId) -> Hello {
+        let identity = self.lock();
+        Hello {
+            cluster: identity.cluster.unwrap_or_default().0,
+            storage: identity.storage,
+            instance: self.instance,
+            node: NodeId::new(&identity.node),
+            to: to.clone(),
+        }
+    }
+
+    fn admit(&self, hello: &Hello) -> Result<(), String> {
+        let mut identity = self.lock();
+        let name = hello.node.as_str();
+        if hello.to.as_str() != identity.node {
+            return Err(format!("this is node {}, not {}: check the addresses", identity.node, hello.to));
+        }
+        if name == identity.node {
+            return Err(format!("there is a node {name} already, and this is it: give each node its own id"));
+        }
+        if !identity.founding.nodes.iter().any(|(node, _)| node == name) {
+            return Err(format!("node {name} is not one of the nodes that this cluster was founded with"));
+        }
+        let theirs = ClusterId(hello.cluster);
+        if let Some(ours) = identity.cluster
+            && theirs != ClusterId::default()
+            && theirs != ours
+        {
+            return Err(format!("node {name} belongs to cluster {theirs}, this is cluster {ours}"));
+        }
+        match identity.peers.get(name) {
+            Some(known) if *known == hello.storage => Ok(()),
+            Some(_) => Err(format!(
+                "node {name} came back with another storage path than the one it had: its disk was wiped or \
+                 replaced, and it could vote away what it forgot. Start it with its old storage path"
+            )),
+            None => {
+                let mut met = identity.clone();
+                met.peers.insert(name.to_owned(), hello.storage);
+                met.save(&*self.disk).map_err(|error| format!("cannot remember node {name}: {error}"))?;
+                *identity = met;
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What a group of this node replicates: the catalog or a shard.
+
+use crate::catalog::CatalogMachine;
+use crate::shard::{ShardMachine, WriteOutcome};
+use slowdb_repl::{ApplyError, ProposalView, StateMachine};
+
+#[expect(clippy::large_enum_variant, reason = "there are a few dozen, and nearly all are shards")]
+pub(crate) enum Machine {
+    Catalog(CatalogMachine),
+    Shard(ShardMachine),
+}
+
+/// What applying a proposal gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Catalog,
+    Write(WriteOutcome),
+}
+
+impl StateMachine for Machine {
+    type Outcome = Outcome;
+
+    fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<Outcome, ApplyError> {
+        match self {
+            Machine::Catalog(catalog) => catalog.apply(proposal).map(|()| Outcome::Catalog),
+            Machine::Shard(shard) => shard.apply(proposal).map(Outcome::Write),
+        }
+    }
+
+    fn held(&self) -> u64 {
+        match self {
+            Machine::Catalog(catalog) => catalog.held(),
+            Machine::Shard(shard) => shard.held(),
+        }
+    }
+}
+
+impl Machine {
+    pub(crate) fn catalog(&self) -> Option<&CatalogMachine> {
+        match self {
+            Machine::Catalog(catalog) => Some(catalog),
+            Machine::Shard(_) => None,
+        }
+    }
+
+    pub(crate) fn shard(&self) -> Option<&ShardMachine> {
+        match self {
+            Machine::Shard(shard) => Some(shard),
+            Machine::Catalog(_) => None,
+        }
+    }
+
+    pub(crate) fn shard_mut(&mut self) -> Option<&mut ShardMachine> {
+        match self {
+            Machine::Shard(shard) => Some(shard),
+            Machine::Catalog(_) => None,
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! A node's deterministic core: what it does with messages, requests and time.
+//!
+//! It composes the replicator with the catalog and the shards that live here. It reads no clock, opens no
+//! socket and draws no randomness but from its seed; its disk is an argument.
+
+use crate::catalog::{self, CATALOG, Catalog, CatalogChange, CatalogMachine};
+use crate::identity::Own;
+use crate::machine::{Machine, Outcome};
+use crate::pending::Pending;
+use crate::read::ReadWork;
+use crate::shard::ShardMachine;
+use bytes::Bytes;
+use slowdb_disk::Disk;
+use slowdb_proto::{ClusterId, LogStatus, PeerStatus, Reply, Request};
+use slowdb_repl::driver::{Core, Turn};
+use slowdb_repl::wal::{Location, Recovered, WalReader};
+use slowdb_repl::{
+    AckLevel, Event, GroupId, Limits, Membership, NodeId, Now, Outgoing, Proposal, Replicator, Token, WireError,
+};
+use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob, Options};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Bytes applied to a shard after which it is checkpointed: with 16 shards, at most 128 MiB of log to replay.
+const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
+/// Ticks after which a shard with any change is checkpointed.
+const CHECKPOINT_TICKS: u64 = 40 * 60;
+/// How long a proposal of the node itself may take, in microseconds.
+const OWN_PROPOSAL_MICROS: u64 = 5_000_000;
+/// Frames of a strange cluster or shape that are reported one by one; later ones are only counted.
+const STRANGE_FRAMES_LOGGED: u64 = 10;
+
+/// Names a request until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// What is asked of a node from outside.
+pub enum Command {
+    /// A client asks; the answer is [`Effect::Reply`] or [`Effect::Read`] of this id, exactly once.
+    Request {
+        /// Names it.
+        id: RequestId,
+        /// What is asked.
+        request: Request,
+        /// The raw part of its frame.
+        body: Bytes,
+    },
+    /// A checkpoint was made, or not.
+    Checkpointed {
+        /// The shard's group.
+        group: GroupId,
+        /// How it went.
+        result: Result<CheckpointDone, CheckpointError>,
+    },
+    /// How the world outside looks, for `status`.
+    Surroundings {
+        /// The other nodes.
+        peers: Vec<PeerStatus>,
+        /// The write-ahead log.
+        log: LogStatus,
+    },
+    /// Hand over leadership, make checkpoints, and say [`Effect::ReadyToStop`].
+    PrepareToStop,
+}
+
+/// What a node wants done outside.
+pub enum Effect {
+    /// Answer a request.
+    Reply {
+        /// The request.
+        id: RequestId,
+        /// The answer.
+        reply: Reply,
+        /// The raw part of its frame.
+        body: Vec<Bytes>,
+    },
+    /// Answer a request by doing this work, on any thread.
+    Read {
+        /// The request.
+        id: RequestId,
+        /// What to do.
+        work: ReadWork,
+    },
+    /// Run this on a thread that may block, and report with [`Command::Checkpointed`].
+    Checkpoint {
+        /// The shard's group.
+        group: GroupId,
+        /// What to run.
+        job: CheckpointJob,
+    },
+    /// Leadership is handed over as far as possible, and everything is checkpointed.
+    ReadyToStop,
+    /// The node must stop.
+    Fail {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What a node is opened with.
+pub struct NodeSetup {
+    /// Its storage path.
+    pub disk: Arc<dyn Disk>,
+    /// Whose it is.
+    pub own: Own,
+    /// Where its randomness comes from.
+    pub seed: u64,
+    /// About how many bytes the vector files grow by at a time.
+    pub extent_bytes: usize,
+    /// Bounds of what waits inside.
+    pub limits: Limits,
+}
+
+/// Why a node cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenNodeError(pub String);
+
+/// A node's deterministic core.
+pub struct Node {
+    pub(crate) setup: NodeSetup,
+    pub(crate) name: String,
+    pub(crate) repl: Replicator<Machine>,
+    pub(crate) pending: Pending,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) peers: Vec<PeerStatus>,
+    pub(crate) log: LogStatus,
+    pub(crate) started: Option<Now>,
+    pub(crate) halted: BTreeMap<GroupId, String>,
+    epoch_hosted: u64,
+    founding_token: Option<Token>,
+    checkpoint_running: Option<GroupId>,
+    checkpoint_queue: VecDeque<GroupId>,
+    ticks: u64,
+    stopping: bool,
+    ready_said: bool,
+    strange_frames: u64,
+    #[cfg(feature = "canary")]
+    canary_reuse_early: bool,
+}
+
+impl Node {
+    /// Opens a node on what its log and its disk hold.
+    pub fn open(setup: NodeSetup, recovered: &Recovered, reader: WalReader) -> Result<Self, OpenNodeError> {
+        let identity = setup.own.get();
+        let cluster = identity.cluster.unwrap_or_default().0;
+        let name = identity.node.clone();
+        let repl = Replicator::new(NodeId::new(&name), cluster, setup.seed, setup.limits, reader);
+        let mut node = Node {
+            setup,
+            name,
+            repl,
+            pending: Pending::default(),
+            effects: Vec::new(),
+            peers: Vec::new(),
+            log: LogStatus::default(),
+            started: None,
+            halted: BTreeMap::new(),
+            epoch_hosted: 0,
+            founding_token: None,
+            checkpoint_running: None,
+            checkpoint_queue: VecDeque::new(),
+            ticks: 0,
+            stopping: false,
+            ready_said: false,
+            strange_frames: 0,
+            #[cfg(feature = "canary")]
+            canary_reuse_early: false,
+        };
+        node.open_catalog(recovered)?;
+        node.host_shards(Some(recovered))?;
+        Ok(node)
+    }
+
+    /// Plants a bug. `reuse_early` is the one of the vector store.
+    #[cfg(feature = "canary")]
+    pub fn set_canary(&mut self, canary: Option<slowdb_repl::Canary>) {
+        self.repl.set_canary(canary);
+    }
+
+    fn open_catalog(&mut self, recovered: &Recovered) -> Result<(), OpenNodeError> {
+        let machine = CatalogMachine::open(Arc::clone(&self.setup.disk)).map_err(OpenNodeError)?;
+        let machine = Machine::Catalog(machine);
+        let known = Replicator::<Machine>::memberships(recovered).remove(&CATALOG);
+        let opened = match (known, recovered.groups.get(&CATALOG.0)) {
+            (Some(membership), Some(group)) => self.repl.reopen(CATALOG, membership, group, machine),
+            _ => {
+                let identity = self.setup.own.get();
+                let membership = catalog::catalog_membership(&identity.founding, &self.name);
+                let membership = membership.ok_or_else(|| {
+                    OpenNodeError(format!("node {} is not among the nodes that it is to found a cluster with", self.name))
+                })?;
+                self.repl.create(CATALOG, membership, machine)
+            }
+        };
+        opened.map_err(|error| OpenNodeError(error.to_string()))
+    }
+
+    pub(crate) fn catalog(&self) -> Option<&Catalog> {
+        Some(self.repl.machine(CATALOG)?.catalog()?.catalog())
+    }
+
+    /// Opens every shard that the catalog places here and that is not open yet.
+    fn host_shards(&mut self, recovered: Option<&Recovered>) -> Result<(), OpenNodeError> {
+        let Some(catalog) = self.catalog().filter(|catalog| catalog.epoch > self.epoch_hosted).cloned() else {
+            return Ok(());
+        };
+        let Some(cluster) = catalog.cluster else { return Ok(()) };
+        self.join(cluster, &catalog)?;
+        let known = recovered.map(Replicator::<Machine>::memberships).unwrap_or_default();
+        for collection in &catalog.collections {
+            for shard in &collection.shards {
+                let Some(membership) = catalog::shard_membership(shard, &self.name) else { continue };
+                self.host_shard(GroupId(shard.group), membership, collection.dimension, &known, recovered)?;
+            }
+        }
+        self.epoch_hosted = catalog.epoch;
+        Ok(())
+    }
+
+    fn join(&mut self, cluster: ClusterId, catalog: &Catalog) -> Result<(), OpenNodeError> {
+        let identity = self.setup.own.get();
+        let wanted = &identity.founding;
+        if let Some(default) = catalog.collections.iter().find(|c| c.name == catalog::DEFAULT_COLLECTION)
+            && identity.cluster.is_none()
+            && default.dimension != wanted.dimension
+        {
+            return Err(OpenNodeError(format!(
+                "this node was started with --dimension {}, but its cluster was founded with {}: start all \
+                 founding nodes with the same one",
+                wanted.dimension, default.dimension
+            )));
+        }
+        if identity.cluster.is_none() {
+            self.setup.own.join(cluster).map_err(|error| OpenNodeError(error.to_string()))?;
+            tracing::info!(%cluster, "part of the cluster");
+        }
+        self.repl.set_cluster(cluster.0);
+        Ok(())
+    }
+
+    fn host_shard(
+        &mut self,
+        id: GroupId,
+        membership: Membership,
+        dimension: u32,
+        known: &BTreeMap<GroupId, Membership>,
+        recovered: Option<&Recovered>,
+    ) -> Result<(), OpenNodeError> {
+        if self.repl.machine(id).is_some() {
+            return Ok(());
+        }
+        let fail = |error: String| OpenNodeError(format!("{id}: {error}"));
+        let dir = format!("shards/{}", id.0);
+        self.setup.disk.create_dir_all(&dir).map_err(|error| fail(error.to_string()))?;
+        let mut options = Options::new(dimension as usize);
+        options.extent_bytes = self.setup.extent_bytes;
+        options.hash_seed = self.setup.seed;
+        #[cfg(feature = "canary")]
+        {
+            options.canary_reuse_early = self.canary_reuse_early;
+        }
+        let machine = ShardMachine::open(Arc::clone(&self.setup.disk), &dir, options).map_err(fail)?;
+        let machine = Machine::Shard(machine);
+        let opened = match (known.get(&id), recovered.and_then(|r| r.groups.get(&id.0))) {
+            (Some(known), Some(group)) => self.repl.reopen(id, known.clone(), group, machine),
+            _ => self.repl.create(id, membership, machine),
+        };
+        opened.map_err(|error| fail(error.to_string()))
+    }
+
+    /// A node that leads the catalog of a cluster that is not founded yet founds it.
+    fn found_if_needed(&mut self, now: Now) {
+        let founded = self.catalog().is_some_and(|catalog| catalog.cluster.is_some());
+        if founded || self.founding_token.is_some() || !self.repl.leads(CATALOG) {
+            return;
+        }
+        let founding = self.setup.own.get().founding;
+        let cluster = draw_cluster_id(self.setup.seed, now);
+        let catalog = match catalog::found(&founding, cluster) {
+            Ok(catalog) => catalog,
+            Err(why) => return self.effects.push(Effect::Fail { why }),
+        };
+        let token = self.pending.own_token();
+        let proposal = Proposal {
+            token,
+            level: AckLevel::Quorum,
+            retry: false,
+            writes: 1,
+            client: [0; 16],
+            sequence: 0,
+            body: Bytes::from(CatalogChange::Found(catalog).encode()),
+            deadline: now.micros + OWN_PROPOSAL_MICROS,
+        };
+        if self.repl.propose(CATALOG, proposal).is_ok() {
+            self.founding_token = Some(token);
+        }
+    }
+
+    fn event(&mut self, event: Event<Outcome>) {
+        match event {
+            Event::Leader { group, leader, term } => {
+                let leader = leader.map_or("nobody".to_owned(), |leader| leader.to_string());
+                tracing::debug!(%group, leader, term, "leader");
+            }
+            Event::Halted { group, why } => {
+                tracing::error!(%group, why, "halted on this node");
+                self.halted.insert(group, why);
+            }
+            Event::Acked { token, .. } | Event::Failed { token, .. } if Some(token) == self.founding_token => {
+                self.founding_token = None;
+            }
+            other => self.answer(other),
+        }
+    }
+
+    /// Queues shards for a checkpoint whose log has grown, or that have waited long enough.
+    fn queue_checkpoints(&mut self) {
+        let every_change = self.ticks.is_multiple_of(CHECKPOINT_TICKS);
+        let ids: Vec<GroupId> = self.repl.groups().collect();
+        for id in ids {
+            let Some(shard) = self.repl.machine(id).and_then(Machine::shard) else {
+                self.note_catalog_checkpoint(id);
+                continue;
+            };
+            let bytes = shard.bytes_since();
+            let due = bytes >= CHECKPOINT_BYTES || (every_change && bytes > 0);
+            if due && !self.checkpoint_queue.contains(&id) {
+                self.checkpoint_queue.push_back(id);
+            }
+        }
+    }
+
+    fn note_catalog_checkpoint(&mut self, id: GroupId) {
+        if let Some(held) = self.repl.machine(id).and_then(Machine::catalog).map(CatalogMachine::held) {
+            self.repl.checkpointed(id, held);
+        }
+    }
+
+    /// Starts the next checkpoint, one at a time: they share the disk with the log.
+    fn start_checkpoint(&mut self) {
+        while self.checkpoint_running.is_none() {
+            let Some(group) = self.checkpoint_queue.pop_front() else { return };
+            let Some(shard) = self.repl.machine_mut(group).and_then(Machine::shard_mut) else { continue };
+            match shard.begin_checkpoint() {
+                Ok(Some(job)) => {
+                    self.checkpoint_running = Some(group);
+                    self.effects.push(Effect::Checkpoint { group, job });
+                }
+                Ok(None) => {}
+                Err(why) => tracing::warn!(%group, why, "no checkpoint"),
+            }
+        }
+    }
+
+    fn checkpointed(&mut self, group: GroupId, result: Result<CheckpointDone, CheckpointError>) {
+        self.checkpoint_running = None;
+        let Some(shard) = self.repl.machine_mut(group).and_then(Machine::shard_mut) else { return };
+        let finished = match result {
+            Ok(done) => shard.finish_checkpoint(done),
+            Err(error) => Err(error.to_string()),
+        };
+        match finished {
+            Ok(index) => self.repl.checkpointed(group, index),
+            Err(why) => {
+                shard.abandon_checkpoint();
+                tracing::warn!(%group, why, "checkpoint failed; the log is kept");
+            }
+        }
+    }
+
+    /// Hands over what this node leads; says once when nothing is left to do.
+    fn prepare_to_stop(&mut self) {
+        let led: Vec<GroupId> = self.repl.groups().filter(|id| self.repl.leads(*id)).collect();
+        let mut handing = false;
+        for id in led {
+            handing |= self.repl.hand_over(id);
+        }
+        let checkpointing = self.checkpoint_running.is_some() || !self.checkpoint_queue.is_empty();
+        if !handing && !checkpointing && !self.ready_said {
+            self.ready_said = true;
+            self.effects.push(Effect::ReadyToStop);
+        }
+    }
+
+    /// Whether the node is about to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// The replicator, for checkers.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) {
+        self.repl.check_invariants();
+    }
+}
+
+impl Core for Node {
+    type Command = Command;
+    type Effect = Effect;
+
+    fn command(&mut self, now: Now, command: Command) {
+        match command {
+            Command::Request { id, request, body } => self.request(now, id, request, body),
+            Command::Checkpointed { group, result } => self.checkpointed(group, result),
+            Command::Surroundings { peers, log } => {
+                self.peers = peers;
+                self.log = log;
+            }
+            Command::PrepareToStop => {
+                self.stopping = true;
+                let shards: Vec<GroupId> = self.repl.groups().filter(|id| *id != CATALOG).collect();
+                self.checkpoint_queue = shards.into();
+            }
+        }
+    }
+
+    fn receive(&mut self, _now: Now, from: &NodeId, meta: &[u8], body: &Bytes) {
+        if let Err(error) = self.repl.receive(from, meta, body) {
+            self.strange_frames += 1;
+            if self.strange_frames <= STRANGE_FRAMES_LOGGED || error != WireError::OtherCluster {
+                tracing::warn!(node = %from, %error, "dropped a frame");
+            }
+        }
+    }
+
+    fn unreachable(&mut self, _now: Now, node: &NodeId) {
+        self.repl.unreachable(node);
+    }
+
+    fn tick(&mut self, now: Now) {
+        self.ticks += 1;
+        self.started.get_or_insert(now);
+        let mut events = Vec::new();
+        self.repl.tick(now, &mut events);
+        events.into_iter().for_each(|event| self.event(event));
+        self.queue_checkpoints();
+        if self.stopping {
+            self.prepare_to_stop();
+        }
+    }
+
+    fn persisted(&mut self, _now: Now, batch: u64, locations: &[Location]) -> Vec<Outgoing> {
+        self.repl.persisted(batch, locations)
+    }
+
+    fn flush(&mut self, now: Now) -> Turn<Effect> {
+        self.found_if_needed(now);
+        let output = self.repl.flush(now);
+        output.events.into_iter().for_each(|event| self.event(event));
+        if let Err(error) = self.host_shards(None) {
+            self.effects.push(Effect::Fail { why: error.to_string() });
+        }
+        self.start_checkpoint();
+        Turn { messages: output.messages, batch: output.batch, effects: std::mem::take(&mut self.effects) }
+    }
+}
+
+/// A cluster's id has to be new: seed and wall clock together are.
+fn draw_cluster_id(seed: u64, now: Now) -> ClusterId {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..].copy_from_slice(&now.wall_millis.to_le_bytes());
+    ClusterId(xxhash_rust::xxh3::xxh3_128(&key).max(1).to_le_bytes())
+}

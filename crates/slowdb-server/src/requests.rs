@@ -1,0 +1,378 @@
+//! Requests from clients: checked, routed, proposed, answered.
+
+use crate::machine::{Machine, Outcome};
+use crate::node::{Effect, Node, RequestId};
+use crate::pending::{Pending, PendingRead, PendingWrite, ReadPlan};
+use crate::read::ReadWork;
+use crate::shard::WriteOutcome;
+use bytes::Bytes;
+use slowdb_proto::limits::{
+    GET_IDS_MAX, ID_BYTES_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX, TIMEOUT_MS_MAX,
+};
+use slowdb_proto::{
+    ClusterMap, Code, CollectionInfo, ErrorReply, GetRequest, Metric, Ops, OpsError, ReadLevel, Reply, Request,
+    RequestKind, SearchRequest, ShardInfo, ShardPosition, WriteLevel, WriteReply, WriteRequest,
+};
+use slowdb_repl::{AckLevel, Event, Failure, GroupId, Now, Proposal};
+
+/// When to come back to an overloaded node, in milliseconds.
+const OVERLOADED_RETRY_MS: u32 = 20;
+/// When to come back to a node that cannot answer yet, in milliseconds.
+const UNAVAILABLE_RETRY_MS: u32 = 50;
+
+impl Node {
+    /// Takes a request; it is answered exactly once.
+    pub(crate) fn request(&mut self, now: Now, id: RequestId, request: Request, body: Bytes) {
+        let deadline = now.micros + u64::from(request.timeout_ms.clamp(1, TIMEOUT_MS_MAX)) * 1000;
+        let taken = self.check_cluster(&request).and_then(|()| match request.kind {
+            RequestKind::Map => {
+                let map = self.map()?;
+                self.reply(id, Reply::Map(map));
+                Ok(())
+            }
+            RequestKind::Status => {
+                let status = self.status(now);
+                self.reply(id, Reply::Status(Box::new(status)));
+                Ok(())
+            }
+            RequestKind::Write(write) => self.write(id, write, body, deadline),
+            RequestKind::Get(get) => self.get(id, get, deadline),
+            RequestKind::Search(search) => self.search(id, &search, &body, deadline),
+        });
+        if let Err(error) = taken {
+            self.reply(id, Reply::Error(*error));
+        }
+    }
+
+    fn reply(&mut self, id: RequestId, reply: Reply) {
+        self.effects.push(Effect::Reply { id, reply, body: Vec::new() });
+    }
+
+    fn check_cluster(&self, request: &Request) -> Answer<()> {
+        let ours = self.catalog().and_then(|catalog| catalog.cluster);
+        match (request.cluster, ours) {
+            (Some(theirs), Some(ours)) if theirs != ours => Err(error(
+                Code::WrongCluster,
+                format!("the request is for cluster {theirs}, this node belongs to cluster {ours}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where everything is, with leaders as this node knows them.
+    fn map(&self) -> Answer<ClusterMap> {
+        let founded = self.catalog().and_then(|catalog| Some((catalog, catalog.cluster?)));
+        let Some((catalog, cluster)) = founded else {
+            return Err(self.not_founded());
+        };
+        let mut collections = catalog.collections.clone();
+        for shard in collections.iter_mut().flat_map(|collection| &mut collection.shards) {
+            if let Some((leader, term)) = self.repl.leader(GroupId(shard.group)) {
+                shard.leader = leader.map(|leader| leader.as_str().to_owned());
+                shard.term = term;
+            }
+        }
+        let nodes = catalog.nodes.clone();
+        Ok(ClusterMap { cluster, epoch: catalog.epoch, answered_by: self.name.clone(), nodes, collections })
+    }
+
+    fn not_founded(&self) -> Box<ErrorReply> {
+        let founding = self.setup.own.get().founding;
+        let names: Vec<&str> = founding.nodes.iter().map(|(node, _)| node.as_str()).collect();
+        let message = format!(
+            "node {} is not part of a cluster yet: it waits for a majority of {}",
+            self.name,
+            names.join(", ")
+        );
+        let retry_after_ms = UNAVAILABLE_RETRY_MS;
+        Box::new(ErrorReply { retry_after_ms, ..ErrorReply::new(Code::Unavailable, message) })
+    }
+
+    fn collection(&self, name: &str) -> Answer<CollectionInfo> {
+        let Some(catalog) = self.catalog().filter(|catalog| catalog.cluster.is_some()) else {
+            return Err(self.not_founded());
+        };
+        let found = catalog.collections.iter().find(|collection| collection.name == name);
+        found.cloned().ok_or_else(|| {
+            let names: Vec<&str> = catalog.collections.iter().map(|c| c.name.as_str()).collect();
+            error(Code::UnknownCollection, format!("no collection is called '{name}'; there is: {}", names.join(", ")))
+        })
+    }
+
+    /// The shard, if this node has a replica of it.
+    fn hosted<'a>(&self, collection: &'a CollectionInfo, shard: u32) -> Answer<&'a ShardInfo> {
+        let Some(info) = collection.shards.get(shard as usize) else {
+            let count = collection.shards.len();
+            return Err(error(
+                Code::BadRequest,
+                format!("there is no shard {shard}: collection '{}' has shards 0 to {}", collection.name, count - 1),
+            ));
+        };
+        if self.repl.machine(GroupId(info.group)).is_none() {
+            let nodes: Vec<&str> = info.replicas.iter().map(|replica| replica.node.as_str()).collect();
+            return Err(error(
+                Code::StaleRoute,
+                format!("node {} has no replica of shard {shard}; nodes {} have", self.name, nodes.join(", ")),
+            ));
+        }
+        Ok(info)
+    }
+
+    fn write(&mut self, id: RequestId, write: WriteRequest, body: Bytes, deadline: u64) -> Answer<()> {
+        if self.is_stopping() {
+            return Err(error(Code::ShuttingDown, format!("node {} is stopping", self.name)));
+        }
+        let collection = self.collection(&write.collection)?;
+        let group = GroupId(self.hosted(&collection, write.shard)?.group);
+        if !self.repl.leads(group) {
+            return Err(self.failure(group, Failure::NotLeader));
+        }
+        let ops = Ops::check(&body, collection.dimension).map_err(|problem| ops_error(&problem))?;
+        let shards = collection.shards.len() as u32;
+        if let Some(stray) = ops.iter().find(|op| slowdb_ring::shard_of(op.id().as_bytes(), shards) != write.shard) {
+            let home = slowdb_ring::shard_of(stray.id().as_bytes(), shards);
+            return Err(error(
+                Code::BadRequest,
+                format!("id '{}' belongs to shard {home}, not {}", shorten(stray.id()), write.shard),
+            ));
+        }
+        let writes = ops.writes();
+        let level = match write.level {
+            // Whether an earlier attempt was executed is known when it is applied.
+            WriteLevel::One if write.retry => AckLevel::Quorum,
+            WriteLevel::One => AckLevel::One,
+            WriteLevel::Quorum => AckLevel::Quorum,
+            WriteLevel::All => AckLevel::All,
+        };
+        let token = Pending::token(id);
+        let proposal = Proposal {
+            token,
+            level,
+            retry: write.retry,
+            writes,
+            client: write.client.0,
+            sequence: write.sequence,
+            body,
+            deadline,
+        };
+        self.repl.propose(group, proposal).map_err(|why| self.failure(group, why))?;
+        self.pending.writes.insert(token, PendingWrite { writes });
+        Ok(())
+    }
+
+    fn get(&mut self, id: RequestId, get: GetRequest, deadline: u64) -> Answer<()> {
+        let collection = self.collection(&get.collection)?;
+        let group = GroupId(self.hosted(&collection, get.shard)?.group);
+        if get.ids.len() > GET_IDS_MAX {
+            return Err(error(
+                Code::TooLarge,
+                format!("{} ids in one request, more than {GET_IDS_MAX}", get.ids.len()),
+            ));
+        }
+        if let Some(bad) = get.ids.iter().find(|id| id.is_empty() || id.len() > ID_BYTES_MAX) {
+            return Err(error(
+                Code::BadId,
+                format!("an id of {} bytes: an id has 1 to {ID_BYTES_MAX} bytes", bad.len()),
+            ));
+        }
+        self.read(id, ReadPlan::Get { group, ids: get.ids }, get.level, deadline)
+    }
+
+    fn search(&mut self, id: RequestId, search: &SearchRequest, body: &[u8], deadline: u64) -> Answer<()> {
+        let collection = self.collection(&search.collection)?;
+        let mut shards = Vec::new();
+        for shard in &search.shards {
+            shards.push((*shard, GroupId(self.hosted(&collection, *shard)?.group)));
+        }
+        shards.sort_unstable();
+        shards.dedup();
+        if shards.is_empty() {
+            return Err(error(Code::BadRequest, "the search names no shard"));
+        }
+        let k = search.k as usize;
+        if k == 0 || k > SEARCH_K_MAX {
+            return Err(error(Code::BadRequest, format!("k is {k}: it has to be from 1 to {SEARCH_K_MAX}")));
+        }
+        let metric = search.metric.unwrap_or(collection.metric);
+        let queries = check_queries(body, collection.dimension, metric)?;
+        let dimension = collection.dimension as usize;
+        self.read(id, ReadPlan::Search { shards, queries, dimension, k, metric }, search.level, deadline)
+    }
+
+    fn read(&mut self, id: RequestId, plan: ReadPlan, level: ReadLevel, deadline: u64) -> Answer<()> {
+        match level {
+            ReadLevel::One => self.run_plan(id, plan),
+            ReadLevel::Quorum => {
+                let groups = plan.groups();
+                if let Some(group) = groups.iter().find(|group| !self.repl.leads(**group)) {
+                    return Err(self.failure(*group, Failure::NotLeader));
+                }
+                let token = Pending::token(id);
+                for group in &groups {
+                    self.repl.read(*group, token, deadline).map_err(|why| self.failure(*group, why))?;
+                }
+                let waits_for = groups.into_iter().collect();
+                self.pending.reads.insert(token, PendingRead { waits_for, plan });
+                Ok(())
+            }
+        }
+    }
+
+    fn run_plan(&mut self, id: RequestId, plan: ReadPlan) -> Answer<()> {
+        let reader = |group: GroupId| {
+            let shard = self.repl.machine(group).and_then(Machine::shard);
+            let shard = shard.ok_or_else(|| error(Code::StaleRoute, format!("{group} is not here any more")))?;
+            Ok((self.repl.applied(group).unwrap_or_default(), shard.reader()))
+        };
+        let work = match plan {
+            ReadPlan::Get { group, ids } => {
+                let (applied, reader) = reader(group)?;
+                ReadWork::Get { reader, applied, ids }
+            }
+            ReadPlan::Search { shards, queries, dimension, k, metric } => {
+                let shard = |(shard, group)| {
+                    reader(group).map(|(applied, reader)| (ShardPosition { shard, applied }, reader))
+                };
+                let shards = shards.into_iter().map(shard).collect::<Answer<Vec<_>>>()?;
+                ReadWork::Search { shards, queries, dimension, k, metric }
+            }
+        };
+        self.effects.push(Effect::Read { id, work });
+        Ok(())
+    }
+
+    /// What the replicator says of a request that waits.
+    pub(crate) fn answer(&mut self, event: Event<Outcome>) {
+        match event {
+            Event::Acked { token, first, outcome, durable_on, members } => {
+                let Some(write) = self.pending.writes.remove(&token) else { return };
+                let reply = |first, replaced| {
+                    Reply::Written(WriteReply { first, writes: write.writes, replaced, durable_on, replicas: members })
+                };
+                let reply = match outcome {
+                    Some(Outcome::Write(WriteOutcome::Done { first, replaced })) => reply(first, Some(replaced)),
+                    Some(Outcome::Write(WriteOutcome::Forgotten)) => Reply::Error(ErrorReply::new(
+                        Code::UnknownOutcome,
+                        "the write was retried after it had been forgotten: whether an earlier attempt took \
+                         effect cannot be told, and it was not executed again. Read the ids to find out",
+                    )),
+                    Some(Outcome::Catalog) | None => reply(first, None),
+                };
+                self.reply(Pending::request(token), reply);
+            }
+            Event::Failed { token, group, why } => {
+                let waited = self.pending.writes.remove(&token).is_some() | self.pending.reads.remove(&token).is_some();
+                if waited {
+                    let reply = Reply::Error(*self.failure(group, why));
+                    self.reply(Pending::request(token), reply);
+                }
+            }
+            Event::ReadReady { token, group } => {
+                let Some(read) = self.pending.reads.get_mut(&token) else { return };
+                read.waits_for.remove(&group);
+                if read.waits_for.is_empty()
+                    && let Some(read) = self.pending.reads.remove(&token)
+                {
+                    let id = Pending::request(token);
+                    if let Err(error) = self.run_plan(id, read.plan) {
+                        self.reply(id, Reply::Error(*error));
+                    }
+                }
+            }
+            Event::Leader { .. } | Event::Halted { .. } => {}
+        }
+    }
+
+    /// A failure in the words of the wire, with where to go.
+    fn failure(&self, group: GroupId, why: Failure) -> Box<ErrorReply> {
+        let (leader, term) = self.repl.leader(group).unwrap_or_default();
+        let leader = leader.map(|leader| leader.as_str().to_owned());
+        let known = leader.as_deref().map_or("nobody at present".to_owned(), |leader| format!("node {leader}"));
+        let (code, message, retry_after_ms) = match why {
+            Failure::NotLeader => {
+                (Code::NotLeader, format!("node {} does not lead {group}; {known} does", self.name), 0)
+            }
+            Failure::Overloaded => (
+                Code::Overloaded,
+                format!("node {} has too much waiting for {group}", self.name),
+                OVERLOADED_RETRY_MS,
+            ),
+            Failure::LeaderChanged => (
+                Code::LeaderChanged,
+                format!("leadership of {group} was lost while the write was under way; {known} leads now"),
+                0,
+            ),
+            Failure::Timeout => (
+                Code::Timeout,
+                format!("{group} did not answer in time: a majority of its replicas may be out of reach"),
+                0,
+            ),
+            Failure::LevelNotReached { missing } => {
+                let missing: Vec<&str> = missing.iter().map(|node| node.as_str()).collect();
+                let message = format!("the write stands at quorum, but is not confirmed by: {}", missing.join(", "));
+                (Code::LevelNotReached, message, 0)
+            }
+            Failure::Halted => {
+                let why = self.halted.get(&group).map_or("", String::as_str);
+                (Code::StorageFailed, format!("{group} is halted on node {}: {why}", self.name), 0)
+            }
+        };
+        let epoch = self.catalog().map_or(0, |catalog| catalog.epoch);
+        Box::new(ErrorReply { code, message, leader, term, epoch, retry_after_ms })
+    }
+}
+
+pub(crate) type Answer<T> = Result<T, Box<ErrorReply>>;
+
+fn error(code: Code, message: impl Into<String>) -> Box<ErrorReply> {
+    Box::new(ErrorReply::new(code, message))
+}
+
+fn ops_error(problem: &OpsError) -> Box<ErrorReply> {
+    let code = match problem {
+        OpsError::IdEmpty { .. } | OpsError::IdTooLong { .. } | OpsError::IdNotUtf8 { .. } => Code::BadId,
+        OpsError::WrongDimension { .. } => Code::WrongDimension,
+        OpsError::NotFinite { .. } => Code::NotFinite,
+        OpsError::PayloadTooLarge { .. } | OpsError::TooManyWrites | OpsError::TooManyBytes { .. } => Code::TooLarge,
+        OpsError::Empty | OpsError::Malformed { .. } => Code::BadRequest,
+    };
+    error(code, problem.to_string())
+}
+
+fn check_queries(body: &[u8], dimension: u32, metric: Metric) -> Answer<Vec<f32>> {
+    let stride = dimension as usize * 4;
+    if body.is_empty() || !body.len().is_multiple_of(stride) {
+        return Err(error(
+            Code::WrongDimension,
+            format!("{} components of queries are no whole number of vectors of dimension {dimension}", body.len() / 4),
+        ));
+    }
+    let count = body.len() / stride;
+    if count > SEARCH_QUERIES_MAX {
+        return Err(error(Code::TooLarge, format!("{count} queries in one request, more than {SEARCH_QUERIES_MAX}")));
+    }
+    let (words, _) = body.as_chunks::<4>();
+    let queries: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    if let Some(at) = queries.iter().position(|x| !x.is_finite()) {
+        return Err(error(
+            Code::NotFinite,
+            format!(
+                "component {} of query {} is {}: all must be finite numbers",
+                at % dimension as usize,
+                at / dimension as usize,
+                queries[at]
+            ),
+        ));
+    }
+    let zero = |query: &[f32]| query.iter().all(|x| *x == 0.0);
+    if metric == Metric::Cosine
+        && let Some(at) = queries.chunks_exact(dimension as usize).position(zero)
+    {
+        return Err(error(Code::BadRequest, format!("query {at} is zero: it has no direction to compare by cosine")));
+    }
+    Ok(queries)
+}
+
+fn shorten(id: &str) -> String {
+    id.chars().take(80).collect()
+}

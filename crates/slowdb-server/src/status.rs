@@ -1,0 +1,98 @@
+//! What a node says of itself.
+
+use crate::catalog::CATALOG;
+use crate::machine::Machine;
+use crate::node::Node;
+use slowdb_proto::{FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, Role};
+use slowdb_repl::{FollowerView, GroupId, GroupView, Now, ReplicaRole};
+
+impl Node {
+    pub(crate) fn status(&self, now: Now) -> NodeStatus {
+        let groups: Vec<GroupStatus> = self.repl.groups().filter_map(|id| self.group_status(id)).collect();
+        let pinned_bytes = groups.iter().flat_map(|g| g.followers.iter().map(|f| f.pinned_bytes)).sum();
+        let started = self.started.unwrap_or(now);
+        NodeStatus {
+            node: self.name.clone(),
+            cluster: self.catalog().and_then(|catalog| catalog.cluster),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: (now.micros - started.micros) / 1000,
+            groups,
+            log: LogStatus { pinned_bytes, ..self.log },
+            peers: self.peers.clone(),
+            warnings: self.warnings(),
+        }
+    }
+
+    fn group_status(&self, id: GroupId) -> Option<GroupStatus> {
+        let GroupView { replica, role, voter, term, leader, first_index, last_index, .. } = self.repl.view(id)?;
+        let view = self.repl.view(id)?;
+        let machine = self.repl.machine(id)?;
+        let role = match role {
+            ReplicaRole::Leader => Role::Leader,
+            ReplicaRole::Candidate => Role::Candidate,
+            ReplicaRole::Follower if !voter => Role::Learner,
+            ReplicaRole::Follower => Role::Follower,
+        };
+        let (digest, records) = match machine {
+            Machine::Catalog(catalog) => (catalog.digest(), catalog.catalog().nodes.len() as u64),
+            Machine::Shard(shard) => (shard.digest(), shard.records()),
+        };
+        let follower = |follower: &FollowerView| FollowerStatus {
+            node: follower.node.as_str().to_owned(),
+            matched: follower.matched,
+            active: follower.active,
+            pinned_bytes: follower.pinned_bytes,
+        };
+        Some(GroupStatus {
+            group: id.0,
+            kind: self.group_kind(id)?,
+            replica: replica.0,
+            role,
+            term,
+            leader: leader.map(|leader| leader.as_str().to_owned()),
+            first_index,
+            last_index,
+            committed: view.committed,
+            applied: view.applied,
+            digest,
+            records,
+            checkpointed: view.checkpointed,
+            followers: view.followers.iter().map(follower).collect(),
+        })
+    }
+
+    fn group_kind(&self, id: GroupId) -> Option<GroupKind> {
+        if id == CATALOG {
+            return Some(GroupKind::Catalog);
+        }
+        let of_collection = |collection: &slowdb_proto::CollectionInfo| {
+            let shard = collection.shards.iter().find(|shard| shard.group == id.0)?;
+            Some(GroupKind::Shard { collection: collection.name.clone(), shard: shard.shard })
+        };
+        self.catalog()?.collections.iter().find_map(of_collection)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> =
+            self.halted.iter().map(|(group, why)| format!("{group} is halted here: {why}")).collect();
+        if let Some(catalog) = self.catalog().filter(|catalog| catalog.cluster.is_some()) {
+            for collection in &catalog.collections {
+                let replicas = collection.shards.first().map_or(0, |shard| shard.replicas.len());
+                if replicas < collection.replication_factor as usize {
+                    warnings.push(format!(
+                        "collection '{}' wants {} replicas of each shard, but there are nodes for {replicas} only",
+                        collection.name, collection.replication_factor
+                    ));
+                }
+                let voters = collection.shards.first().map_or(0, |s| s.replicas.iter().filter(|r| r.voter).count());
+                if voters == 1 {
+                    warnings.push(format!(
+                        "collection '{}' has one voter for each shard: 'quorum' is one disk, and no failover",
+                        collection.name
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+}
