@@ -1,0 +1,319 @@
+//! [`Client`]: the cluster as one thing.
+
+use crate::collection::Collection;
+use crate::error::{ClientError, Unreached};
+use crate::latency::Latencies;
+use crate::pool::{Answer, Failure, Pool};
+use crate::race::Race;
+use crate::random::{Jitter, identity};
+use crate::retry::{Budget, RetryOptions};
+use crate::routes::Routes;
+use crate::scout::Scout;
+use bytes::Bytes;
+use slowdb_net::{Connector, Identity};
+use slowdb_proto::{ClientId, ClusterId, ClusterMap, Code, Reply, RequestKind};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Head start of each seed over the next.
+const SEED_HEAD_START: Duration = Duration::from_millis(250);
+/// Between two attempts at a cluster that is still forming.
+const FORMING_WAIT: Duration = Duration::from_millis(100);
+
+/// How to reach a cluster.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Addresses (`host:port`) of some of its nodes, tried in turn.
+    pub seeds: Vec<String>,
+    /// Certificate of a client (or node) of the cluster's own authority.
+    pub identity: Identity,
+    /// How long a call may take, unless it says otherwise. Default: 5 s.
+    pub timeout: Duration,
+    /// The cluster that is meant, if it is known; else the first one that answers.
+    pub cluster: Option<ClusterId>,
+    /// How to retry.
+    pub retry: RetryOptions,
+}
+
+impl ClientOptions {
+    /// The defaults, for these seeds.
+    pub fn new(seeds: impl IntoIterator<Item = impl Into<String>>, identity: Identity) -> Self {
+        ClientOptions {
+            seeds: seeds.into_iter().map(Into::into).collect(),
+            identity,
+            timeout: Duration::from_secs(5),
+            cluster: None,
+            retry: RetryOptions::default(),
+        }
+    }
+}
+
+/// A cluster. Cheap to clone: clones share connections, routing table and retry budget.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What the clones of a client share.
+pub(crate) struct Inner {
+    pub(crate) pool: Pool,
+    pub(crate) cluster: ClusterId,
+    pub(crate) id: ClientId,
+    pub(crate) timeout: Duration,
+    pub(crate) retry: RetryOptions,
+    pub(crate) scout: Scout,
+    sequence: AtomicU64,
+    turn: AtomicUsize,
+    routes: RwLock<Routes>,
+    /// Counts the news in `routes`.
+    news: watch::Sender<u64>,
+    budget: Mutex<Budget>,
+    jitter: Mutex<Jitter>,
+    latencies: Mutex<Latencies>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("cluster", &self.inner.cluster).field("id", &self.inner.id).finish()
+    }
+}
+
+impl Client {
+    /// Finds the cluster: asks the seeds for its map, and from then on speaks with no other cluster.
+    ///
+    /// # Errors
+    /// [`ClientError::NoNodeReachable`] with the reason for each seed; [`ClientError::CertificateRefused`];
+    /// [`ClientError::WrongCluster`].
+    pub async fn connect(options: ClientOptions) -> Result<Client, ClientError> {
+        if options.seeds.is_empty() {
+            let message = "no address of a node was given".into();
+            return Err(ClientError::BadInput { code: Code::BadRequest, message });
+        }
+        let connector = Connector::new(&options.identity)
+            .map_err(|error| ClientError::Internal { message: error.to_string() })?;
+        let pool = Pool::new(connector);
+        let map = first_map(&pool, &options).await?;
+        let id = identity()?;
+        let seed = u64::from_le_bytes(*id.first_chunk().expect("an identity is longer"));
+        let cluster = map.cluster;
+        let inner = Inner {
+            pool,
+            cluster,
+            id: ClientId(id),
+            timeout: options.timeout,
+            scout: Scout::default(),
+            sequence: AtomicU64::new(1),
+            turn: AtomicUsize::new(seed as usize),
+            routes: RwLock::new(Routes::new(map)),
+            news: watch::Sender::new(0),
+            budget: Mutex::new(Budget::new(options.retry.clone(), Instant::now())),
+            retry: options.retry,
+            jitter: Mutex::new(Jitter::new(seed)),
+            latencies: Mutex::default(),
+        };
+        Ok(Client { inner: Arc::new(inner) })
+    }
+
+    /// The cluster's id.
+    pub fn cluster(&self) -> ClusterId {
+        self.inner.cluster
+    }
+
+    /// The id under which this client writes.
+    pub fn id(&self) -> ClientId {
+        self.inner.id
+    }
+
+    /// A collection by name. Whether there is one is seen when it is used.
+    pub fn collection(&self, name: impl Into<String>) -> Collection {
+        Collection::new(Arc::clone(&self.inner), name.into())
+    }
+
+    /// The map as it is known at present, with the newest leaders that were heard of.
+    pub fn map(&self) -> ClusterMap {
+        let routes = self.inner.read_routes();
+        let mut map = (*routes.map()).clone();
+        for shard in map.collections.iter_mut().flat_map(|c| &mut c.shards) {
+            let lead = routes.lead(shard.group);
+            (shard.leader, shard.term) = (lead.node, lead.term);
+        }
+        map
+    }
+
+    /// Asks every node for its map, and gives what is known then. Nodes that do not answer are left out.
+    pub async fn refresh(&self, within: Duration) -> ClusterMap {
+        self.inner.refresh_all(within).await;
+        self.map()
+    }
+}
+
+impl Inner {
+    pub(crate) fn read_routes(&self) -> std::sync::RwLockReadGuard<'_, Routes> {
+        self.routes.read().expect("no panic while the lock is held")
+    }
+
+    /// Changes the routing table, and wakes who waits if that is news.
+    pub(crate) fn learn(&self, change: impl FnOnce(&mut Routes) -> bool) {
+        let is_news = change(&mut self.routes.write().expect("no panic while the lock is held"));
+        if is_news {
+            self.news.send_modify(|count| *count += 1);
+        }
+    }
+
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().expect("no panic while the lock is held")
+    }
+
+    pub(crate) fn jitter(&self) -> MutexGuard<'_, Jitter> {
+        self.jitter.lock().expect("no panic while the lock is held")
+    }
+
+    pub(crate) fn jittered(&self, whole: Duration) -> Duration {
+        self.jitter().between_half_and(whole)
+    }
+
+    /// Sorts nodes nearest first; equally near ones take turns.
+    pub(crate) fn nearest_first(&self, nodes: &mut [String]) {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.latencies.lock().expect("no panic while the lock is held").sort(nodes, turn);
+    }
+
+    /// Sends one request to one node, once.
+    pub(crate) async fn ask(
+        &self,
+        node: &str,
+        kind: RequestKind,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Answer, Failure> {
+        let address = self.read_routes().address(node).map(str::to_owned);
+        let Some(address) = address else {
+            return Err(Failure::NotSent(format!("node {node} is in no map")));
+        };
+        let outcome = self.pool.ask(&address, Some(self.cluster), kind, body, within).await;
+        let mut latencies = self.latencies.lock().expect("no panic while the lock is held");
+        match &outcome {
+            Ok(answer) => latencies.answered(node, answer.rtt),
+            Err(_) => latencies.failed(node),
+        }
+        outcome
+    }
+
+    /// Asks every node for its map at once.
+    pub(crate) async fn refresh_all(&self, within: Duration) -> Arc<ClusterMap> {
+        let map = self.read_routes().map();
+        let mut race = Race::new();
+        for node in &map.nodes {
+            race.push(self.refresh_from(&node.id, within));
+        }
+        while !race.is_empty() {
+            race.next().await;
+        }
+        self.read_routes().map()
+    }
+
+    /// Asks a node for its map and takes in what it says; a silent node loses its connection.
+    pub(crate) async fn refresh_from(&self, node: &str, within: Duration) -> Option<ClusterMap> {
+        match self.ask(node, RequestKind::Map, Bytes::new(), within).await {
+            Ok(Answer { reply: Reply::Map(map), .. }) if map.cluster == self.cluster => {
+                self.learn(|routes| routes.learn_map(map.clone()));
+                return Some(map);
+            }
+            Ok(Answer { reply, .. }) => tracing::debug!(node, ?reply, "no map"),
+            Err(Failure::Unanswered(reason)) => {
+                tracing::debug!(node, reason, "no map");
+                let address = self.read_routes().address(node).map(str::to_owned);
+                if let Some(address) = address {
+                    self.pool.drop_silent(&address);
+                }
+            }
+            Err(reason) => tracing::debug!(node, ?reason, "no map"),
+        }
+        None
+    }
+}
+
+/// Asks the seeds in turn, each with a head start over the next, again and again while the cluster forms.
+async fn first_map(pool: &Pool, options: &ClientOptions) -> Result<ClusterMap, ClientError> {
+    let deadline = Instant::now() + options.timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut race = Race::new();
+        for (nth, seed) in (0u32..).zip(&options.seeds) {
+            race.push(async move {
+                tokio::time::sleep((SEED_HEAD_START * nth).min(left / 2)).await;
+                let left = deadline.saturating_duration_since(Instant::now());
+                let answer = pool.ask(seed, options.cluster, RequestKind::Map, Bytes::new(), left).await;
+                (seed, answer)
+            });
+        }
+        let mut failed = Failed::default();
+        while !race.is_empty() {
+            let (seed, answer) = race.next().await;
+            match answer {
+                Ok(Answer { reply: Reply::Map(map), .. }) => match options.cluster {
+                    Some(wanted) if wanted != map.cluster => {
+                        let address = seed.clone();
+                        failed.final_error(ClientError::WrongCluster { address, wanted, got: map.cluster });
+                    }
+                    _ => return Ok(map),
+                },
+                Ok(Answer { reply: Reply::Error(error), .. }) => {
+                    failed.is_forming |= error.code.is_retryable();
+                    if !error.code.is_retryable() {
+                        failed.final_error(ClientError::Refused(error.clone()));
+                    }
+                    failed.note(seed, error.to_string());
+                }
+                Ok(_) => failed.note(seed, "it answered something else than was asked".into()),
+                Err(Failure::NotSent(reason) | Failure::Unanswered(reason)) => failed.note(seed, reason),
+                Err(Failure::Hopeless(error)) => {
+                    failed.note(seed, error.to_string());
+                    failed.final_error(error);
+                }
+            }
+        }
+        if !failed.is_forming || Instant::now() + FORMING_WAIT >= deadline {
+            return Err(failed.into_error());
+        }
+        tokio::time::sleep(FORMING_WAIT).await;
+    }
+}
+
+/// What came of asking the seeds.
+#[derive(Default)]
+struct Failed {
+    tried: Vec<Unreached>,
+    first_final: Option<ClientError>,
+    is_forming: bool,
+}
+
+impl Failed {
+    fn note(&mut self, seed: &str, reason: String) {
+        self.tried.push(Unreached { address: seed.to_owned(), reason });
+    }
+
+    fn final_error(&mut self, error: ClientError) {
+        self.first_final.get_or_insert(error);
+    }
+
+    fn into_error(self) -> ClientError {
+        match self.first_final {
+            // That a name cannot be resolved is one reason among those of the other seeds.
+            Some(ClientError::NoNodeReachable { .. }) | None => {
+                ClientError::NoNodeReachable { tried: self.tried }
+            }
+            Some(error) => error,
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! [`Collection`]: reading and writing records.
+
+use crate::bulk::{BulkOptions, BulkReport, BulkWriter};
+use crate::client::Inner;
+use crate::error::ClientError;
+use crate::input::{check_id, check_payload, check_vector};
+use crate::leader::AtLeader;
+use crate::search::{Search, SearchOptions, SearchResults};
+use crate::{reads, search};
+use bytes::Bytes;
+use slowdb_proto::{
+    ClusterMap, Metric, OpsBuilder, Position, ReadLevel, Reply, RequestKind, WriteLevel, WriteReply,
+    WriteRequest,
+};
+use slowdb_ring::shard_of;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How to write.
+#[derive(Clone, Debug, Default)]
+pub struct WriteOptions {
+    /// When a write counts as written.
+    pub level: WriteLevel,
+    /// The client's own time-out if not given.
+    pub timeout: Option<Duration>,
+}
+
+/// How to read.
+#[derive(Clone, Debug, Default)]
+pub struct ReadOptions {
+    /// Who may answer.
+    pub level: ReadLevel,
+    /// The client's own time-out if not given.
+    pub timeout: Option<Duration>,
+}
+
+/// A record to write.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Put<'a> {
+    /// Its id, 1 to 512 bytes.
+    pub id: &'a str,
+    /// Its vector, of the collection's dimension.
+    pub vector: &'a [f32],
+    /// What goes with it, up to 64 KiB; may be empty.
+    pub payload: &'a [u8],
+}
+
+/// A write that was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Its shard.
+    pub shard: u32,
+    /// Its place in the shard's log: the record's version.
+    pub position: Position,
+    /// Whether there was a record under this id. Not known at level `one`.
+    pub existed: Option<bool>,
+    /// Replicas on which it is known to be durable.
+    pub durable_on: u32,
+    /// Replicas placed for the shard.
+    pub replicas: u32,
+}
+
+/// A record that was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Its id.
+    pub id: String,
+    /// Its vector.
+    pub vector: Vec<f32>,
+    /// What goes with it.
+    pub payload: Bytes,
+    /// Its shard.
+    pub shard: u32,
+    /// Position of the write that made it.
+    pub position: Position,
+}
+
+/// What is known of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) dimension: usize,
+    pub(crate) metric: Metric,
+    pub(crate) num_shards: u32,
+}
+
+/// A collection of a cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Collection {
+    inner: Arc<Inner>,
+    name: Arc<str>,
+}
+
+impl std::fmt::Debug for Collection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collection").field("name", &self.name).finish()
+    }
+}
+
+impl Collection {
+    pub(crate) fn new(inner: Arc<Inner>, name: String) -> Self {
+        Collection { inner, name: name.into() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Components of each vector.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownCollection`].
+    pub async fn dimension(&self) -> Result<usize, ClientError> {
+        Ok(self.shape().await?.dimension)
+    }
+
+    /// Makes or replaces a record.
+    ///
+    /// # Errors
+    /// [`ClientError::BadInput`] before anything is sent; else see [`ClientError`]. Only
+    /// [`ClientError::OutcomeUnknown`], and a refusal with code `unknown_outcome` or `level_not_reached`, can
+    /// mean that the write took effect.
+    pub async fn put(
+        &self,
+        id: &str,
+        vector: &[f32],
+        options: &WriteOptions,
+    ) -> Result<Written, ClientError> {
+        self.put_record(Put { id, vector, payload: &[] }, options).await
+    }
+
+    /// Makes or replaces a record with a payload.
+    ///
+    /// # Errors
+    /// As [`Collection::put`].
+    pub async fn put_record(&self, put: Put<'_>, options: &WriteOptions) -> Result<Written, ClientError> {
+        let shape = self.shape().await?;
+        check_id(put.id)?;
+        check_vector(put.vector, shape.dimension)?;
+        check_payload(put.payload)?;
+        let mut ops = OpsBuilder::new();
+        ops.put(put.id, put.vector, put.payload)?;
+        self.write_one(shape, put.id, ops, options).await
+    }
+
+    /// Removes a record. `existed` in the answer says whether there was one.
+    ///
+    /// # Errors
+    /// As [`Collection::put`].
+    pub async fn delete(&self, id: &str, options: &WriteOptions) -> Result<Written, ClientError> {
+        let shape = self.shape().await?;
+        check_id(id)?;
+        let mut ops = OpsBuilder::new();
+        ops.delete(id)?;
+        self.write_one(shape, id, ops, options).await
+    }
+
+    async fn write_one(
+        &self,
+        shape: Shape,
+        id: &str,
+        ops: OpsBuilder,
+        options: &WriteOptions,
+    ) -> Result<Written, ClientError> {
+        let shard = shard_of(id.as_bytes(), shape.num_shards);
+        let body = Bytes::from(ops.finish());
+        let timeout = options.timeout.unwrap_or(self.inner.timeout);
+        let reply = write(&self.inner, &self.name, shard, body, options.level, timeout).await?;
+        Ok(Written {
+            shard,
+            position: reply.first,
+            existed: reply.replaced.map(|replaced| replaced > 0),
+            durable_on: reply.durable_on,
+            replicas: reply.replicas,
+        })
+    }
+
+    /// Writes many records, batched by shard. Nothing is sent unless all of them are good. Records of one
+    /// shard may be written in any order: ids should differ.
+    ///
+    /// # Errors
+    /// As [`Collection::put`]; [`ClientError::Partial`] if some were written.
+    pub async fn put_batch(
+        &self,
+        puts: &[Put<'_>],
+        options: &WriteOptions,
+    ) -> Result<BulkReport, ClientError> {
+        let shape = self.shape().await?;
+        for put in puts {
+            check_id(put.id)?;
+            check_vector(put.vector, shape.dimension)?;
+            check_payload(put.payload)?;
+        }
+        let bulk = BulkOptions { level: options.level, timeout: options.timeout, ..BulkOptions::default() };
+        let mut writer = self.bulk_writer(bulk).await?;
+        for put in puts {
+            writer.put(put.id, put.vector, put.payload).await?;
+        }
+        writer.finish().await
+    }
+
+    /// For writing very many records in a bounded amount of memory.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownCollection`]; [`ClientError::BadInput`] for options out of bounds.
+    pub async fn bulk_writer(&self, options: BulkOptions) -> Result<BulkWriter, ClientError> {
+        let shape = self.shape().await?;
+        BulkWriter::new(Arc::clone(&self.inner), Arc::clone(&self.name), shape, options)
+    }
+
+    /// Reads a record; `None` if there is none.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get(&self, id: &str, options: &ReadOptions) -> Result<Option<Record>, ClientError> {
+        Ok(self.get_many(&[id], options).await?.pop().flatten())
+    }
+
+    /// Reads many records; the answer is in the order of `ids`.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. There is no partial answer.
+    pub async fn get_many(
+        &self,
+        ids: &[&str],
+        options: &ReadOptions,
+    ) -> Result<Vec<Option<Record>>, ClientError> {
+        let shape = self.shape().await?;
+        ids.iter().try_for_each(|id| check_id(id))?;
+        let timeout = options.timeout.unwrap_or(self.inner.timeout);
+        reads::get_many(&self.inner, &self.name, shape, ids, options.level, timeout).await
+    }
+
+    /// The exact `k` nearest records to each query, over all shards. Queries lie one after the other.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. There is no partial answer: if a shard cannot be searched in time, the error
+    /// names it.
+    pub async fn search(
+        &self,
+        queries: &[f32],
+        options: &SearchOptions,
+    ) -> Result<SearchResults, ClientError> {
+        let shape = self.shape().await?;
+        Search::new(&self.inner, &self.name, shape, options)?.run(queries).await
+    }
+
+    /// The shape, asking around once if this client has not heard of the collection.
+    async fn shape(&self) -> Result<Shape, ClientError> {
+        if let Some(shape) = self.known_shape() {
+            return Ok(shape);
+        }
+        let map = self.inner.refresh_all(self.inner.timeout.min(Duration::from_secs(1))).await;
+        self.known_shape().ok_or_else(|| unknown_collection(&self.name, &map))
+    }
+
+    fn known_shape(&self) -> Option<Shape> {
+        let routes = self.inner.read_routes();
+        let info = routes.collection(&self.name)?;
+        Some(Shape {
+            dimension: info.dimension as usize,
+            metric: info.metric,
+            num_shards: info.shards.len() as u32,
+        })
+        .filter(|shape| shape.num_shards > 0)
+    }
+}
+
+pub(crate) fn unknown_collection(name: &str, map: &ClusterMap) -> ClientError {
+    let names: Vec<String> = map.collections.iter().map(|c| format!("'{}'", c.name)).collect();
+    let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    ClientError::UnknownCollection { name: name.to_owned(), known }
+}
+
+/// Writes one batch to its shard, once, however many attempts that takes.
+pub(crate) async fn write(
+    inner: &Arc<Inner>,
+    collection: &str,
+    shard: u32,
+    body: Bytes,
+    level: WriteLevel,
+    timeout: Duration,
+) -> Result<WriteReply, ClientError> {
+    let sequence = inner.next_sequence();
+    let request = |retry| {
+        let (collection, client) = (collection.to_owned(), inner.id);
+        RequestKind::Write(WriteRequest { collection, shard, level, client, sequence, retry })
+    };
+    let call = AtLeader { inner, collection, shard, timeout, is_write: true };
+    match call.run(request, body).await?.reply {
+        Reply::Written(reply) => Ok(reply),
+        other => Err(search::unexpected("a write", &other)),
+    }
+}

@@ -1,0 +1,237 @@
+//! The course of one request that only a shard's leader can answer: what was tried, what to do next.
+//!
+//! Pure: the shell in [`crate::leader`] sends, waits and feeds the outcomes in. Invariants:
+//! - at most one attempt is pending at each node;
+//! - an attempt that is pending is never overruled by another one's error;
+//! - `maybe_done` never goes back to false.
+
+use crate::error::ClientError;
+use crate::pool::Failure;
+use crate::routes::Lead;
+use slowdb_proto::{Code, ErrorReply};
+use std::time::Duration;
+
+/// What to do after an outcome.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Wait for the attempts that are pending.
+    Wait,
+    /// Send again, not before this wait and the backoff are over.
+    SendAfter(Duration),
+    /// It is over.
+    Fail(ClientError),
+}
+
+/// The state of one request.
+#[derive(Debug, Default)]
+pub(crate) struct Course {
+    attempts: usize,
+    pending: Vec<String>,
+    /// Highest term whose leader was asked.
+    term_asked: u64,
+    /// An attempt may have been executed.
+    maybe_done: bool,
+    last: Option<String>,
+    refused: Option<ClientError>,
+}
+
+impl Course {
+    /// Whom to ask next: the leader, or if there is none known one replica after the other. `None`: whoever
+    /// could be asked is being asked.
+    pub(crate) fn target(&self, lead: &Lead, replicas: &[String]) -> Option<String> {
+        let is_free = |node: &&String| !self.pending.contains(node);
+        if let Some(leader) = &lead.node {
+            return Some(leader).filter(is_free).cloned();
+        }
+        let from = self.attempts.checked_rem(replicas.len())?;
+        let (before, after) = replicas.split_at(from);
+        after.iter().chain(before).find(is_free).cloned()
+    }
+
+    /// Whether an attempt now could meet the traces of an earlier one.
+    pub(crate) fn is_retry(&self) -> bool {
+        self.maybe_done || !self.pending.is_empty()
+    }
+
+    pub(crate) fn sent(&mut self, node: &str, lead: &Lead) {
+        self.attempts += 1;
+        self.pending.push(node.to_owned());
+        if lead.node.as_deref() == Some(node) {
+            self.term_asked = self.term_asked.max(lead.term);
+        }
+    }
+
+    /// Whether a leader is known that is newer than all that were asked.
+    pub(crate) fn is_news(&self, lead: &Lead) -> bool {
+        let Some(node) = &lead.node else { return false };
+        lead.term > self.term_asked && !self.pending.contains(node)
+    }
+
+    /// A node answered with an error.
+    pub(crate) fn refused(&mut self, node: &str, error: ErrorReply) -> Next {
+        self.over(node, format!("{node}: {error}"));
+        let nothing_changed = matches!(error.code, Code::NotLeader | Code::StaleRoute | Code::Overloaded);
+        if error.code.is_retryable() {
+            self.maybe_done |= !nothing_changed;
+            return self.again(Duration::from_millis(u64::from(error.retry_after_ms)));
+        }
+        self.refused = Some(ClientError::Refused(error));
+        self.again(Duration::ZERO)
+    }
+
+    /// A node gave no answer.
+    pub(crate) fn failed(&mut self, node: &str, failure: Failure) -> Next {
+        match failure {
+            Failure::NotSent(reason) => self.over(node, reason),
+            Failure::Unanswered(reason) => {
+                self.maybe_done = true;
+                self.over(node, reason);
+            }
+            Failure::Hopeless(error) => {
+                self.over(node, error.to_string());
+                self.maybe_done |= matches!(error, ClientError::BadReply { .. });
+                self.refused = Some(error);
+            }
+        }
+        self.again(Duration::ZERO)
+    }
+
+    fn over(&mut self, node: &str, reason: String) {
+        self.pending.retain(|pending| pending != node);
+        self.last = Some(reason);
+    }
+
+    fn again(&mut self, wait: Duration) -> Next {
+        if !self.pending.is_empty() {
+            return Next::Wait;
+        }
+        match self.refused.take() {
+            Some(error) => Next::Fail(error),
+            None => Next::SendAfter(wait),
+        }
+    }
+
+    /// The time is up: whether the request may have been executed, and what went wrong last.
+    pub(crate) fn give_up(self) -> (bool, Option<String>) {
+        (self.maybe_done || !self.pending.is_empty(), self.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lead(node: &str, term: u64) -> Lead {
+        Lead { node: Some(node.into()), term }
+    }
+
+    fn replicas() -> Vec<String> {
+        ["n1", "n2", "n3"].map(str::to_owned).to_vec()
+    }
+
+    fn error(code: Code) -> ErrorReply {
+        ErrorReply::new(code, "because")
+    }
+
+    #[test]
+    fn without_a_leader_replicas_are_asked_in_turn() {
+        let mut course = Course::default();
+        let mut asked = Vec::new();
+        for _ in 0..4 {
+            let node = course.target(&Lead::default(), &replicas()).expect("one is free");
+            course.sent(&node, &Lead::default());
+            let next = course.refused(&node, error(Code::NotLeader));
+            assert!(matches!(next, Next::SendAfter(Duration::ZERO)));
+            asked.push(node);
+        }
+        assert_eq!(asked, ["n1", "n2", "n3", "n1"]);
+        assert!(!course.is_retry(), "nothing can have been executed");
+        assert!(Course::default().target(&Lead::default(), &[]).is_none());
+    }
+
+    #[test]
+    fn an_error_does_not_overrule_a_pending_attempt() {
+        let mut course = Course::default();
+        course.sent("n1", &lead("n1", 1));
+        assert!(!course.is_news(&lead("n2", 1)), "not a newer term");
+        assert!(course.is_news(&lead("n2", 2)));
+        assert!(course.is_retry());
+        course.sent("n2", &lead("n2", 2));
+        assert!(matches!(course.refused("n1", error(Code::BadRequest)), Next::Wait));
+        // The other one ends without an answer: then the error stands.
+        let next = course.failed("n2", Failure::Unanswered("gone".into()));
+        let Next::Fail(ClientError::Refused(error)) = next else { panic!("{next:?}") };
+        assert_eq!(error.code, Code::BadRequest);
+    }
+
+    #[test]
+    fn a_leader_that_is_being_asked_is_not_asked_twice() {
+        let mut course = Course::default();
+        course.sent("n1", &lead("n1", 1));
+        assert_eq!(course.target(&lead("n1", 1), &replicas()), None);
+        assert!(!course.is_news(&lead("n1", 2)), "the attempt is still under way there");
+    }
+
+    #[test]
+    fn overload_is_waited_out_and_changes_nothing() {
+        let mut course = Course::default();
+        course.sent("n1", &lead("n1", 1));
+        let overloaded = ErrorReply { retry_after_ms: 70, ..error(Code::Overloaded) };
+        let next = course.refused("n1", overloaded);
+        assert!(matches!(next, Next::SendAfter(wait) if wait == Duration::from_millis(70)));
+        assert!(!course.give_up().0);
+    }
+
+    #[test]
+    fn what_may_have_been_executed_is_never_called_unchanged() {
+        for code in [Code::Timeout, Code::LeaderChanged, Code::Unavailable, Code::ShuttingDown] {
+            let mut course = Course::default();
+            course.sent("n1", &lead("n1", 1));
+            course.refused("n1", error(code));
+            course.sent("n2", &lead("n2", 2));
+            course.refused("n2", error(Code::NotLeader));
+            assert!(course.is_retry(), "{code:?}");
+            assert!(course.give_up().0, "{code:?}");
+        }
+        let mut course = Course::default();
+        course.sent("n1", &lead("n1", 1));
+        assert!(course.give_up().0, "still under way");
+    }
+
+    proptest! {
+        /// Whatever happens: no node is asked twice at once, and no final error comes while one is pending.
+        #[test]
+        fn at_most_one_attempt_for_each_node(steps in prop::collection::vec((0u8..4, 0usize..3, 0u64..6), 1..60)) {
+            let mut course = Course::default();
+            let mut pending: Vec<String> = Vec::new();
+            let mut known = Lead::default();
+            for (what, which, term) in steps {
+                if what == 0 {
+                    if term > known.term {
+                        known = Lead { node: Some(replicas()[which].clone()), term };
+                    }
+                    if let Some(node) = course.target(&known, &replicas()) {
+                        prop_assert!(!pending.contains(&node));
+                        course.sent(&node, &known);
+                        pending.push(node);
+                    }
+                    continue;
+                }
+                if pending.is_empty() {
+                    continue;
+                }
+                let node = pending.swap_remove(which % pending.len());
+                let next = match what {
+                    1 => course.refused(&node, error(Code::NotLeader)),
+                    2 => course.refused(&node, error(Code::BadRequest)),
+                    _ => course.failed(&node, Failure::Unanswered("gone".into())),
+                };
+                prop_assert_eq!(pending.is_empty(), !matches!(next, Next::Wait));
+                if matches!(next, Next::Fail(_)) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Errors, by what the caller can do about them.
+
+use slowdb_proto::{ClusterId, Code, ErrorReply, OpsError};
+
+/// Why a seed or node could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreached {
+    /// The address that was tried.
+    pub address: String,
+    /// What happened.
+    pub reason: String,
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// A node refused the request, for a reason that trying again does not mend.
+    #[error("{}", .0.message)]
+    Refused(ErrorReply),
+    /// The input was refused before anything was sent. Correct it.
+    #[error("{message}")]
+    BadInput {
+        /// In the words of the protocol.
+        code: Code,
+        /// What is wrong, with which value.
+        message: String,
+    },
+    /// The cluster has no such collection.
+    #[error("no collection is called '{name}'; the cluster has {known}")]
+    UnknownCollection {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// None of the addresses answered. Check them, and whether the nodes run.
+    #[error("no node could be reached: {}", list(.tried))]
+    NoNodeReachable {
+        /// Each address with what happened.
+        tried: Vec<Unreached>,
+    },
+    /// Nodes were reached, but the certificates did not fit. Use those of this cluster.
+    #[error(
+        "{address}: certificate refused ({reason}); --certs has to name the certificates of this very cluster"
+    )]
+    CertificateRefused {
+        /// The address that was tried.
+        address: String,
+        /// What happened.
+        reason: String,
+    },
+    /// A node answered for another cluster than the one this client belongs to.
+    #[error("{address} is a node of cluster {got}, not of {wanted}")]
+    WrongCluster {
+        /// The node's address.
+        address: String,
+        /// The cluster that is meant.
+        wanted: ClusterId,
+        /// The cluster that answered.
+        got: ClusterId,
+    },
+    /// The time is up, and nothing was changed. Try again, or allow more time.
+    #[error("{what}: no answer within {waited_ms} ms, and nothing was changed{}", because(.last))]
+    TimedOut {
+        /// What was asked.
+        what: String,
+        /// How long it was tried.
+        waited_ms: u64,
+        /// What went wrong last.
+        last: Option<String>,
+    },
+    /// The time is up, and the write may or may not have taken effect. Writing the same again is safe if
+    /// nobody else writes to the same ids.
+    #[error("{what}: no acknowledgement within {waited_ms} ms; it may or may not have taken effect{}", because(.last))]
+    OutcomeUnknown {
+        /// What was asked.
+        what: String,
+        /// How long it was tried.
+        waited_ms: u64,
+        /// What went wrong last.
+        last: Option<String>,
+    },
+    /// A shard could not be answered for in time. The call gives no partial answer.
+    #[error("shard {shard} of '{collection}' gave no answer within {waited_ms} ms{}", because(.last))]
+    ShardUnavailable {
+        /// Its collection.
+        collection: String,
+        /// Its number.
+        shard: u32,
+        /// How long it was tried.
+        waited_ms: u64,
+        /// What went wrong last.
+        last: Option<String>,
+    },
+    /// Some batches of a bulk write were acknowledged, and one was not.
+    #[error("{written} records were written, then: {source}")]
+    Partial {
+        /// Records acknowledged.
+        written: u64,
+        /// Why the rest was not.
+        source: Box<ClientError>,
+    },
+    /// A node answered with something that makes no sense: probably another version.
+    #[error("{address} answered with {what}; do client and node have the same version?")]
+    BadReply {
+        /// The node's address.
+        address: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Something on this machine failed.
+    #[error("{message}")]
+    Internal {
+        /// What happened.
+        message: String,
+    },
+}
+
+impl ClientError {
+    /// The error's code as it is spelt in JSON: one of the protocol's, or `unreachable`,
+    /// `certificate_refused`, `bad_reply`, `internal`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ClientError::Refused(reply) => reply.code.as_str(),
+            ClientError::BadInput { code, .. } => code.as_str(),
+            ClientError::UnknownCollection { .. } => Code::UnknownCollection.as_str(),
+            ClientError::NoNodeReachable { .. } => "unreachable",
+            ClientError::CertificateRefused { .. } => "certificate_refused",
+            ClientError::WrongCluster { .. } => Code::WrongCluster.as_str(),
+            ClientError::TimedOut { .. } => Code::Timeout.as_str(),
+            ClientError::OutcomeUnknown { .. } => Code::UnknownOutcome.as_str(),
+            ClientError::ShardUnavailable { .. } => Code::Unavailable.as_str(),
+            ClientError::Partial { source, .. } => source.code(),
+            ClientError::BadReply { .. } => "bad_reply",
+            ClientError::Internal { .. } => "internal",
+        }
+    }
+}
+
+impl From<OpsError> for ClientError {
+    fn from(error: OpsError) -> Self {
+        let code = match &error {
+            OpsError::IdEmpty { .. } | OpsError::IdTooLong { .. } | OpsError::IdNotUtf8 { .. } => Code::BadId,
+            OpsError::WrongDimension { .. } => Code::WrongDimension,
+            OpsError::NotFinite { .. } => Code::NotFinite,
+            OpsError::PayloadTooLarge { .. } | OpsError::TooManyWrites | OpsError::TooManyBytes { .. } => {
+                Code::TooLarge
+            }
+            OpsError::Empty | OpsError::Malformed { .. } => Code::BadRequest,
+        };
+        ClientError::BadInput { code, message: error.to_string() }
+    }
+}
+
+fn list(tried: &[Unreached]) -> String {
+    let all: Vec<String> = tried.iter().map(|t| format!("{}: {}", t.address, t.reason)).collect();
+    all.join("; ")
+}
+
+fn because(last: &Option<String>) -> String {
+    last.as_ref().map(|reason| format!(" (last: {reason})")).unwrap_or_default()
+}

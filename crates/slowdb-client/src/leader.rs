@@ -1,0 +1,232 @@
+//! Asking a shard's leader, whoever that is by now.
+//!
+//! The shell around [`Course`]: it sends, and waits for whatever comes first of an answer, news of another
+//! leader, the time for another attempt, and the deadline. An attempt that is given up for a newer leader
+//! goes on being awaited: whichever succeeds first wins.
+
+use crate::client::Inner;
+use crate::collection::unknown_collection;
+use crate::course::{Course, Next};
+use crate::error::ClientError;
+use crate::pool::Answer;
+use crate::race::Race;
+use crate::retry::Backoff;
+use crate::routes::Lead;
+use crate::scout::Interest;
+use bytes::Bytes;
+use slowdb_proto::{Code, ErrorReply, Reply, RequestKind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::sleep_until;
+
+/// Without an answer for this long, other replicas are asked who leads.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A request for the leader of one shard.
+pub(crate) struct AtLeader<'a> {
+    pub(crate) inner: &'a Arc<Inner>,
+    pub(crate) collection: &'a str,
+    pub(crate) shard: u32,
+    pub(crate) timeout: Duration,
+    pub(crate) is_write: bool,
+}
+
+struct Place {
+    group: u64,
+    replicas: Vec<String>,
+    lead: Lead,
+}
+
+impl AtLeader<'_> {
+    /// Runs it to its end. `request` makes the request, told whether an earlier attempt may have arrived.
+    pub(crate) async fn run(
+        &self,
+        request: impl Fn(bool) -> RequestKind,
+        body: Bytes,
+    ) -> Result<Answer, ClientError> {
+        let start = Instant::now();
+        let deadline = start + self.timeout;
+        let inner = self.inner;
+        inner.budget().on_request();
+        let mut news = inner.news();
+        let mut course = Course::default();
+        let mut backoff = Backoff::new(&inner.retry);
+        let mut race = Race::new();
+        let mut interest = None;
+        let mut send_at = Some(start);
+        let mut patience = Some(start + PATIENCE);
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(self.give_up(course, start));
+            }
+            if patience.is_some_and(|at| now >= at) {
+                patience = None;
+                self.look_around(&mut interest)?;
+            }
+            if send_at.is_some_and(|at| now >= at) {
+                send_at = None;
+                let place = self.place()?;
+                if let Some(node) = course.target(&place.lead, &place.replicas) {
+                    let request = request(course.is_retry());
+                    course.sent(&node, &place.lead);
+                    let (body, term) = (body.clone(), place.lead.term);
+                    race.push(async move {
+                        let outcome = inner.ask(&node, request, body, deadline - now).await;
+                        (node, term, outcome)
+                    });
+                }
+            }
+            let wake = [send_at, patience, Some(deadline)].into_iter().flatten().min().unwrap_or(deadline);
+            tokio::select! {
+                (node, term, outcome) = race.next(), if !race.is_empty() => {
+                    let next = match outcome {
+                        Ok(Answer { reply: Reply::Error(error), .. }) => {
+                            self.take_hint(&node, term, &error)?;
+                            course.refused(&node, error)
+                        }
+                        Ok(answer) => return Ok(answer),
+                        Err(failure) => course.failed(&node, failure),
+                    };
+                    match next {
+                        Next::Fail(error) => return Err(error),
+                        Next::Wait => {}
+                        Next::SendAfter(asked) => {
+                            self.look_around(&mut interest)?;
+                            let wait = backoff.next(asked, &mut inner.jitter());
+                            send_at = Some(self.paid(Instant::now() + wait));
+                            if course.is_news(&self.place()?.lead) {
+                                send_at = Some(Instant::now());
+                            }
+                        }
+                    }
+                }
+                _ = news.changed() => {
+                    if course.is_news(&self.place()?.lead) {
+                        send_at = Some(Instant::now());
+                    }
+                }
+                () = sleep_until(wake.into()) => {}
+            }
+        }
+    }
+
+    fn look_around(&self, interest: &mut Option<Interest>) -> Result<(), ClientError> {
+        if interest.is_none() {
+            *interest = Some(Interest::new(self.inner, self.place()?.replicas));
+        }
+        Ok(())
+    }
+
+    /// When a retry that is wanted at `at` can be had.
+    fn paid(&self, at: Instant) -> Instant {
+        self.inner.budget().take(Instant::now()).err().map_or(at, |earliest| earliest.max(at))
+    }
+
+    fn place(&self) -> Result<Place, ClientError> {
+        let routes = self.inner.read_routes();
+        let shard = routes
+            .shard(self.collection, self.shard)
+            .ok_or_else(|| unknown_collection(self.collection, &routes.map()))?;
+        Ok(Place {
+            group: shard.group,
+            replicas: shard.replicas.iter().map(|r| r.node.clone()).collect(),
+            lead: routes.lead(shard.group),
+        })
+    }
+
+    fn take_hint(&self, node: &str, term: u64, error: &ErrorReply) -> Result<(), ClientError> {
+        if error.code != Code::NotLeader {
+            return Ok(());
+        }
+        let group = self.place()?.group;
+        self.inner.learn(|routes| {
+            routes.deny(group, node, term);
+            match &error.leader {
+                Some(leader) if leader != node => routes.learn_lead(group, leader, error.term),
+                _ => false,
+            }
+        });
+        Ok(())
+    }
+
+    fn give_up(&self, course: Course, start: Instant) -> ClientError {
+        let waited_ms = start.elapsed().as_millis() as u64;
+        let (maybe_done, last) = course.give_up();
+        let what = || format!("writing to shard {} of '{}'", self.shard, self.collection);
+        match (self.is_write, maybe_done) {
+            (true, true) => ClientError::OutcomeUnknown { what: what(), waited_ms, last },
+            (true, false) => ClientError::TimedOut { what: what(), waited_ms, last },
+            (false, _) => ClientError::ShardUnavailable {
+                collection: self.collection.to_owned(),
+                shard: self.shard,
+                waited_ms,
+                last,
+            },
+        }
+    }
+}
+
+/// Asking any replica of a shard, nearest first: the next one when one fails, or is slow.
+pub(crate) async fn any_replica(
+    at: &AtLeader<'_>,
+    request: impl Fn() -> RequestKind,
+) -> Result<Answer, ClientError> {
+    let start = Instant::now();
+    let deadline = start + at.timeout;
+    at.inner.budget().on_request();
+    let mut backoff = Backoff::new(&at.inner.retry);
+    let mut race = Race::new();
+    let mut course = Course::default();
+    let mut interest = None;
+    let mut queue: Vec<String> = Vec::new();
+    let mut round = 0;
+    let mut send_at = start;
+    loop {
+        let now = Instant::now();
+        if now >= deadline {
+            return Err(at.give_up(course, start));
+        }
+        if now >= send_at {
+            if queue.is_empty() && race.is_empty() {
+                queue = at.place()?.replicas;
+                at.inner.nearest_first(&mut queue);
+                queue.reverse();
+                round += 1;
+            }
+            if let Some(node) = queue.pop() {
+                course.sent(&node, &Lead::default());
+                let request = request();
+                race.push(async move {
+                    let outcome = at.inner.ask(&node, request, Bytes::new(), deadline - now).await;
+                    (node, outcome)
+                });
+            }
+            // The next one if this one is slow.
+            send_at = now + PATIENCE;
+        }
+        tokio::select! {
+            (node, outcome) = race.next(), if !race.is_empty() => {
+                let next = match outcome {
+                    Ok(Answer { reply: Reply::Error(error), .. }) => course.refused(&node, error),
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => course.failed(&node, failure),
+                };
+                match next {
+                    Next::Fail(error) => return Err(error),
+                    Next::Wait if queue.is_empty() => {}
+                    // There is another replica: no wait.
+                    _ if !queue.is_empty() => send_at = Instant::now(),
+                    Next::SendAfter(asked) => {
+                        at.look_around(&mut interest)?;
+                        let wait = backoff.next(asked, &mut at.inner.jitter());
+                        send_at = at.paid(Instant::now() + wait);
+                        tracing::debug!(round, "no replica answered");
+                    }
+                    Next::Wait => {}
+                }
+            }
+            () = sleep_until(send_at.min(deadline).into()) => {}
+        }
+    }
+}

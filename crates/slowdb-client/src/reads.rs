@@ -1,0 +1,188 @@
+//! Reading records by id.
+
+use crate::client::Inner;
+use crate::collection::{Record, Shape};
+use crate::error::ClientError;
+use crate::leader::{AtLeader, any_replica};
+use crate::pool::Answer;
+use crate::race::Race;
+use crate::search::unexpected;
+use bytes::Bytes;
+use slowdb_proto::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use slowdb_proto::{GetRequest, ReadLevel, RecordInfo, Reply, RequestKind};
+use slowdb_ring::shard_of;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Requests under way at once for one call.
+const IN_FLIGHT: usize = 16;
+const IDS_PER_REQUEST_MAX: usize = 1_000;
+
+/// Ids that one request asks for, with their places in the caller's list.
+struct Chunk {
+    shard: u32,
+    places: Vec<usize>,
+    ids: Vec<String>,
+}
+
+pub(crate) async fn get_many(
+    inner: &Arc<Inner>,
+    collection: &str,
+    shape: Shape,
+    ids: &[&str],
+    level: ReadLevel,
+    timeout: Duration,
+) -> Result<Vec<Option<Record>>, ClientError> {
+    let mut chunks = chunks(shape, ids).into_iter();
+    let mut records: Vec<Option<Record>> = vec![None; ids.len()];
+    let mut race = Race::new();
+    loop {
+        while race.len() < IN_FLIGHT
+            && let Some(chunk) = chunks.next()
+        {
+            race.push(get_chunk(inner, collection, shape.dimension, chunk, level, timeout));
+        }
+        if race.is_empty() {
+            return Ok(records);
+        }
+        for (place, record) in race.next().await? {
+            records[place] = record;
+        }
+    }
+}
+
+/// Groups ids by shard, so that no reply can be over the limit of a frame.
+fn chunks(shape: Shape, ids: &[&str]) -> Vec<Chunk> {
+    let record_bytes_max = shape.dimension * 4 + PAYLOAD_BYTES_MAX;
+    let ids_max = (BODY_BYTES_MAX / record_bytes_max).clamp(1, IDS_PER_REQUEST_MAX);
+    let mut by_shard: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    for (place, id) in ids.iter().enumerate() {
+        by_shard.entry(shard_of(id.as_bytes(), shape.num_shards)).or_default().push(place);
+    }
+    let mut chunks = Vec::new();
+    for (shard, places) in by_shard {
+        for places in places.chunks(ids_max) {
+            let ids = places.iter().map(|place| ids[*place].to_owned()).collect();
+            chunks.push(Chunk { shard, places: places.to_vec(), ids });
+        }
+    }
+    chunks
+}
+
+async fn get_chunk(
+    inner: &Arc<Inner>,
+    collection: &str,
+    dimension: usize,
+    chunk: Chunk,
+    level: ReadLevel,
+    timeout: Duration,
+) -> Result<Vec<(usize, Option<Record>)>, ClientError> {
+    let request = || {
+        let (collection, ids) = (collection.to_owned(), chunk.ids.clone());
+        RequestKind::Get(GetRequest { collection, shard: chunk.shard, level, ids })
+    };
+    let call = AtLeader { inner, collection, shard: chunk.shard, timeout, is_write: false };
+    let answer = match level {
+        ReadLevel::Quorum => call.run(|_| request(), Bytes::new()).await?,
+        ReadLevel::One => any_replica(&call, request).await?,
+    };
+    let Answer { reply: Reply::Records { records, .. }, body, .. } = answer else {
+        return Err(unexpected("a read", &answer.reply));
+    };
+    let found = split(&chunk, dimension, &records, &body).ok_or_else(|| ClientError::BadReply {
+        address: format!("a replica of shard {}", chunk.shard),
+        what: format!("{} records in {} bytes, asked for {}", records.len(), body.len(), chunk.ids.len()),
+    })?;
+    Ok(chunk.places.into_iter().zip(found).collect())
+}
+
+/// Takes a reply apart; `None` if its parts do not add up.
+fn split(
+    chunk: &Chunk,
+    dimension: usize,
+    infos: &[Option<RecordInfo>],
+    body: &Bytes,
+) -> Option<Vec<Option<Record>>> {
+    if infos.len() != chunk.ids.len() {
+        return None;
+    }
+    let mut rest = body.clone();
+    let mut records = Vec::with_capacity(infos.len());
+    for (info, id) in infos.iter().zip(&chunk.ids) {
+        let Some(info) = info else {
+            records.push(None);
+            continue;
+        };
+        let (vector_bytes, payload_bytes) = (dimension * 4, info.payload_bytes as usize);
+        if rest.len() < vector_bytes + payload_bytes {
+            return None;
+        }
+        let vector = rest.split_to(vector_bytes);
+        // A copy, so that a small payload does not keep a large reply in memory.
+        let payload = Bytes::copy_from_slice(&rest.split_to(payload_bytes));
+        let (components, _) = vector.as_chunks::<4>();
+        records.push(Some(Record {
+            id: id.clone(),
+            vector: components.iter().map(|c| f32::from_le_bytes(*c)).collect(),
+            payload,
+            shard: chunk.shard,
+            position: info.position,
+        }));
+    }
+    rest.is_empty().then_some(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slowdb_proto::{Metric, Position};
+
+    fn chunk() -> Chunk {
+        Chunk { shard: 3, places: vec![0, 1, 2], ids: vec!["a".into(), "b".into(), "c".into()] }
+    }
+
+    fn info(payload_bytes: u32) -> Option<RecordInfo> {
+        Some(RecordInfo { position: Position { term: 1, index: 2, offset: 3 }, payload_bytes })
+    }
+
+    #[test]
+    fn a_reply_is_taken_apart() {
+        let mut body = Vec::new();
+        body.extend_from_slice(&1.5f32.to_le_bytes());
+        body.extend_from_slice(b"pay");
+        body.extend_from_slice(&(-2.0f32).to_le_bytes());
+        let body = Bytes::from(body);
+        let records = split(&chunk(), 1, &[info(3), None, info(0)], &body).expect("it adds up");
+        assert_eq!(
+            records[0].as_ref().map(|r| (&r.vector[..], &r.payload[..])),
+            Some((&[1.5][..], &b"pay"[..]))
+        );
+        assert_eq!(records[1], None);
+        assert_eq!(records[2].as_ref().map(|r| (r.id.as_str(), r.vector[0])), Some(("c", -2.0)));
+        for bad in [
+            &[info(3), None][..],
+            &[info(3), info(0), info(0)],
+            &[info(3), None, None],
+            &[None, None, info(90)],
+        ] {
+            assert!(split(&chunk(), 1, bad, &body).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn requests_stay_inside_the_limits_and_ask_for_all() {
+        let names: Vec<String> = (0..5_000).map(|i| format!("id{i}")).collect();
+        let ids: Vec<&str> = names.iter().map(String::as_str).collect();
+        let shape = Shape { dimension: 65_536, metric: Metric::L2, num_shards: 4 };
+        let mut seen = vec![0; ids.len()];
+        for chunk in chunks(shape, &ids) {
+            assert!(chunk.ids.len() * (65_536 * 4 + PAYLOAD_BYTES_MAX) <= BODY_BYTES_MAX);
+            for (place, id) in chunk.places.iter().zip(&chunk.ids) {
+                assert_eq!((ids[*place], shard_of(id.as_bytes(), 4)), (id.as_str(), chunk.shard));
+                seen[*place] += 1;
+            }
+        }
+        assert!(seen.iter().all(|count| *count == 1));
+    }
+}

@@ -1,0 +1,503 @@
+//! Exact search over all shards of a collection: one request for each node that answers.
+//!
+//! Which node answers for which shards is decided by [`plan`], a pure function. Shards are answered for
+//! exactly once: the shards of a request that failed, or whose leader moved while it was under way, are
+//! planned again, until the deadline. There is no partial answer.
+
+use crate::client::Inner;
+use crate::collection::{Shape, unknown_collection};
+use crate::error::ClientError;
+use crate::hits;
+use crate::input::{check_k, check_vector};
+use crate::pool::{Answer, Failure};
+use crate::race::Race;
+use crate::retry::Backoff;
+use crate::routes::Routes;
+use crate::scout::Interest;
+use bytes::Bytes;
+use slowdb_proto::limits::{ID_BYTES_MAX, META_BYTES_MAX};
+use slowdb_proto::{Code, Hit, Metric, ReadLevel, Reply, RequestKind, SearchRequest, ShardPosition};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::sleep_until;
+
+/// Queries of one request, so that progress is seen and replies stay small.
+const QUERIES_PER_REQUEST_MAX: usize = 64;
+/// Chunks of queries under way at once.
+const CHUNKS_IN_FLIGHT: usize = 2;
+/// Without an answer for this long, replicas are asked who leads.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How to search.
+#[derive(Clone, Debug)]
+pub struct SearchOptions {
+    /// Hits for each query.
+    pub k: usize,
+    /// How similarity is measured; the collection's own way if not given.
+    pub metric: Option<Metric>,
+    /// Who may answer.
+    pub level: ReadLevel,
+    /// The client's own time-out if not given. With many queries it is for each chunk of up to 64.
+    pub timeout: Option<Duration>,
+}
+
+impl Default for SearchOptions {
+    fn default() -> Self {
+        SearchOptions { k: 10, metric: None, level: ReadLevel::default(), timeout: None }
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchResults {
+    /// What the scores are in.
+    pub metric: Metric,
+    /// For each query its hits, nearest first; equal scores by id.
+    pub results: Vec<Vec<Hit>>,
+    /// How far each shard was applied at least when it was searched (by the first chunk of queries).
+    pub shards: Vec<ShardPosition>,
+}
+
+/// One search.
+pub(crate) struct Search<'a> {
+    inner: &'a Arc<Inner>,
+    collection: &'a str,
+    shape: Shape,
+    options: &'a SearchOptions,
+    timeout: Duration,
+}
+
+/// The outcome of one request: its key in the race, who answered for which shards, and what.
+struct Asked {
+    id: u64,
+    node: String,
+    shards: Vec<u32>,
+    outcome: Result<Answer, Failure>,
+}
+
+/// A request under way.
+struct Flight {
+    id: u64,
+    race_key: u64,
+    shards: Vec<u32>,
+    /// Terms known when it was sent, for each shard.
+    terms: Vec<u64>,
+    node: String,
+}
+
+impl<'a> Search<'a> {
+    pub(crate) fn new(
+        inner: &'a Arc<Inner>,
+        collection: &'a str,
+        shape: Shape,
+        options: &'a SearchOptions,
+    ) -> Result<Self, ClientError> {
+        check_k(options.k)?;
+        let timeout = options.timeout.unwrap_or(inner.timeout);
+        Ok(Search { inner, collection, shape, options, timeout })
+    }
+
+    pub(crate) async fn run(&self, queries: &[f32]) -> Result<SearchResults, ClientError> {
+        let dimension = self.shape.dimension;
+        if queries.is_empty() || !queries.len().is_multiple_of(dimension) {
+            let got = queries.len();
+            let message = format!("{got} numbers are no queries: the collection has {dimension} components");
+            return Err(ClientError::BadInput { code: Code::WrongDimension, message });
+        }
+        queries.chunks(dimension).try_for_each(|query| check_vector(query, dimension))?;
+        let mut chunks = queries.chunks(queries_per_request(self.options.k) * dimension).enumerate();
+        let mut race = Race::new();
+        let mut done: BTreeMap<usize, SearchResults> = BTreeMap::new();
+        loop {
+            while race.len() < CHUNKS_IN_FLIGHT
+                && let Some((nth, chunk)) = chunks.next()
+            {
+                race.push(async move { (nth, self.run_chunk(chunk).await) });
+            }
+            if race.is_empty() {
+                break;
+            }
+            let (nth, results) = race.next().await;
+            done.insert(nth, results?);
+        }
+        let mut done = done.into_values();
+        let mut all = done.next().expect("there is at least one query");
+        done.for_each(|next| all.results.extend(next.results));
+        Ok(all)
+    }
+
+    async fn run_chunk(&self, queries: &[f32]) -> Result<SearchResults, ClientError> {
+        let start = Instant::now();
+        let deadline = start + self.timeout;
+        let body = Bytes::from_owner(queries.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+        let mut run = Run::new(self, body, queries.len() / self.shape.dimension, deadline);
+        self.inner.budget().on_request();
+        let mut news = self.inner.news();
+        let mut send_at = Some(start);
+        let mut patience = Some(start + PATIENCE);
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return Err(run.give_up(start));
+            }
+            if patience.is_some_and(|at| now >= at) {
+                patience = None;
+                run.look_around();
+            }
+            if send_at.is_some_and(|at| now >= at) {
+                send_at = None;
+                run.send()?;
+            }
+            let wake = [send_at, patience, Some(deadline)].into_iter().flatten().min().unwrap_or(deadline);
+            tokio::select! {
+                asked = run.race.next(), if !run.race.is_empty() => {
+                    if let Some(wait) = run.take(asked)? {
+                        let at = Instant::now() + wait;
+                        let paid = self.inner.budget().take(Instant::now()).err();
+                        send_at = Some(paid.map_or(at, |earliest| earliest.max(at)));
+                        run.look_around();
+                    }
+                    if run.open.is_empty() {
+                        return run.finish();
+                    }
+                }
+                _ = news.changed() => {
+                    if run.cancel_overtaken() {
+                        send_at = Some(Instant::now());
+                    }
+                }
+                () = sleep_until(wake.into()) => {}
+            }
+        }
+    }
+
+    fn request(&self, shards: Vec<u32>) -> RequestKind {
+        RequestKind::Search(SearchRequest {
+            collection: self.collection.to_owned(),
+            shards,
+            level: self.options.level,
+            k: self.options.k as u32,
+            metric: self.options.metric,
+        })
+    }
+}
+
+/// One chunk of queries on its way.
+struct Run<'a> {
+    search: &'a Search<'a>,
+    body: Bytes,
+    queries: usize,
+    deadline: Instant,
+    race: Race<'a, Asked>,
+    flights: Vec<Flight>,
+    next_id: u64,
+    /// Shards without an answer.
+    open: BTreeSet<u32>,
+    /// For each query a list from each answer.
+    lists: Vec<Vec<Vec<Hit>>>,
+    positions: Vec<ShardPosition>,
+    metric: Option<Metric>,
+    rounds: usize,
+    failed_nodes: BTreeSet<String>,
+    backoff: Backoff,
+    interest: Option<Interest>,
+    last: Option<String>,
+}
+
+impl<'a> Run<'a> {
+    fn new(search: &'a Search<'a>, body: Bytes, queries: usize, deadline: Instant) -> Self {
+        Run {
+            search,
+            body,
+            queries,
+            deadline,
+            race: Race::new(),
+            flights: Vec::new(),
+            next_id: 0,
+            open: (0..search.shape.num_shards).collect(),
+            lists: vec![Vec::new(); queries],
+            positions: Vec::new(),
+            metric: None,
+            rounds: 0,
+            failed_nodes: BTreeSet::new(),
+            backoff: Backoff::new(&search.inner.retry),
+            interest: None,
+            last: None,
+        }
+    }
+
+    /// Sends for all shards that are open and that nobody is answering for.
+    fn send(&mut self) -> Result<(), ClientError> {
+        let search = self.search;
+        let inner = search.inner;
+        let in_flight: BTreeSet<u32> = self.flights.iter().flat_map(|f| &f.shards).copied().collect();
+        let wanted: Vec<u32> = self.open.difference(&in_flight).copied().collect();
+        let groups = {
+            let routes = inner.read_routes();
+            let mut nearest: Vec<String> = routes.map().nodes.iter().map(|n| n.id.clone()).collect();
+            inner.nearest_first(&mut nearest);
+            // Nodes that failed this very search come last.
+            nearest.sort_by_key(|node| self.failed_nodes.contains(node));
+            let place = Places { routes: &routes, collection: search.collection, rounds: self.rounds };
+            plan(&place, search.options.level, &wanted, &nearest)
+                .ok_or_else(|| unknown_collection(search.collection, &routes.map()))?
+        };
+        self.rounds += 1;
+        for (node, shards) in groups {
+            let terms = shards.iter().map(|shard| self.lead_of(*shard).map_or(0, |(_, term)| term)).collect();
+            let id = self.next_id;
+            self.next_id += 1;
+            let (request, body, deadline) =
+                (search.request(shards.clone()), self.body.clone(), self.deadline);
+            let (to, for_shards) = (node.clone(), shards.clone());
+            let race_key = self.race.push(async move {
+                let within = deadline.saturating_duration_since(Instant::now());
+                let outcome = inner.ask(&to, request, body, within).await;
+                if let Ok(Answer { reply: Reply::Error(error), .. }) = &outcome
+                    && matches!(error.code, Code::NotLeader | Code::StaleRoute)
+                {
+                    // The error speaks of one of many shards; the node's map says which.
+                    search.correct(&to, &for_shards, deadline).await;
+                }
+                Asked { id, node: to, shards: for_shards, outcome }
+            });
+            self.flights.push(Flight { id, race_key, shards, terms, node });
+        }
+        Ok(())
+    }
+
+    /// Takes an answer in; gives the wait before shards without an answer are asked for again.
+    fn take(&mut self, asked: Asked) -> Result<Option<Duration>, ClientError> {
+        self.flights.retain(|flight| flight.id != asked.id);
+        let node = asked.node.clone();
+        let reason = match asked.outcome {
+            Ok(Answer { reply: Reply::Hits { metric, shards, results }, .. }) => {
+                let covers = |shard: &u32| shards.iter().any(|position| position.shard == *shard);
+                let is_same_metric = self.metric.is_none_or(|known| known == metric);
+                if results.len() != self.queries || !asked.shards.iter().all(covers) || !is_same_metric {
+                    let what = format!(
+                        "{} results of {} queries in other shards or another metric than asked",
+                        results.len(),
+                        self.queries
+                    );
+                    return Err(ClientError::BadReply { address: node, what });
+                }
+                self.metric = Some(metric);
+                self.positions.extend(shards.into_iter().filter(|p| asked.shards.contains(&p.shard)));
+                self.open.retain(|shard| !asked.shards.contains(shard));
+                for (lists, hits) in self.lists.iter_mut().zip(results) {
+                    lists.push(hits);
+                }
+                return Ok(None);
+            }
+            Ok(Answer { reply: Reply::Error(error), .. }) if error.code.is_retryable() => {
+                let asked_wait = Duration::from_millis(u64::from(error.retry_after_ms));
+                let is_elsewhere =
+                    matches!(error.code, Code::NotLeader | Code::StaleRoute | Code::Overloaded);
+                if !is_elsewhere {
+                    self.failed_nodes.insert(node.clone());
+                }
+                self.last = Some(format!("{node}: {error}"));
+                return Ok(Some(self.backoff.next(asked_wait, &mut self.search.inner.jitter())));
+            }
+            Ok(Answer { reply: Reply::Error(error), .. }) => return Err(ClientError::Refused(error)),
+            Ok(Answer { reply, .. }) => return Err(unexpected("a search", &reply)),
+            Err(Failure::Hopeless(error)) => return Err(error),
+            Err(Failure::NotSent(reason) | Failure::Unanswered(reason)) => reason,
+        };
+        self.failed_nodes.insert(node);
+        self.last = Some(reason);
+        Ok(Some(self.backoff.next(Duration::ZERO, &mut self.search.inner.jitter())))
+    }
+
+    /// Gives up requests to leaders that were followed by newer ones. Tells whether there were any.
+    fn cancel_overtaken(&mut self) -> bool {
+        if self.search.options.level == ReadLevel::One {
+            return false;
+        }
+        let is_overtaken = |flight: &Flight| {
+            flight.shards.iter().zip(&flight.terms).any(|(shard, sent)| {
+                self.lead_of(*shard).is_some_and(|(node, term)| term > *sent && node != flight.node)
+            })
+        };
+        let overtaken: Vec<(u64, u64)> =
+            self.flights.iter().filter(|f| is_overtaken(f)).map(|f| (f.id, f.race_key)).collect();
+        for (id, race_key) in &overtaken {
+            self.race.cancel(*race_key);
+            self.flights.retain(|flight| flight.id != *id);
+        }
+        !overtaken.is_empty()
+    }
+
+    fn lead_of(&self, shard: u32) -> Option<(String, u64)> {
+        let routes = self.search.inner.read_routes();
+        let lead = routes.lead(routes.shard(self.search.collection, shard)?.group);
+        Some((lead.node?, lead.term))
+    }
+
+    fn look_around(&mut self) {
+        if self.interest.is_none() {
+            let nodes = {
+                let routes = self.search.inner.read_routes();
+                let replicas = self.open.iter().filter_map(|s| routes.shard(self.search.collection, *s));
+                replicas.flat_map(|s| &s.replicas).map(|r| r.node.clone()).collect::<BTreeSet<_>>()
+            };
+            self.interest = Some(Interest::new(self.search.inner, nodes.into_iter().collect()));
+        }
+    }
+
+    fn give_up(self, start: Instant) -> ClientError {
+        ClientError::ShardUnavailable {
+            collection: self.search.collection.to_owned(),
+            shard: self.open.first().copied().unwrap_or_default(),
+            waited_ms: start.elapsed().as_millis() as u64,
+            last: self.last,
+        }
+    }
+
+    fn finish(self) -> Result<SearchResults, ClientError> {
+        let metric = self.metric.unwrap_or(self.search.shape.metric);
+        let k = self.search.options.k;
+        let results = self.lists.into_iter().map(|lists| hits::merge(metric, k, lists)).collect();
+        let mut shards = self.positions;
+        shards.sort_by_key(|position| position.shard);
+        Ok(SearchResults { metric, results, shards })
+    }
+}
+
+impl Search<'_> {
+    /// A node was asked for shards that it does not lead or hold: takes in its map, and forgets it as the
+    /// leader of what it does not claim to lead.
+    async fn correct(&self, node: &str, shards: &[u32], deadline: Instant) {
+        let known: Vec<(u64, u64)> = {
+            let routes = self.inner.read_routes();
+            let groups = shards.iter().filter_map(|s| routes.shard(self.collection, *s)).map(|s| s.group);
+            groups.map(|group| (group, routes.lead(group).term)).collect()
+        };
+        let within = deadline.saturating_duration_since(Instant::now());
+        let Some(map) = self.inner.refresh_from(node, within).await else { return };
+        let claims = |group: u64| {
+            let mut all = map.collections.iter().flat_map(|c| &c.shards);
+            all.any(|s| s.group == group && s.leader.as_deref() == Some(node))
+        };
+        self.inner.learn(|routes| {
+            let denied = known.iter().filter(|(group, _)| !claims(*group));
+            denied.for_each(|(group, term)| routes.deny(*group, node, *term));
+            false
+        });
+    }
+}
+
+/// What a plan is made from.
+pub(crate) struct Places<'a> {
+    routes: &'a Routes,
+    collection: &'a str,
+    /// Rounds so far: where no leader is known, another replica is tried in each.
+    rounds: usize,
+}
+
+/// Which node is to answer for which shards; `None` if the collection or a shard is not in the map.
+///
+/// At `quorum` each shard's leader answers. At `one` the nearest nodes, as few as possible: each takes all
+/// that it holds of what is left.
+fn plan(
+    places: &Places<'_>,
+    level: ReadLevel,
+    wanted: &[u32],
+    nearest: &[String],
+) -> Option<BTreeMap<String, Vec<u32>>> {
+    let mut groups: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    let mut rank: BTreeMap<&str, usize> = BTreeMap::new();
+    for (at, node) in nearest.iter().enumerate() {
+        rank.insert(node, at);
+    }
+    for &shard in wanted {
+        let info = places.routes.shard(places.collection, shard)?;
+        let replicas = &info.replicas;
+        let node = match level {
+            ReadLevel::Quorum => match places.routes.lead(info.group).node {
+                Some(leader) => leader,
+                None => replicas.get(places.rounds.checked_rem(replicas.len())?)?.node.clone(),
+            },
+            // The nearest that holds it: since the order is the same for all shards, a node that is near
+            // takes all it holds.
+            ReadLevel::One => {
+                let by_rank = |r: &&slowdb_proto::ReplicaInfo| rank.get(r.node.as_str()).copied();
+                replicas.iter().min_by_key(|r| by_rank(r).unwrap_or(usize::MAX))?.node.clone()
+            }
+        };
+        groups.entry(node).or_default().push(shard);
+    }
+    Some(groups)
+}
+
+/// As many as fit into a reply even if all ids are as long as they may be.
+fn queries_per_request(k: usize) -> usize {
+    let hit_bytes_max = ID_BYTES_MAX + 48;
+    (META_BYTES_MAX / 4 * 3 / (k * hit_bytes_max)).clamp(1, QUERIES_PER_REQUEST_MAX)
+}
+
+pub(crate) fn unexpected(what: &str, reply: &Reply) -> ClientError {
+    let got = match reply {
+        Reply::Map(_) => "a map",
+        Reply::Written(_) => "the reply to a write",
+        Reply::Records { .. } => "records",
+        Reply::Hits { .. } => "hits",
+        Reply::Status(_) => "a status",
+        Reply::Error(_) => "an error",
+    };
+    ClientError::BadReply { address: "a node".into(), what: format!("{got} to {what}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::routes::tests::map_of_three;
+
+    fn nodes(order: [&str; 3]) -> Vec<String> {
+        order.map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn at_quorum_leaders_answer_and_without_one_replicas_take_turns() {
+        let mut routes = Routes::new(map_of_three(1, 4));
+        for (group, node) in [(1, "n3"), (2, "n1"), (3, "n3")] {
+            routes.learn_lead(group, node, 2);
+        }
+        let at = |rounds| {
+            let places = Places { routes: &routes, collection: "default", rounds };
+            plan(&places, ReadLevel::Quorum, &[0, 1, 2, 3], &nodes(["n1", "n2", "n3"])).expect("all known")
+        };
+        assert_eq!(at(0)["n3"], [0, 2]);
+        // Shard 3 prefers n1, then n2.
+        assert_eq!(at(0)["n1"], [1, 3]);
+        assert_eq!((&at(1)["n1"][..], &at(1)["n2"][..]), (&[1][..], &[3][..]));
+    }
+
+    #[test]
+    fn at_one_the_nearest_node_takes_all_it_holds() {
+        let routes = Routes::new(map_of_three(1, 4));
+        let places = Places { routes: &routes, collection: "default", rounds: 0 };
+        let plan = plan(&places, ReadLevel::One, &[0, 1, 3], &nodes(["n2", "n1", "n3"])).expect("all known");
+        assert_eq!(plan.into_iter().collect::<Vec<_>>(), [("n2".to_owned(), vec![0, 1, 3])]);
+    }
+
+    #[test]
+    fn a_plan_for_what_is_not_there_is_none() {
+        let routes = Routes::new(map_of_three(1, 4));
+        for (collection, shard) in [("default", 9), ("other", 0)] {
+            let places = Places { routes: &routes, collection, rounds: 0 };
+            assert!(plan(&places, ReadLevel::One, &[shard], &nodes(["n1", "n2", "n3"])).is_none());
+        }
+    }
+
+    #[test]
+    fn replies_fit_into_a_frame() {
+        assert_eq!(queries_per_request(10), 64);
+        for k in [1, 100, 1_000, 10_000] {
+            let queries = queries_per_request(k);
+            assert!(queries == 1 || queries * k * (ID_BYTES_MAX + 48) < META_BYTES_MAX);
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! A cluster that speaks the real protocol over the real network, and does what a test tells it to.
+
+use bytes::Bytes;
+use slowdb_client::{Client, ClientOptions, Identity, Role};
+use slowdb_net::{AcceptLimits, Connection, Endpoint, FrameLimits, FrameOut, Profile, Service};
+use slowdb_proto::*;
+use slowdb_ring::shard_of;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+
+pub const DIMENSION: usize = 2;
+pub const CLUSTER: ClusterId = ClusterId([7; 16]);
+
+/// What a node does with a request.
+#[derive(Clone, Debug)]
+pub enum Manner {
+    /// What it should, as far as it knows.
+    Proper,
+    /// Nothing: as if it had been killed.
+    Mute,
+    /// Refuses all but `Map`, with this.
+    Refuse(ErrorReply),
+    /// Refuses all but `Map` once, with this; then is proper.
+    RefuseOnce(ErrorReply),
+    /// Does a write, and then says this once instead of acknowledging.
+    DoButSay(ErrorReply),
+    /// Waits until the gate of the cluster is opened, then refuses with this.
+    RefuseLate(ErrorReply),
+}
+
+/// A request that a node got.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    pub node: String,
+    pub kind: RequestKind,
+    pub cluster: Option<ClusterId>,
+}
+
+#[derive(Clone, Debug)]
+struct Stored {
+    vector: Vec<u8>,
+    payload: Vec<u8>,
+    position: Position,
+}
+
+/// What all nodes share: a perfect replicated store.
+#[derive(Default)]
+struct Store {
+    records: BTreeMap<String, Stored>,
+    done: HashMap<(ClientId, u64), WriteReply>,
+    executed: u64,
+    under_way: usize,
+    under_way_max: usize,
+}
+
+pub struct World {
+    pub map: Mutex<ClusterMap>,
+    /// What each node believes: shard → (leader, term).
+    beliefs: Mutex<HashMap<String, BTreeMap<u32, (String, u64)>>>,
+    manners: Mutex<HashMap<String, Manner>>,
+    store: Mutex<Store>,
+    seen: Mutex<Vec<Seen>>,
+    /// Counts what was seen, for tests that wait for something.
+    count: watch::Sender<usize>,
+    gate: watch::Sender<bool>,
+}
+
+pub struct FakeCluster {
+    pub world: Arc<World>,
+    pub seeds: Vec<String>,
+    pub certs: PathBuf,
+    endpoints: Vec<Arc<Endpoint>>,
+    _dir: tempfile::TempDir,
+}
+
+impl FakeCluster {
+    /// Three nodes; nobody leads yet.
+    pub async fn start(shards: u32) -> FakeCluster {
+        let dir = tempfile::tempdir().expect("a directory");
+        let certs = dir.path().join("certs");
+        slowdb_net::create(&certs).expect("certificates");
+        let identity = Identity::load(&certs, Role::Node).expect("the node's identity");
+        let mut endpoints = Vec::new();
+        for _ in 0..3 {
+            endpoints.push(Arc::new(bind("127.0.0.1:0", &identity).await));
+        }
+        let seeds: Vec<String> = endpoints.iter().map(|e| e.local_addrs()[0].to_string()).collect();
+        let world = Arc::new(World {
+            map: Mutex::new(map(&seeds, shards)),
+            beliefs: Mutex::default(),
+            manners: Mutex::default(),
+            store: Mutex::default(),
+            seen: Mutex::default(),
+            count: watch::Sender::new(0),
+            gate: watch::Sender::new(false),
+        });
+        for (nth, endpoint) in endpoints.iter().enumerate() {
+            tokio::spawn(serve(format!("n{}", nth + 1), Arc::clone(endpoint), Arc::clone(&world)));
+        }
+        FakeCluster { world, seeds, certs, endpoints, _dir: dir }
+    }
+
+    pub fn identity(&self) -> Identity {
+        Identity::load(&self.certs, Role::Client).expect("the client's identity")
+    }
+
+    pub fn options(&self) -> ClientOptions {
+        ClientOptions { timeout: Duration::from_secs(20), ..ClientOptions::new(&self.seeds, self.identity()) }
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(self.options()).await.expect("a client")
+    }
+
+    /// All nodes learn who leads a shard.
+    pub fn elect(&self, shard: u32, leader: &str, term: u64) {
+        for node in ["n1", "n2", "n3"] {
+            self.tell(node, shard, leader, term);
+        }
+    }
+
+    pub fn elect_all(&self, leader: &str, term: u64) {
+        let shards = self.world.map.lock().unwrap().collections[0].shards.len() as u32;
+        (0..shards).for_each(|shard| self.elect(shard, leader, term));
+    }
+
+    /// One node learns who leads a shard.
+    pub fn tell(&self, node: &str, shard: u32, leader: &str, term: u64) {
+        let mut beliefs = self.world.beliefs.lock().unwrap();
+        beliefs.entry(node.to_owned()).or_default().insert(shard, (leader.to_owned(), term));
+    }
+
+    pub fn manner(&self, node: &str, manner: Manner) {
+        self.world.manners.lock().unwrap().insert(node.to_owned(), manner);
+    }
+
+    pub fn open_gate(&self) {
+        self.world.gate.send_replace(true);
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.world.seen.lock().unwrap().clone()
+    }
+
+    /// The writes that arrived, in order: node, sequence, retry.
+    pub fn writes(&self) -> Vec<(String, u64, bool)> {
+        let write = |seen: Seen| match seen.kind {
+            RequestKind::Write(write) => Some((seen.node, write.sequence, write.retry)),
+            _ => None,
+        };
+        self.seen().into_iter().filter_map(write).collect()
+    }
+
+    /// Waits until a request arrived that `is_it`.
+    pub async fn wait_for(&self, is_it: impl Fn(&Seen) -> bool) {
+        let mut count = self.world.count.subscribe();
+        while !self.world.seen.lock().unwrap().iter().any(&is_it) {
+            count.changed().await.expect("the world goes on");
+        }
+    }
+
+    /// Batches executed: a retry that was recognised is none.
+    pub fn executed(&self) -> u64 {
+        self.world.store.lock().unwrap().executed
+    }
+
+    pub fn ids(&self) -> Vec<String> {
+        self.world.store.lock().unwrap().records.keys().cloned().collect()
+    }
+
+    /// Most writes that were under way at once.
+    pub fn under_way_max(&self) -> usize {
+        self.world.store.lock().unwrap().under_way_max
+    }
+
+    /// Takes a node off the network, and back on at the same address.
+    pub async fn restart(&mut self, nth: usize) {
+        self.endpoints[nth].close(Duration::from_secs(5)).await;
+        let identity = Identity::load(&self.certs, Role::Node).expect("the node's identity");
+        let fresh = loop {
+            // The old socket goes when the last task that holds it has seen the end.
+            let services = [service()];
+            match Endpoint::bind(&self.seeds[nth], &identity, &services, AcceptLimits::default()).await {
+                Ok(endpoint) => break Arc::new(endpoint),
+                Err(slowdb_net::BindError::InUse { .. }) => {
+                    self.endpoints[nth] = Arc::new(bind("127.0.0.1:0", &identity).await);
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        self.endpoints[nth] = Arc::clone(&fresh);
+        tokio::spawn(serve(format!("n{}", nth + 1), fresh, Arc::clone(&self.world)));
+    }
+}
+
+fn service() -> Service {
+    Service { alpn: "slowdb-client/1", profile: Profile::Client, admits_clients: true }
+}
+
+async fn bind(target: &str, identity: &Identity) -> Endpoint {
+    Endpoint::bind(target, identity, &[service()], AcceptLimits::default()).await.expect("a free port")
+}
+
+fn map(addresses: &[String], shards: u32) -> ClusterMap {
+    let node = |(i, address): (usize, &String)| NodeInfo {
+        id: format!("n{}", i + 1),
+        address: address.clone(),
+        zone: None,
+    };
+    let replica = |shard: u32, i: u32| ReplicaInfo {
+        replica: u64::from(shard * 3 + i + 1),
+        node: format!("n{}", (shard + i) % 3 + 1),
+        voter: true,
+    };
+    let shard = |shard: u32| ShardInfo {
+        shard,
+        group: u64::from(shard) + 1,
+        replicas: (0..3).map(|i| replica(shard, i)).collect(),
+        leader: None,
+        term: 0,
+    };
+    ClusterMap {
+        cluster: CLUSTER,
+        epoch: 1,
+        answered_by: String::new(),
+        nodes: addresses.iter().enumerate().map(node).collect(),
+        collections: vec![CollectionInfo {
+            name: "default".into(),
+            dimension: DIMENSION as u32,
+            metric: Metric::L2,
+            replication_factor: 3,
+            shards: (0..shards).map(shard).collect(),
+        }],
+    }
+}
+
+async fn serve(node: String, endpoint: Arc<Endpoint>, world: Arc<World>) {
+    while let Some(connection) = endpoint.accept().await {
+        tokio::spawn(serve_connection(node.clone(), connection, Arc::clone(&world)));
+    }
+}
+
+async fn serve_connection(node: String, connection: Connection, world: Arc<World>) {
+    while let Ok((mut send, mut recv)) = connection.accept_bi().await {
+        let (node, world) = (node.clone(), Arc::clone(&world));
+        tokio::spawn(async move {
+            let limits = FrameLimits::default();
+            let Ok(Some(frame)) = slowdb_net::read_frame(&mut recv, &limits).await else { return };
+            let request = decode_request(&frame.meta).expect("clients send good requests");
+            let (reply, body) = world.handle(&node, request, &frame.body).await;
+            let frame = FrameOut { kind: KIND_REPLY, meta: encode_reply(&reply), body: vec![body] };
+            // The client may have given up.
+            let _ = slowdb_net::write_frame(&mut send, frame, Duration::from_secs(5)).await;
+            let _ = send.finish();
+        });
+    }
+}
+
+impl World {
+    async fn handle(&self, node: &str, request: Request, body: &[u8]) -> (Reply, Bytes) {
+        let kind = request.kind;
+        let seen = Seen { node: node.to_owned(), kind: kind.clone(), cluster: request.cluster };
+        self.seen.lock().unwrap().push(seen);
+        self.count.send_modify(|count| *count += 1);
+        let manner = self.manners.lock().unwrap().get(node).cloned().unwrap_or(Manner::Proper);
+        let is_map = matches!(kind, RequestKind::Map);
+        let mut instead = None;
+        match manner {
+            Manner::Mute => std::future::pending().await,
+            Manner::Refuse(error) if !is_map => return (Reply::Error(error), Bytes::new()),
+            Manner::RefuseOnce(error) if !is_map => {
+                self.manners.lock().unwrap().insert(node.to_owned(), Manner::Proper);
+                return (Reply::Error(error), Bytes::new());
+            }
+            Manner::RefuseLate(error) if !is_map => {
+                let mut gate = self.gate.subscribe();
+                gate.wait_for(|is_open| *is_open).await.expect("the world goes on");
+                return (Reply::Error(error), Bytes::new());
+            }
+            Manner::DoButSay(error) if matches!(kind, RequestKind::Write(_)) => {
+                self.manners.lock().unwrap().insert(node.to_owned(), Manner::Proper);
+                instead = Some(error);
+            }
+            _ => {}
+        }
+        let done = self.execute(node, kind, body).await;
+        match instead {
+            Some(error) => (Reply::Error(error), Bytes::new()),
+            None => done.unwrap_or_else(|error| (Reply::Error(error), Bytes::new())),
+        }
+    }
+
+    async fn execute(
+        &self,
+        node: &str,
+        kind: RequestKind,
+        body: &[u8],
+    ) -> Result<(Reply, Bytes), ErrorReply> {
+        match kind {
+            RequestKind::Map => Ok((Reply::Map(self.map_of(node)), Bytes::new())),
+            RequestKind::Write(write) => {
+                self.check_leads(node, write.shard)?;
+                self.store.lock().unwrap().start();
+                // Lets other requests in, so that concurrency shows.
+                tokio::task::yield_now().await;
+                let reply = self.store.lock().unwrap().write(&write, body);
+                Ok((Reply::Written(reply), Bytes::new()))
+            }
+            RequestKind::Get(get) => {
+                if get.level == ReadLevel::Quorum {
+                    self.check_leads(node, get.shard)?;
+                }
+                Ok(self.store.lock().unwrap().get(&get))
+            }
+            RequestKind::Search(search) => {
+                if search.level == ReadLevel::Quorum {
+                    search.shards.iter().try_for_each(|shard| self.check_leads(node, *shard))?;
+                }
+                let shards = self.map.lock().unwrap().collections[0].shards.len() as u32;
+                Ok((self.store.lock().unwrap().search(&search, body, shards), Bytes::new()))
+            }
+            RequestKind::Status => Err(ErrorReply::new(Code::Unavailable, "no status here")),
+        }
+    }
+
+    fn map_of(&self, node: &str) -> ClusterMap {
+        let mut map = self.map.lock().unwrap().clone();
+        map.answered_by = node.to_owned();
+        if let Some(beliefs) = self.beliefs.lock().unwrap().get(node) {
+            for (shard, (leader, term)) in beliefs {
+                let shard = &mut map.collections[0].shards[*shard as usize];
+                (shard.leader, shard.term) = (Some(leader.clone()), *term);
+            }
+        }
+        map
+    }
+
+    fn check_leads(&self, node: &str, shard: u32) -> Result<(), ErrorReply> {
+        let belief = self.beliefs.lock().unwrap().get(node).and_then(|b| b.get(&shard).cloned());
+        match belief {
+            Some((leader, _)) if leader == node => Ok(()),
+            other => {
+                let (leader, term) = other.map_or((None, 0), |(leader, term)| (Some(leader), term));
+                let error = ErrorReply::new(Code::NotLeader, format!("{node} does not lead shard {shard}"));
+                Err(ErrorReply { leader, term, epoch: 1, ..error })
+            }
+        }
+    }
+}
+
+impl Store {
+    fn start(&mut self) {
+        self.under_way += 1;
+        self.under_way_max = self.under_way_max.max(self.under_way);
+    }
+
+    fn write(&mut self, write: &WriteRequest, body: &[u8]) -> WriteReply {
+        self.under_way -= 1;
+        if let Some(reply) = self.done.get(&(write.client, write.sequence)) {
+            assert!(write.retry, "a second attempt has to say that it is one");
+            return *reply;
+        }
+        self.executed += 1;
+        let ops = Ops::check(body, DIMENSION as u32).expect("clients send good batches");
+        let first = Position { term: 1, index: self.executed, offset: 0 };
+        let mut replaced = 0;
+        for (offset, op) in (0..).zip(ops.iter()) {
+            let position = Position { offset, ..first };
+            let before = match op {
+                Op::Put { id, vector, payload } => {
+                    let (vector, payload) = (vector.to_vec(), payload.to_vec());
+                    self.records.insert(id.to_owned(), Stored { vector, payload, position })
+                }
+                Op::Delete { id } => self.records.remove(id),
+            };
+            replaced += u32::from(before.is_some());
+        }
+        let reply =
+            WriteReply { first, writes: ops.writes(), replaced: Some(replaced), durable_on: 2, replicas: 3 };
+        self.done.insert((write.client, write.sequence), reply);
+        reply
+    }
+
+    fn get(&self, get: &GetRequest) -> (Reply, Bytes) {
+        let mut body = Vec::new();
+        let mut records = Vec::new();
+        for id in &get.ids {
+            let record = self.records.get(id);
+            records.push(
+                record.map(|r| RecordInfo { position: r.position, payload_bytes: r.payload.len() as u32 }),
+            );
+            if let Some(record) = record {
+                body.extend_from_slice(&record.vector);
+                body.extend_from_slice(&record.payload);
+            }
+        }
+        (Reply::Records { applied: Position::default(), records }, body.into())
+    }
+
+    fn search(&self, search: &SearchRequest, body: &[u8], num_shards: u32) -> Reply {
+        let floats = |bytes: &[u8]| -> Vec<f32> {
+            bytes.as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c)).collect()
+        };
+        let mut results = Vec::new();
+        for query in floats(body).chunks(DIMENSION) {
+            let mut hits: Vec<Hit> = Vec::new();
+            for (id, record) in &self.records {
+                if search.shards.contains(&shard_of(id.as_bytes(), num_shards)) {
+                    let vector = floats(&record.vector);
+                    let score = vector.iter().zip(query).map(|(a, b)| (a - b) * (a - b)).sum();
+                    hits.push(Hit { id: id.clone(), score });
+                }
+            }
+            hits.sort_by(|a, b| a.score.total_cmp(&b.score).then_with(|| a.id.cmp(&b.id)));
+            hits.truncate(search.k as usize);
+            results.push(hits);
+        }
+        let position = |shard: &u32| ShardPosition { shard: *shard, applied: Position::default() };
+        Reply::Hits { metric: Metric::L2, shards: search.shards.iter().map(position).collect(), results }
+    }
+}
