@@ -1,0 +1,128 @@
+//! `cargo xtask bench`: SlowDB's figures, each beside what the same machine does without SlowDB, measured
+//! in turns in the same run. Absolute figures say little on a shared or noisy machine; ratios do.
+
+mod disk;
+mod failover;
+mod ingest;
+mod report;
+mod requests;
+
+use crate::chain::driver::Chain;
+use crate::cluster::{Cluster, Lifetime, Shape, cli, view};
+use crate::workspace;
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use report::Report;
+use slowdb_client::Client;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Measures SlowDB beside its baselines.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Fewer rounds and kills: a look, not a measurement.
+    #[arg(long)]
+    quick: bool,
+    /// Only these parts.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Name of the file in benches/runs that keeps the figures [default: the commit].
+    #[arg(long)]
+    name: Option<String>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// How fast the disk syncs.
+    Disk,
+    /// Bulk writes.
+    Ingest,
+    /// Single puts.
+    Put,
+    /// Gets.
+    Get,
+    /// Exact search in one shard.
+    Search,
+    /// Killed leaders.
+    Failover,
+}
+
+/// Runs all parts.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(bench(args))
+}
+
+async fn bench(args: &BenchArgs) -> Result<()> {
+    let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
+    let needs_cluster = [Part::Ingest, Part::Put, Part::Get, Part::Failover].into_iter().any(wanted);
+    let program = if needs_cluster { workspace::build_node()? } else { PathBuf::new() };
+    let dir = workspace::state_dir().join("bench");
+    if let Ok(mut earlier) = Cluster::open(&dir.join("cluster")) {
+        earlier.down()?;
+    }
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::create_dir_all(&dir)?;
+    let mut report = Report::new(args.quick);
+    if wanted(Part::Disk) {
+        disk::measure(&dir, args.quick, &mut report)?;
+    }
+    if needs_cluster {
+        let chain = Chain::start(&dir.join("chain")).await?;
+        if wanted(Part::Ingest) {
+            let running = Running::start(&dir, &program, 768).await?;
+            ingest::measure(&chain, &running.client, 768, args.quick, &mut report).await?;
+        }
+        let mut running = Running::start(&dir, &program, 128).await?;
+        if wanted(Part::Ingest) {
+            ingest::measure(&chain, &running.client, 128, args.quick, &mut report).await?;
+        }
+        if wanted(Part::Put) {
+            requests::put(&chain, &running.client, args.quick, &mut report).await?;
+        }
+        if wanted(Part::Get) {
+            requests::get(&chain, &running.client, args.quick, &mut report).await?;
+        }
+        drop(chain);
+        if wanted(Part::Failover) {
+            failover::measure(&mut running, args.quick, &mut report).await?;
+        }
+    }
+    println!("\nkept in {}", report.save(args.name.as_deref())?.display());
+    Ok(())
+}
+
+/// A cluster for one part of the bench; its nodes end with it.
+struct Running {
+    cluster: Cluster,
+    client: Client,
+}
+
+impl Running {
+    async fn start(dir: &Path, program: &Path, dimension: u32) -> Result<Running> {
+        let dir = dir.join("cluster");
+        cli::remove(&dir)?;
+        let shape = Shape { dimension, ..Shape::default() };
+        let mut cluster = Cluster::create(&dir, program, shape, Lifetime::Owned)?;
+        cluster.start_all()?;
+        let client = view::wait_ready(&cluster, START_DEADLINE).await?;
+        Ok(Running { cluster, client })
+    }
+}
+
+/// Vectors to write: the same in every run, and no two alike.
+fn vectors(count: usize, dimension: usize) -> Vec<f32> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let component = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 40) as f32) / ((1 << 23) as f32) - 1.0
+    };
+    (0..count * dimension).map(component).collect()
+}

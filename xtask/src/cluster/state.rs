@@ -1,0 +1,77 @@
+//! What is known of a cluster between two runs of this program: `state.json` in the cluster's directory.
+
+use crate::process::ProcessId;
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FORMAT: u32 = 1;
+
+/// A cluster's shape and its processes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct State {
+    format: u32,
+    /// The program that the nodes run.
+    pub(super) program: PathBuf,
+    pub(super) shape: Shape,
+    pub(super) nodes: Vec<NodeState>,
+}
+
+/// What a cluster is founded with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Shape {
+    /// Number of nodes; they are called n1, n2 and so on.
+    pub nodes: usize,
+    /// Components of each vector.
+    pub dimension: u32,
+    /// Replicas of each shard.
+    pub replication_factor: u32,
+    /// Shards of the collection `default`.
+    pub num_shards: u32,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape { nodes: 3, dimension: 384, replication_factor: 3, num_shards: 16 }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct NodeState {
+    pub(super) id: String,
+    pub(super) port: u16,
+    /// The process that was started last; it may have ended.
+    pub(super) process: Option<ProcessId>,
+}
+
+impl State {
+    pub(super) fn new(program: PathBuf, shape: Shape, nodes: Vec<NodeState>) -> State {
+        State { format: FORMAT, program, shape, nodes }
+    }
+
+    pub(super) fn path(dir: &Path) -> PathBuf {
+        dir.join("state.json")
+    }
+
+    pub(super) fn load(dir: &Path) -> Result<State> {
+        let path = State::path(dir);
+        let text =
+            fs::read(&path).with_context(|| format!("no cluster here: {} cannot be read", path.display()))?;
+        let state: State =
+            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        if state.format != FORMAT {
+            bail!("{} has format {}, this program writes {FORMAT}", path.display(), state.format);
+        }
+        Ok(state)
+    }
+
+    /// Replaces the file at once, so that a reader never sees half of it.
+    pub(super) fn save(&self, dir: &Path) -> Result<()> {
+        let path = State::path(dir);
+        let temporary = path.with_extension("json.new");
+        fs::write(&temporary, serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("{} cannot be written", temporary.display()))?;
+        fs::rename(&temporary, &path).with_context(|| format!("{} cannot be replaced", path.display()))
+    }
+}

@@ -1,0 +1,20 @@
+//! Development tasks: clusters of real processes, the demo, the bench, the simulator, CI.
+//!
+//! A library, so that tests of other crates drive real nodes with the same harness. It knows SlowDB only
+//! from outside: through the client, the command line and the nodes' processes.
+
+pub mod bench;
+pub mod chain;
+pub mod ci;
+pub mod cluster;
+pub mod dataset;
+pub mod demo;
+pub mod failover;
+pub mod load;
+pub mod ports;
+pub mod process;
+pub mod sim;
+pub mod stats;
+pub mod truth;
+pub mod ui;
+pub mod workspace;
