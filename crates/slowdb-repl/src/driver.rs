@@ -9,7 +9,8 @@ use crate::transport::{PeerEvent, Transport};
 use crate::wal::{Location, Record, Wal};
 use crate::{Now, TICK_MICROS};
 use bytes::Bytes;
-use std::sync::mpsc as std_mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,8 @@ use tokio::time::MissedTickBehavior;
 const INPUTS_PER_TURN: usize = 256;
 /// Bytes of records on their way to the disk above which no further input is taken.
 const LOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Syncs between looks at the size of the log.
+const GAUGE_TURNS: u32 = 64;
 /// Length of the queues into the core.
 const QUEUE_LEN: usize = 512;
 
@@ -72,6 +75,7 @@ pub struct Driver<C: Core> {
     stopped: watch::Receiver<Option<Stopped>>,
     core: Option<JoinHandle<()>>,
     log: Option<JoinHandle<()>>,
+    gauge: LogGauge,
 }
 
 /// Sends commands to a running core. Cheap to clone.
@@ -92,6 +96,28 @@ impl<C: Core> Commands<C> {
     /// Queues a command from a thread that may block. False if the core is gone.
     pub fn send_blocking(&self, command: C::Command) -> bool {
         self.0.blocking_send(command).is_ok()
+    }
+}
+
+/// How large the log is, for `status`. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct LogGauge(Arc<[AtomicU64; 2]>);
+
+impl LogGauge {
+    /// Bytes of its files.
+    pub fn disk_bytes(&self) -> u64 {
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    /// Its segments, spares not counted.
+    pub fn segments(&self) -> u64 {
+        self.0[1].load(Ordering::Relaxed)
+    }
+
+    fn read(&self, wal: &Wal) {
+        let stats = wal.stats();
+        self.0[0].store(stats.disk_bytes, Ordering::Relaxed);
+        self.0[1].store(stats.segments as u64, Ordering::Relaxed);
     }
 }
 
@@ -117,20 +143,15 @@ impl<C: Core> Driver<C> {
         let (to_log, batches) = std_mpsc::channel();
         let (durable, from_log) = mpsc::unbounded_channel();
         let log_stopped = say_stopped.clone();
+        let gauge = LogGauge::default();
+        let log_gauge = gauge.clone();
         let log = std::thread::Builder::new().name("log".into()).spawn(move || {
-            if let Err(error) = write_log(wal, &batches, &durable) {
+            if let Err(error) = write_log(wal, &batches, &durable, &log_gauge) {
                 tracing::error!(%error, "the log failed: this node stops");
                 log_stopped.send_replace(Some(Stopped::LogFailed(error.to_string())));
             }
         })?;
-        let worker = Worker {
-            core,
-            transport,
-            perform,
-            clock: Clock::start(),
-            to_log,
-            log_bytes: 0,
-        };
+        let worker = Worker { core, transport, perform, clock: Clock::start(), to_log, log_bytes: 0 };
         let core = std::thread::Builder::new().name("core".into()).spawn(move || {
             let why = runtime.block_on(worker.run(events, command_queue, from_log, stop_seen));
             say_stopped.send_if_modified(|current| {
@@ -139,12 +160,17 @@ impl<C: Core> Driver<C> {
                 first
             });
         })?;
-        Ok(Driver { commands, stop, stopped, core: Some(core), log: Some(log) })
+        Ok(Driver { commands, stop, stopped, core: Some(core), log: Some(log), gauge })
     }
 
     /// For sending commands.
     pub fn commands(&self) -> Commands<C> {
         Commands(self.commands.clone())
+    }
+
+    /// For seeing how large the log is.
+    pub fn log_gauge(&self) -> LogGauge {
+        self.gauge.clone()
     }
 
     /// Resolves when the driver has stopped, with the reason.
@@ -273,7 +299,10 @@ fn write_log(
     mut wal: Wal,
     batches: &std_mpsc::Receiver<Batch>,
     durable: &mpsc::UnboundedSender<Durable>,
+    gauge: &LogGauge,
 ) -> Result<(), crate::wal::WalError> {
+    gauge.read(&wal);
+    let mut turns = 0u32;
     while let Ok(first) = batches.recv() {
         let mut done = Durable { batch: first.number, bytes: 0, locations: Vec::new() };
         let mut frees = false;
@@ -286,11 +315,15 @@ fn write_log(
         wal.sync()?;
         // Nobody waits for an answer any more if this fails: the core is gone.
         let _ = durable.send(done);
+        turns = turns.wrapping_add(1);
         if frees {
             wal.release()?;
         }
+        if frees || turns.is_multiple_of(GAUGE_TURNS) {
+            gauge.read(&wal);
+        }
     }
-    Ok(())
+    wal.close()
 }
 
 fn batch_bytes(batch: &Batch) -> usize {

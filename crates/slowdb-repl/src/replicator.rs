@@ -137,6 +137,12 @@ pub enum OpenGroupError {
     Engine(GroupId, EngineError),
 }
 
+/// A batch on its way to the disk, with (group, term, index) of its entries.
+struct Submitted {
+    batch: u64,
+    entries: Vec<(GroupId, u64, u64)>,
+}
+
 /// All groups of a node.
 pub struct Replicator<M: StateMachine> {
     node: NodeId,
@@ -148,9 +154,9 @@ pub struct Replicator<M: StateMachine> {
     dirty: BTreeSet<GroupId>,
     hlc: Hlc,
     next_batch: u64,
-    /// (batch, entries in it) that are on their way to the disk.
-    submitted: VecDeque<(u64, Vec<(GroupId, u64, u64)>)>,
-    /// Groups whose messages wait for a batch.
+    /// Batches that are on their way to the disk.
+    submitted: VecDeque<Submitted>,
+    /// For the next batch.
     records: Vec<Record>,
     ticks: u64,
     #[cfg(feature = "canary")]
@@ -327,7 +333,9 @@ impl<M: StateMachine> Replicator<M> {
     /// will try again.
     pub fn receive(&mut self, from: &NodeId, meta: &[u8], body: &Bytes) -> Result<(), WireError> {
         for wire::GroupMessage { group: id, message } in wire::decode(self.cluster, meta, body)? {
-            let Some(group) = self.groups.get_mut(&id).filter(|group| group.halted.is_none()) else { continue };
+            let Some(group) = self.groups.get_mut(&id).filter(|group| group.halted.is_none()) else {
+                continue;
+            };
             let (sender, receiver) = wire::parties(&message);
             let member = group.membership.member(sender).is_some_and(|member| member.node == *from);
             if member && receiver == group.membership.own {
@@ -341,7 +349,9 @@ impl<M: StateMachine> Replicator<M> {
     /// Messages to a node were dropped, or the connection to it was lost.
     pub fn unreachable(&mut self, node: &NodeId) {
         for (id, group) in &mut self.groups {
-            if group.engine.is_leader() && let Some(replica) = group.membership.replica_on(node) {
+            if group.engine.is_leader()
+                && let Some(replica) = group.membership.replica_on(node)
+            {
                 group.engine.unreachable(replica);
                 self.dirty.insert(*id);
             }
@@ -364,9 +374,8 @@ impl<M: StateMachine> Replicator<M> {
     /// All batches up to this number are durable; `locations` are those of their entries, in order.
     pub fn persisted(&mut self, batch: u64, locations: &[Location]) -> Vec<Outgoing> {
         let mut at = 0;
-        while self.submitted.front().is_some_and(|(number, _)| *number <= batch) {
-            let Some((_, entries)) = self.submitted.pop_front() else { break };
-            for (id, term, index) in entries {
+        while let Some(done) = self.submitted.pop_front_if(|submitted| submitted.batch <= batch) {
+            for (id, term, index) in done.entries {
                 if let (Some(group), Some(location)) = (self.groups.get_mut(&id), locations.get(at)) {
                     group.engine.located(term, index, *location);
                 }
@@ -393,7 +402,9 @@ impl<M: StateMachine> Replicator<M> {
     /// Hands leadership of a group to the most advanced other voter that answers. False if there is none, or
     /// nothing to hand over.
     pub fn hand_over(&mut self, id: GroupId) -> bool {
-        let Some(group) = self.groups.get_mut(&id).filter(|group| group.engine.is_leader()) else { return false };
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.engine.is_leader()) else {
+            return false;
+        };
         let own = group.membership.own;
         let votes = |replica| group.membership.member(replica).is_some_and(|m| m.voter);
         let others = group.engine.progress().filter(|p| p.replica != own && p.active && votes(p.replica));
@@ -431,7 +442,7 @@ impl<M: StateMachine> Replicator<M> {
         let batch = (!records.is_empty()).then(|| {
             let number = self.next_batch;
             self.next_batch += 1;
-            self.submitted.push_back((number, entries));
+            self.submitted.push_back(Submitted { batch: number, entries });
             Batch { number, records }
         });
         Output { messages: self.frames(messages), batch, events }

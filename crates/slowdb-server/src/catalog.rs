@@ -7,7 +7,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
 use slowdb_proto::{ClusterId, CollectionInfo, NodeInfo, ReplicaInfo, ShardInfo};
-use slowdb_repl::{ApplyError, GroupId, Member, Membership, NodeId, Position, ProposalView, ReplicaId};
+use slowdb_repl::{ApplyError, GroupId, Member, Membership, NodeId, ProposalView, ReplicaId};
 use slowdb_ring::{HashRing, RingNode};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
@@ -91,7 +91,8 @@ impl CatalogMachine {
 
     fn checkpoint(&mut self, index: u64) -> Result<(), ApplyError> {
         let checkpoint = Checkpoint { held: index, catalog: self.catalog.clone() };
-        let bytes = rkyv::to_bytes::<RkyvError>(&checkpoint).map_err(|error| ApplyError(error.to_string()))?;
+        let bytes =
+            rkyv::to_bytes::<RkyvError>(&checkpoint).map_err(|error| ApplyError(error.to_string()))?;
         sealed::write(&*self.disk, FILE, MAGIC, &bytes)
             .map_err(|error| ApplyError(format!("cannot write {FILE}: {error}")))?;
         self.held = index;
@@ -130,12 +131,12 @@ pub(crate) fn found(founding: &Founding, cluster: ClusterId) -> Result<Catalog, 
     let ring_nodes = names.iter().map(|node| RingNode::new(node.as_str()));
     let ring = HashRing::new(ring_nodes, founding.virtual_nodes).map_err(|error| error.to_string())?;
     let replicas = founding.replication_factor.min(names.len() as u32);
-    let placement = ring.place(founding.num_shards, replicas).map_err(|error| error.to_string())?;
+    let placement = ring.place(founding.num_shards, replicas as usize).map_err(|error| error.to_string())?;
     // The catalog's own replicas have the ids from 1 on.
     let mut next_replica = 1 + names.len() as u64;
     let mut shards = Vec::new();
     for shard in 0..founding.num_shards {
-        let nodes: Vec<String> = placement.replicas(shard).iter().map(|node| node.to_string()).collect();
+        let nodes: Vec<String> = placement.replicas(shard).map(|node| node.to_string()).collect();
         let members = members(&nodes, next_replica);
         next_replica += members.len() as u64;
         let replica = |member: Member| ReplicaInfo {
@@ -146,7 +147,8 @@ pub(crate) fn found(founding: &Founding, cluster: ClusterId) -> Result<Catalog, 
         let replicas = members.into_iter().map(replica).collect();
         shards.push(ShardInfo { shard, group: 1 + u64::from(shard), replicas, leader: None, term: 0 });
     }
-    let node = |(id, address): &(String, String)| NodeInfo { id: id.clone(), address: address.clone(), zone: None };
+    let node =
+        |(id, address): &(String, String)| NodeInfo { id: id.clone(), address: address.clone(), zone: None };
     Ok(Catalog {
         cluster: Some(cluster),
         epoch: 1,
@@ -172,6 +174,3 @@ pub(crate) fn shard_membership(shard: &ShardInfo, own: &str) -> Option<Membershi
     let own = members.iter().find(|member| member.node.as_str() == own)?.replica;
     Some(Membership { own, members })
 }
-
-/// Position of nothing.
-pub(crate) const NOWHERE: Position = Position { term: 0, index: 0, offset: 0 };

@@ -1,10 +1,12 @@
 //! One SlowDB node: catalog, shards, requests.
 //!
 //! [`Node`] is the deterministic core: it composes the replicator with the catalog and the vector stores, and
-//! is fed and drained by a driver, real or simulated. `RunningNode` is that core on threads, real time, a real
+//! is fed and drained by a driver, real or simulated. [`RunningNode`] is that core on threads, real time, a real
 //! disk and QUIC.
 
 mod catalog;
+mod clients;
+mod config;
 mod dedup;
 mod identity;
 mod machine;
@@ -12,10 +14,13 @@ mod node;
 mod pending;
 mod read;
 mod requests;
+mod running;
 mod sealed;
 mod shard;
 mod status;
 
+pub use config::{NodeConfig, StartError};
 pub use identity::{Founding, Identity, IdentityError, Own};
 pub use node::{Command, Effect, Node, NodeSetup, OpenNodeError, RequestId};
 pub use read::ReadWork;
+pub use running::{RunningNode, StopError};

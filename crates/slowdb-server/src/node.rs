@@ -15,7 +15,8 @@ use slowdb_proto::{ClusterId, LogStatus, PeerStatus, Reply, Request};
 use slowdb_repl::driver::{Core, Turn};
 use slowdb_repl::wal::{Location, Recovered, WalReader};
 use slowdb_repl::{
-    AckLevel, Event, GroupId, Limits, Membership, NodeId, Now, Outgoing, Proposal, Replicator, Token, WireError,
+    AckLevel, Event, GroupId, Limits, Membership, NodeId, Now, Outgoing, Proposal, Replicator, Token,
+    WireError,
 };
 use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob, Options};
 use std::collections::{BTreeMap, VecDeque};
@@ -188,7 +189,10 @@ impl Node {
                 let identity = self.setup.own.get();
                 let membership = catalog::catalog_membership(&identity.founding, &self.name);
                 let membership = membership.ok_or_else(|| {
-                    OpenNodeError(format!("node {} is not among the nodes that it is to found a cluster with", self.name))
+                    OpenNodeError(format!(
+                        "node {} is not among the nodes that it is to found a cluster with",
+                        self.name
+                    ))
                 })?;
                 self.repl.create(CATALOG, membership, machine)
             }
@@ -202,7 +206,8 @@ impl Node {
 
     /// Opens every shard that the catalog places here and that is not open yet.
     fn host_shards(&mut self, recovered: Option<&Recovered>) -> Result<(), OpenNodeError> {
-        let Some(catalog) = self.catalog().filter(|catalog| catalog.epoch > self.epoch_hosted).cloned() else {
+        let Some(catalog) = self.catalog().filter(|catalog| catalog.epoch > self.epoch_hosted).cloned()
+        else {
             return Ok(());
         };
         let Some(cluster) = catalog.cluster else { return Ok(()) };
@@ -307,7 +312,9 @@ impl Node {
                 tracing::error!(%group, why, "halted on this node");
                 self.halted.insert(group, why);
             }
-            Event::Acked { token, .. } | Event::Failed { token, .. } if Some(token) == self.founding_token => {
+            Event::Acked { token, .. } | Event::Failed { token, .. }
+                if Some(token) == self.founding_token =>
+            {
                 self.founding_token = None;
             }
             other => self.answer(other),

@@ -1,7 +1,6 @@
 //! Requests that wait for the replicator.
 
 use crate::node::RequestId;
-use crate::read::ReadWork;
 use slowdb_repl::{GroupId, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +12,17 @@ pub(crate) struct PendingRead {
 
 /// A read before its shards' readers are taken.
 pub(crate) enum ReadPlan {
-    Get { group: GroupId, ids: Vec<String> },
-    Search { shards: Vec<(u32, GroupId)>, queries: Vec<f32>, dimension: usize, k: usize, metric: slowdb_proto::Metric },
+    Get {
+        group: GroupId,
+        ids: Vec<String>,
+    },
+    Search {
+        shards: Vec<(u32, GroupId)>,
+        queries: Vec<f32>,
+        dimension: usize,
+        k: usize,
+        metric: slowdb_proto::Metric,
+    },
 }
 
 /// A write that waits to be acknowledged.
@@ -56,6 +64,3 @@ impl ReadPlan {
         }
     }
 }
-
-/// A plan whose shards can be read now, or the group that is not here.
-pub(crate) type Ready = Result<ReadWork, GroupId>;

@@ -6,12 +6,10 @@ use crate::pending::{Pending, PendingRead, PendingWrite, ReadPlan};
 use crate::read::ReadWork;
 use crate::shard::WriteOutcome;
 use bytes::Bytes;
-use slowdb_proto::limits::{
-    GET_IDS_MAX, ID_BYTES_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX, TIMEOUT_MS_MAX,
-};
+use slowdb_proto::limits::{GET_IDS_MAX, ID_BYTES_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX, TIMEOUT_MS_MAX};
 use slowdb_proto::{
-    ClusterMap, Code, CollectionInfo, ErrorReply, GetRequest, Metric, Ops, OpsError, ReadLevel, Reply, Request,
-    RequestKind, SearchRequest, ShardInfo, ShardPosition, WriteLevel, WriteReply, WriteRequest,
+    ClusterMap, Code, CollectionInfo, ErrorReply, GetRequest, Metric, Ops, OpsError, ReadLevel, Reply,
+    Request, RequestKind, SearchRequest, ShardInfo, ShardPosition, WriteLevel, WriteReply, WriteRequest,
 };
 use slowdb_repl::{AckLevel, Event, Failure, GroupId, Now, Proposal};
 
@@ -95,7 +93,10 @@ impl Node {
         let found = catalog.collections.iter().find(|collection| collection.name == name);
         found.cloned().ok_or_else(|| {
             let names: Vec<&str> = catalog.collections.iter().map(|c| c.name.as_str()).collect();
-            error(Code::UnknownCollection, format!("no collection is called '{name}'; there is: {}", names.join(", ")))
+            error(
+                Code::UnknownCollection,
+                format!("no collection is called '{name}'; there is: {}", names.join(", ")),
+            )
         })
     }
 
@@ -105,14 +106,22 @@ impl Node {
             let count = collection.shards.len();
             return Err(error(
                 Code::BadRequest,
-                format!("there is no shard {shard}: collection '{}' has shards 0 to {}", collection.name, count - 1),
+                format!(
+                    "there is no shard {shard}: collection '{}' has shards 0 to {}",
+                    collection.name,
+                    count - 1
+                ),
             ));
         };
         if self.repl.machine(GroupId(info.group)).is_none() {
             let nodes: Vec<&str> = info.replicas.iter().map(|replica| replica.node.as_str()).collect();
             return Err(error(
                 Code::StaleRoute,
-                format!("node {} has no replica of shard {shard}; nodes {} have", self.name, nodes.join(", ")),
+                format!(
+                    "node {} has no replica of shard {shard}; nodes {} have",
+                    self.name,
+                    nodes.join(", ")
+                ),
             ));
         }
         Ok(info)
@@ -129,7 +138,9 @@ impl Node {
         }
         let ops = Ops::check(&body, collection.dimension).map_err(|problem| ops_error(&problem))?;
         let shards = collection.shards.len() as u32;
-        if let Some(stray) = ops.iter().find(|op| slowdb_ring::shard_of(op.id().as_bytes(), shards) != write.shard) {
+        if let Some(stray) =
+            ops.iter().find(|op| slowdb_ring::shard_of(op.id().as_bytes(), shards) != write.shard)
+        {
             let home = slowdb_ring::shard_of(stray.id().as_bytes(), shards);
             return Err(error(
                 Code::BadRequest,
@@ -221,7 +232,8 @@ impl Node {
     fn run_plan(&mut self, id: RequestId, plan: ReadPlan) -> Answer<()> {
         let reader = |group: GroupId| {
             let shard = self.repl.machine(group).and_then(Machine::shard);
-            let shard = shard.ok_or_else(|| error(Code::StaleRoute, format!("{group} is not here any more")))?;
+            let shard =
+                shard.ok_or_else(|| error(Code::StaleRoute, format!("{group} is not here any more")))?;
             Ok((self.repl.applied(group).unwrap_or_default(), shard.reader()))
         };
         let work = match plan {
@@ -247,10 +259,18 @@ impl Node {
             Event::Acked { token, first, outcome, durable_on, members } => {
                 let Some(write) = self.pending.writes.remove(&token) else { return };
                 let reply = |first, replaced| {
-                    Reply::Written(WriteReply { first, writes: write.writes, replaced, durable_on, replicas: members })
+                    Reply::Written(WriteReply {
+                        first,
+                        writes: write.writes,
+                        replaced,
+                        durable_on,
+                        replicas: members,
+                    })
                 };
                 let reply = match outcome {
-                    Some(Outcome::Write(WriteOutcome::Done { first, replaced })) => reply(first, Some(replaced)),
+                    Some(Outcome::Write(WriteOutcome::Done { first, replaced })) => {
+                        reply(first, Some(replaced))
+                    }
                     Some(Outcome::Write(WriteOutcome::Forgotten)) => Reply::Error(ErrorReply::new(
                         Code::UnknownOutcome,
                         "the write was retried after it had been forgotten: whether an earlier attempt took \
@@ -261,7 +281,8 @@ impl Node {
                 self.reply(Pending::request(token), reply);
             }
             Event::Failed { token, group, why } => {
-                let waited = self.pending.writes.remove(&token).is_some() | self.pending.reads.remove(&token).is_some();
+                let waited = self.pending.writes.remove(&token).is_some()
+                    | self.pending.reads.remove(&token).is_some();
                 if waited {
                     let reply = Reply::Error(*self.failure(group, why));
                     self.reply(Pending::request(token), reply);
@@ -287,7 +308,8 @@ impl Node {
     fn failure(&self, group: GroupId, why: Failure) -> Box<ErrorReply> {
         let (leader, term) = self.repl.leader(group).unwrap_or_default();
         let leader = leader.map(|leader| leader.as_str().to_owned());
-        let known = leader.as_deref().map_or("nobody at present".to_owned(), |leader| format!("node {leader}"));
+        let known =
+            leader.as_deref().map_or("nobody at present".to_owned(), |leader| format!("node {leader}"));
         let (code, message, retry_after_ms) = match why {
             Failure::NotLeader => {
                 (Code::NotLeader, format!("node {} does not lead {group}; {known} does", self.name), 0)
@@ -309,7 +331,8 @@ impl Node {
             ),
             Failure::LevelNotReached { missing } => {
                 let missing: Vec<&str> = missing.iter().map(|node| node.as_str()).collect();
-                let message = format!("the write stands at quorum, but is not confirmed by: {}", missing.join(", "));
+                let message =
+                    format!("the write stands at quorum, but is not confirmed by: {}", missing.join(", "));
                 (Code::LevelNotReached, message, 0)
             }
             Failure::Halted => {
@@ -333,7 +356,9 @@ fn ops_error(problem: &OpsError) -> Box<ErrorReply> {
         OpsError::IdEmpty { .. } | OpsError::IdTooLong { .. } | OpsError::IdNotUtf8 { .. } => Code::BadId,
         OpsError::WrongDimension { .. } => Code::WrongDimension,
         OpsError::NotFinite { .. } => Code::NotFinite,
-        OpsError::PayloadTooLarge { .. } | OpsError::TooManyWrites | OpsError::TooManyBytes { .. } => Code::TooLarge,
+        OpsError::PayloadTooLarge { .. } | OpsError::TooManyWrites | OpsError::TooManyBytes { .. } => {
+            Code::TooLarge
+        }
         OpsError::Empty | OpsError::Malformed { .. } => Code::BadRequest,
     };
     error(code, problem.to_string())
@@ -344,12 +369,18 @@ fn check_queries(body: &[u8], dimension: u32, metric: Metric) -> Answer<Vec<f32>
     if body.is_empty() || !body.len().is_multiple_of(stride) {
         return Err(error(
             Code::WrongDimension,
-            format!("{} components of queries are no whole number of vectors of dimension {dimension}", body.len() / 4),
+            format!(
+                "{} components of queries are no whole number of vectors of dimension {dimension}",
+                body.len() / 4
+            ),
         ));
     }
     let count = body.len() / stride;
     if count > SEARCH_QUERIES_MAX {
-        return Err(error(Code::TooLarge, format!("{count} queries in one request, more than {SEARCH_QUERIES_MAX}")));
+        return Err(error(
+            Code::TooLarge,
+            format!("{count} queries in one request, more than {SEARCH_QUERIES_MAX}"),
+        ));
     }
     let (words, _) = body.as_chunks::<4>();
     let queries: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
@@ -368,7 +399,10 @@ fn check_queries(body: &[u8], dimension: u32, metric: Metric) -> Answer<Vec<f32>
     if metric == Metric::Cosine
         && let Some(at) = queries.chunks_exact(dimension as usize).position(zero)
     {
-        return Err(error(Code::BadRequest, format!("query {at} is zero: it has no direction to compare by cosine")));
+        return Err(error(
+            Code::BadRequest,
+            format!("query {at} is zero: it has no direction to compare by cosine"),
+        ));
     }
     Ok(queries)
 }

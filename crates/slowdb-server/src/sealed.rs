@@ -43,7 +43,9 @@ pub(crate) fn read(disk: &dyn Disk, path: &str, magic: [u8; 4]) -> Result<Option
         return Err(SealError::Damaged("it does not begin as such a file should".into()));
     }
     if version != VERSION {
-        return Err(SealError::Damaged(format!("its format is version {version}, this program knows {VERSION}")));
+        return Err(SealError::Damaged(format!(
+            "its format is version {version}, this program knows {VERSION}"
+        )));
     }
     let content_len = word(8);
     if content_len > CONTENT_BYTES_MAX || content_len + HEADER_BYTES as u64 > len {

@@ -52,13 +52,14 @@ pub(crate) fn position_of(version: Version) -> Position {
 impl ShardMachine {
     pub(crate) fn open(disk: Arc<dyn Disk>, dir: &str, options: Options) -> Result<Self, String> {
         let store = Store::open(disk, dir, options).map_err(|error| error.to_string())?;
-        let mark = store.last_mark();
+        let mark = store.mark();
         let mark = if mark.is_empty() {
             Mark { applied: Position::default(), dedup: DedupState::default() }
         } else {
             let mut aligned = AlignedVec::<16>::with_capacity(mark.len());
             aligned.extend_from_slice(mark);
-            rkyv::from_bytes::<Mark, RkyvError>(&aligned).map_err(|error| format!("checkpoint mark: {error}"))?
+            rkyv::from_bytes::<Mark, RkyvError>(&aligned)
+                .map_err(|error| format!("checkpoint mark: {error}"))?
         };
         Ok(ShardMachine {
             store,
@@ -97,12 +98,15 @@ impl ShardMachine {
         self.applied = Position { offset: first.offset + header.writes.saturating_sub(1), ..first };
         self.bytes_since += proposal.body.len() as u64;
         match self.dedup.look_up(&header.client, header.sequence, header.retry) {
-            Known::Done(WriteResult { first, replaced }) => return Ok(WriteOutcome::Done { first, replaced }),
+            Known::Done(WriteResult { first, replaced }) => {
+                return Ok(WriteOutcome::Done { first, replaced });
+            }
             Known::Forgotten => return Ok(WriteOutcome::Forgotten),
             Known::Fresh => {}
         }
         // The leader checked all of it before it went into the log.
-        let ops = Ops::check_layout(proposal.body).map_err(|error| ApplyError(format!("at {first}: {error}")))?;
+        let ops =
+            Ops::check_layout(proposal.body).map_err(|error| ApplyError(format!("at {first}: {error}")))?;
         let mut replaced = 0;
         for (offset, op) in (first.offset..).zip(ops.iter()) {
             let version = version_of(Position { offset, ..first });
@@ -110,7 +114,7 @@ impl ShardMachine {
                 Op::Put { id, vector, payload } => {
                     self.store.put(id.as_bytes(), VectorRef::LeBytes(vector), payload, version)
                 }
-                Op::Delete { id } => self.store.delete(id.as_bytes(), version),
+                Op::Delete { id } => self.store.delete(id.as_bytes()),
             };
             let before = before.map_err(|error| ApplyError(format!("at {first}: {error}")))?;
             replaced += u32::from(before.is_some());

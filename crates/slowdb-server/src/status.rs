@@ -24,7 +24,8 @@ impl Node {
     }
 
     fn group_status(&self, id: GroupId) -> Option<GroupStatus> {
-        let GroupView { replica, role, voter, term, leader, first_index, last_index, .. } = self.repl.view(id)?;
+        let GroupView { replica, role, voter, term, leader, first_index, last_index, .. } =
+            self.repl.view(id)?;
         let view = self.repl.view(id)?;
         let machine = self.repl.machine(id)?;
         let role = match role {
@@ -84,7 +85,8 @@ impl Node {
                         collection.name, collection.replication_factor
                     ));
                 }
-                let voters = collection.shards.first().map_or(0, |s| s.replicas.iter().filter(|r| r.voter).count());
+                let voters =
+                    collection.shards.first().map_or(0, |s| s.replicas.iter().filter(|r| r.voter).count());
                 if voters == 1 {
                     warnings.push(format!(
                         "collection '{}' has one voter for each shard: 'quorum' is one disk, and no failover",

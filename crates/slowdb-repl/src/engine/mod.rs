@@ -14,6 +14,11 @@
 //! - read requests are dropped without a word before the leader has committed in its term:
 //!   [`Engine::read`] says so, the caller retries with a fresh context.
 
+#![expect(
+    clippy::field_reassign_with_default,
+    reason = "the generated messages have fields that are not ours to name"
+)]
+
 mod log;
 pub(crate) mod wire;
 
@@ -85,7 +90,9 @@ pub(crate) struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
     /// The log ends before what was applied.
-    #[error("the log ends at {last}, but {applied} was applied: synced log was lost, so this replica cannot vote again")]
+    #[error(
+        "the log ends at {last}, but {applied} was applied: synced log was lost, so this replica cannot vote again"
+    )]
     LogLost {
         /// Last entry in the log.
         last: u64,
@@ -93,7 +100,9 @@ pub enum EngineError {
         applied: u64,
     },
     /// What the state machine holds is older than the log that is left.
-    #[error("the state machine holds {applied}, but the log begins after {compacted}: its checkpoint was lost")]
+    #[error(
+        "the state machine holds {applied}, but the log begins after {compacted}: its checkpoint was lost"
+    )]
     CheckpointLost {
         /// Last entry applied.
         applied: u64,
@@ -163,7 +172,8 @@ impl Engine {
         };
         // The engine's own log lines are of use to its developers; what matters is logged around it.
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let raw = RawNode::new(&config, group_log, &logger).map_err(|e| EngineError::Config(e.to_string()))?;
+        let raw =
+            RawNode::new(&config, group_log, &logger).map_err(|e| EngineError::Config(e.to_string()))?;
         let mut engine = Engine {
             raw,
             seed,
@@ -202,7 +212,8 @@ impl Engine {
     pub(crate) fn step(&mut self, message: Message) -> Result<(), EngineError> {
         let last = self.last_index();
         let own_term = self.raw.raft.term;
-        if message.msg_type == MessageType::MsgHeartbeat && message.term >= own_term && message.commit > last {
+        if message.msg_type == MessageType::MsgHeartbeat && message.term >= own_term && message.commit > last
+        {
             return Err(EngineError::BehindOwnPast { commit: message.commit, last });
         }
         #[cfg(feature = "canary")]

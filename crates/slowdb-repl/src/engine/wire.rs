@@ -136,7 +136,11 @@ pub(crate) fn decode(cluster: [u8; 16], meta: &[u8], body: &Bytes) -> Result<Vec
     Ok(messages)
 }
 
-fn decode_message(reader: &mut Reader<'_>, body: &Bytes, body_at: &mut usize) -> Result<GroupMessage, WireError> {
+fn decode_message(
+    reader: &mut Reader<'_>,
+    body: &Bytes,
+    body_at: &mut usize,
+) -> Result<GroupMessage, WireError> {
     let mut fixed = Reader { rest: reader.take(MESSAGE_BYTES)? };
     let group = GroupId(fixed.u64()?);
     let mut message = Message::default();
@@ -238,7 +242,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
-        let (head, tail) = self.rest.split_at_checked(len).ok_or(WireError::Malformed("it ends too early"))?;
+        let (head, tail) =
+            self.rest.split_at_checked(len).ok_or(WireError::Malformed("it ends too early"))?;
         self.rest = tail;
         Ok(head)
     }

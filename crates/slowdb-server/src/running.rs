@@ -1,0 +1,360 @@
+//! A node on threads, real time, a real disk and QUIC. It wires, and decides nothing.
+
+use crate::clients::{Clients, serve_client};
+use crate::config::{NodeConfig, StartError};
+use crate::identity::{Founding, Identity, Own};
+use crate::node::{Command, Effect, Node, NodeSetup};
+use slowdb_disk::{DirLock, Disk, LockError, RealDisk};
+use slowdb_net::{AcceptLimits, Endpoint, Profile, Service};
+use slowdb_proto::{ALPN_CLIENT, LogStatus, PeerStatus};
+use slowdb_repl::driver::{Commands, Driver, LogGauge, Stopped};
+use slowdb_repl::transport::{self, ALPN_CONTROL, ALPN_DATA, Transport};
+use slowdb_repl::wal::{Wal, WalOptions};
+use slowdb_repl::{Limits, NodeId};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Vector files grow by about this much at a time.
+const EXTENT_BYTES: usize = 4 << 20;
+/// Frames from other nodes that wait for the core.
+const PEER_EVENTS_MAX: usize = 256;
+/// How long a stopping node waits for others to take over, and for its checkpoints.
+const PREPARE_WITHIN: Duration = Duration::from_secs(10);
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+const SURROUNDINGS_EVERY: Duration = Duration::from_millis(500);
+
+/// A node that runs in this process. Needs a tokio runtime with threads.
+pub struct RunningNode {
+    driver: Driver<Node>,
+    commands: Commands<Node>,
+    endpoint: Arc<Endpoint>,
+    address: SocketAddr,
+    failed: watch::Receiver<Option<String>>,
+    ready_to_stop: Arc<Notify>,
+    tasks: JoinSet<()>,
+    _lock: DirLock,
+}
+
+/// Why a node did not stop as it should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StopError {
+    /// It had failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl RunningNode {
+    /// Starts a node: takes its storage path, listens, recovers, and joins the others.
+    pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
+        config.check()?;
+        let (disk, lock) = take_storage(&config)?;
+        let client_alpn = std::str::from_utf8(ALPN_CLIENT).unwrap_or_default();
+        let [control, data] = transport::services();
+        let client = Service { alpn: client_alpn, profile: Profile::Client, admits_clients: true };
+        let target = format!("{}:{}", config.host, config.port);
+        let endpoint =
+            Endpoint::bind(&target, &config.identity, &[control, data, client], AcceptLimits::default())
+                .await?;
+        let endpoint = Arc::new(endpoint);
+        let address = *endpoint
+            .local_addrs()
+            .first()
+            .ok_or_else(|| StartError::Config(format!("'{target}' gives no address to listen on")))?;
+
+        let identity = identify(&config, &disk, address)?;
+        let others = others(&config, &identity);
+        let instance = u64::from_le_bytes(random()?);
+        let log_id = u64::from_le_bytes(identity.storage[..8].try_into().unwrap_or_default());
+        let own = Own::new(Arc::clone(&disk), identity, instance);
+        let (wal, recovered) =
+            Wal::open(Arc::clone(&disk), "wal", WalOptions { log_id, ..WalOptions::default() })?;
+        let setup = NodeSetup {
+            disk,
+            own: own.clone(),
+            seed: instance,
+            extent_bytes: EXTENT_BYTES,
+            limits: Limits::default(),
+        };
+        let node = Node::open(setup, &recovered, wal.reader())
+            .map_err(|error| storage_error(&config, error.to_string()))?;
+        drop(recovered);
+
+        let (events, event_queue) = mpsc::channel(PEER_EVENTS_MAX);
+        let nodes: Vec<_> = others.iter().map(|(id, address)| (NodeId::new(id), address.clone())).collect();
+        let transport = Transport::start(endpoint.connector(), Arc::new(own), &nodes, events);
+        let (fail, failed) = watch::channel(None);
+        let ready_to_stop = Arc::new(Notify::new());
+        let clients = Clients::new();
+        let outside = Outside {
+            clients: clients.clone(),
+            commands: Arc::default(),
+            fail: fail.clone(),
+            ready: Arc::clone(&ready_to_stop),
+            runtime: tokio::runtime::Handle::current(),
+        };
+        let outside_commands = Arc::clone(&outside.commands);
+        let driver = Driver::start(node, wal, transport.clone(), event_queue, outside.into_performer())
+            .map_err(StartError::Thread)?;
+        let commands = driver.commands();
+        // Set before anything can be asked of the core, so before it can want anything.
+        let _ = outside_commands.set(commands.clone());
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(Arc::clone(&endpoint), transport.clone(), clients, commands.clone()));
+        tasks.spawn(tell_surroundings(commands.clone(), transport, others, driver.log_gauge()));
+        let stopped = driver.stopped();
+        tasks.spawn(async move {
+            if let Stopped::LogFailed(why) | Stopped::CoreFailed(why) = stopped.await {
+                fail.send_replace(Some(why));
+            }
+        });
+        Ok(RunningNode { driver, commands, endpoint, address, failed, ready_to_stop, tasks, _lock: lock })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resolves when the node had to stop by itself, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.failed.clone();
+        match failed.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Hands over leadership, makes everything durable, and stops.
+    pub async fn shutdown(mut self) -> Result<(), StopError> {
+        if self.failed.borrow().is_none() && self.commands.send(Command::PrepareToStop).await {
+            let prepared = tokio::time::timeout(PREPARE_WITHIN, self.ready_to_stop.notified());
+            if prepared.await.is_err() {
+                tracing::warn!("not everything could be handed over in time; stopping all the same");
+            }
+        }
+        self.endpoint.close(CLOSE_WITHIN).await;
+        self.tasks.abort_all();
+        let driver = self.driver;
+        let stopped = tokio::task::spawn_blocking(move || driver.stop()).await;
+        if let Some(why) = self.failed.borrow().clone() {
+            return Err(StopError::Failed(why));
+        }
+        match stopped {
+            Ok(Stopped::Asked) => Ok(()),
+            Ok(Stopped::LogFailed(why) | Stopped::CoreFailed(why)) => Err(StopError::Failed(why)),
+            Err(error) => Err(StopError::Failed(error.to_string())),
+        }
+    }
+}
+
+fn node_dir(config: &NodeConfig) -> PathBuf {
+    config.storage_path.join(&config.node_id)
+}
+
+fn storage_error(config: &NodeConfig, what: String) -> StartError {
+    StartError::Storage { path: node_dir(config), what }
+}
+
+fn take_storage(config: &NodeConfig) -> Result<(Arc<dyn Disk>, DirLock), StartError> {
+    let dir: &Path = &node_dir(config);
+    let disk = RealDisk::open(dir).map_err(|error| storage_error(config, error.to_string()))?;
+    let lock = disk.lock().map_err(|error| match error {
+        LockError::InUse { .. } => {
+            storage_error(config, "another process is using it: stop that one, or choose another path".into())
+        }
+        other => storage_error(config, other.to_string()),
+    })?;
+    Ok((Arc::new(disk), lock))
+}
+
+/// Whose storage path it is: what it was before, or what the flags say if it is empty.
+fn identify(config: &NodeConfig, disk: &Arc<dyn Disk>, address: SocketAddr) -> Result<Identity, StartError> {
+    let fail = |what: String| storage_error(config, what);
+    if let Some(identity) = Identity::load(&**disk).map_err(|error| fail(error.to_string()))? {
+        return goes_on(config, identity);
+    }
+    if disk.exists("wal").map_err(|error| fail(error.to_string()))? {
+        return Err(fail(
+            "it holds data, but the file 'identity' is missing, which says whose data it is: restore it, or \
+             start with an empty path"
+                .into(),
+        ));
+    }
+    let Some(dimension) = config.dimension else {
+        return Err(StartError::Config(
+            "an empty storage path founds a cluster: say the dimension of its vectors with --dimension N"
+                .into(),
+        ));
+    };
+    let mut nodes = config.initial_nodes.clone();
+    if nodes.is_empty() {
+        nodes.push((config.node_id.clone(), format!("{}:{}", config.host, address.port())));
+    }
+    nodes.sort();
+    let founding = Founding {
+        nodes,
+        zone: config.zone.clone(),
+        dimension,
+        metric: config.metric,
+        num_shards: config.num_shards,
+        virtual_nodes: config.virtual_nodes,
+        replication_factor: config.replication_factor,
+    };
+    let peers = std::collections::BTreeMap::new();
+    let identity =
+        Identity { node: config.node_id.clone(), storage: random()?, cluster: None, founding, peers };
+    identity.save(&**disk).map_err(|error| fail(error.to_string()))?;
+    Ok(identity)
+}
+
+/// A path that holds data goes on as what it was; flags that say otherwise are errors or, where they do no
+/// harm, warnings.
+fn goes_on(config: &NodeConfig, identity: Identity) -> Result<Identity, StartError> {
+    if identity.node != config.node_id {
+        return Err(storage_error(
+            config,
+            format!(
+                "it belongs to node {}, not {}: a copied path cannot be used",
+                identity.node, config.node_id
+            ),
+        ));
+    }
+    let founding = &identity.founding;
+    if let Some(dimension) = config.dimension.filter(|d| *d != founding.dimension) {
+        return Err(storage_error(
+            config,
+            format!(
+                "it holds vectors of dimension {}, not {dimension}: leave --dimension out",
+                founding.dimension
+            ),
+        ));
+    }
+    let ids = |nodes: &[(String, String)]| {
+        let mut ids: Vec<String> = nodes.iter().map(|(id, _)| id.clone()).collect();
+        ids.sort();
+        ids
+    };
+    if !config.initial_nodes.is_empty() && ids(&config.initial_nodes) != ids(&founding.nodes) {
+        return Err(storage_error(
+            config,
+            format!(
+                "its cluster was founded by {}, not {}: leave --initial-nodes out, or start with an empty path",
+                ids(&founding.nodes).join(", "),
+                ids(&config.initial_nodes).join(", ")
+            ),
+        ));
+    }
+    if (config.num_shards, config.replication_factor) != (founding.num_shards, founding.replication_factor) {
+        tracing::warn!(
+            num_shards = founding.num_shards,
+            replication_factor = founding.replication_factor,
+            "the cluster goes on with what it was founded with"
+        );
+    }
+    Ok(identity)
+}
+
+/// The other nodes and where they are: as the flags say now, or as they said at the founding.
+fn others(config: &NodeConfig, identity: &Identity) -> Vec<(String, String)> {
+    let nodes =
+        if config.initial_nodes.is_empty() { &identity.founding.nodes } else { &config.initial_nodes };
+    nodes.iter().filter(|(id, _)| *id != config.node_id).cloned().collect()
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::Config(format!("no randomness: {error}")))?;
+    Ok(bytes)
+}
+
+/// Carries out effects.
+struct Outside {
+    clients: Clients,
+    commands: Arc<std::sync::OnceLock<Commands<Node>>>,
+    fail: watch::Sender<Option<String>>,
+    ready: Arc<Notify>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Outside {
+    fn into_performer(self) -> impl FnMut(Effect) + Send + 'static {
+        move |effect| self.perform(effect)
+    }
+
+    fn perform(&self, effect: Effect) {
+        match effect {
+            Effect::Reply { id, reply, body } => self.clients.answer(id, reply, body),
+            Effect::Read { id, work } => {
+                let clients = self.clients.clone();
+                let run = move || {
+                    let (reply, body) = work.run();
+                    clients.answer(id, reply, body);
+                };
+                if self.clients.is_quick(id) {
+                    self.runtime.spawn(async move { run() });
+                } else {
+                    self.runtime.spawn_blocking(run);
+                }
+            }
+            Effect::Checkpoint { group, job } => {
+                let commands = Arc::clone(&self.commands);
+                self.runtime.spawn_blocking(move || {
+                    let result = job.run();
+                    if let Some(commands) = commands.get() {
+                        commands.send_blocking(Command::Checkpointed { group, result });
+                    }
+                });
+            }
+            Effect::ReadyToStop => self.ready.notify_one(),
+            Effect::Fail { why } => {
+                self.fail.send_if_modified(|current| {
+                    let first = current.is_none();
+                    current.get_or_insert(why);
+                    first
+                });
+            }
+        }
+    }
+}
+
+/// Hands each connection to whoever it is for.
+async fn accept(endpoint: Arc<Endpoint>, transport: Transport, clients: Clients, commands: Commands<Node>) {
+    let mut connections = JoinSet::new();
+    while let Some(connection) = endpoint.accept().await {
+        while connections.try_join_next().is_some() {}
+        if connection.alpn() == ALPN_CONTROL || connection.alpn() == ALPN_DATA {
+            let transport = transport.clone();
+            connections.spawn(async move { transport.serve(connection).await });
+        } else {
+            connections.spawn(serve_client(connection, clients.clone(), commands.clone()));
+        }
+    }
+}
+
+async fn tell_surroundings(
+    commands: Commands<Node>,
+    transport: Transport,
+    others: Vec<(String, String)>,
+    gauge: LogGauge,
+) {
+    let mut every = tokio::time::interval(SURROUNDINGS_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        every.tick().await;
+        let peer = |(node, address): &(String, String)| PeerStatus {
+            node: node.clone(),
+            address: address.clone(),
+            connected: transport.is_connected(&NodeId::new(node)),
+        };
+        let peers = others.iter().map(peer).collect();
+        let log = LogStatus { bytes: gauge.disk_bytes(), segments: gauge.segments(), pinned_bytes: 0 };
+        if !commands.send(Command::Surroundings { peers, log }).await {
+            return;
+        }
+    }
+}
