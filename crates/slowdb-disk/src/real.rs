@@ -246,7 +246,7 @@ impl DiskFile for RealFile {
 impl RealFile {
     /// For file systems that cannot allocate: write the zeros.
     fn allocate_by_writing(&self, len: u64) -> io::Result<()> {
-        const ZEROS: [u8; 65_536] = [0; 65_536];
+        static ZEROS: [u8; 65_536] = [0; 65_536];
         let mut from = self.len()?;
         while from < len {
             let part = (len - from).min(ZEROS.len() as u64);

@@ -1,1 +1,40 @@
-//! Memory-mapped fixed-dimension vector files: put, get, delete, scan, exact search, checkpoint, digest
+//! Memory-mapped vector files of one fixed dimension.
+//!
+//! A [`Store`] is a directory: put, get, delete, iterate, exact search, checkpoint, digest. One thread
+//! writes, any number read without locks. It knows nothing of networks, replicas or shards, starts no
+//! threads, and keeps no log: what was written after the last checkpoint is not there after a crash, and
+//! is the caller's to write again.
+//!
+#![doc = include_str!("../README.md")]
+
+#[cfg(target_endian = "big")]
+compile_error!("vectors are mapped as little-endian numbers");
+
+mod checkpoint;
+mod entry;
+mod error;
+mod files;
+mod hash;
+mod index;
+mod layout;
+mod manifest;
+mod overlay;
+mod reader;
+mod readers;
+mod search;
+mod shared;
+mod store;
+mod types;
+
+pub use checkpoint::{CheckpointDone, CheckpointJob};
+pub use error::{CheckpointError, Corruption, OpenError, ReadError, WriteError};
+pub use reader::{Reader, Scrub, Snapshot};
+pub use search::{Filter, Hit, Metric, SearchQuery, simd_in_use};
+pub use store::Store;
+pub use types::{
+    DIMENSION_MAX, Digest, ID_BYTES_MAX, Options, PAYLOAD_BYTES_MAX, Record, RecordRef, SLOTS_MAX, VectorRef,
+    Version,
+};
+
+#[cfg(test)]
+mod tests;

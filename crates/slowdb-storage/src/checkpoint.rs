@@ -1,0 +1,271 @@
+//! Checkpoints: making everything up to one operation durable, in three steps of which only the middle one
+//! is slow, and that one needs the store not at all.
+//!
+//! The order is what makes it safe. Data files and the new index are synced, with their names, before the
+//! manifest that refers to them gets its name; what the old manifest refers to stays as it is until the new
+//! one is durable.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use slowdb_disk::{Disk, DiskFile};
+
+use crate::entry::Entry;
+use crate::error::{CheckpointError, OpenError};
+use crate::index::{Index, IndexBuilder};
+use crate::manifest::{Manifest, in_dir, index_name};
+use crate::overlay::Overlay;
+use crate::shared::{Shared, View, bit};
+use crate::store::Store;
+
+/// Held by the store and by the one checkpoint under way.
+pub(crate) type Token = Arc<()>;
+
+/// A checkpoint that was begun: what it takes to make it durable, on any thread.
+///
+/// Dropping it gives the checkpoint up; the store goes on.
+#[must_use = "a checkpoint is durable only after `run`"]
+pub struct CheckpointJob {
+    disk: Arc<dyn Disk>,
+    shared: Arc<Shared>,
+    token: Token,
+    /// It has everything up to this operation.
+    sequence: u64,
+    data_files: [Arc<dyn DiskFile>; 3],
+    manifest: Manifest,
+    change: IndexChange,
+}
+
+enum IndexChange {
+    /// Nothing was written since the last checkpoint.
+    None,
+    /// Everything live in the present index and the overlay goes into a new index.
+    Rewrite { present: Option<Arc<Index>>, overlay: Arc<Overlay>, live: Vec<u64> },
+}
+
+/// A checkpoint that is durable, to be handed to [`Store::finish_checkpoint`].
+#[must_use = "the store frees what older checkpoints needed only after `finish_checkpoint`"]
+pub struct CheckpointDone {
+    token: Token,
+    sequence: u64,
+    mark: Vec<u8>,
+    /// The new index, if there is one.
+    index: Option<Index>,
+}
+
+impl Store {
+    /// Begins a checkpoint of everything written so far. `mark` is kept with it and given back by
+    /// [`Store::mark`]. Cheap: a bit per slot is copied, nothing is written.
+    ///
+    /// # Errors
+    /// If one is under way, or the store is poisoned.
+    pub fn begin_checkpoint(&mut self, mark: &[u8]) -> Result<CheckpointJob, CheckpointError> {
+        if let Some(why) = self.poisoned() {
+            return Err(CheckpointError::Poisoned(why.into()));
+        }
+        if let Some(token) = self.token.take()
+            && Arc::strong_count(&token) > 1
+        {
+            self.token = Some(token);
+            return Err(CheckpointError::UnderWay);
+        }
+        self.thaw()?;
+        let view = self.shared.view.load_full();
+        let sequence = self.shared.sequence.load(Ordering::Relaxed);
+        let change = if self.overlay_entries == 0 {
+            IndexChange::None
+        } else {
+            self.generation += 1;
+            self.shared.view.store(Arc::new(View {
+                overlay: Arc::new(Overlay::with_room_for(0)),
+                frozen: Some(Arc::clone(&view.overlay)),
+                index: view.index.clone(),
+            }));
+            self.overlay_entries = 0;
+            let overlay = Arc::clone(&view.overlay);
+            IndexChange::Rewrite { present: view.index.clone(), overlay, live: self.live.clone() }
+        };
+        let index = match &change {
+            IndexChange::None => view.index.as_ref().map(|index| index.generation),
+            IndexChange::Rewrite { .. } => Some(self.generation),
+        };
+        self.slots_free.begun = sequence;
+        let token = Token::default();
+        self.token = Some(Arc::clone(&token));
+        Ok(CheckpointJob {
+            disk: Arc::clone(&self.disk),
+            shared: Arc::clone(&self.shared),
+            token,
+            sequence,
+            data_files: [&self.files.vectors, &self.files.slots, &self.files.heap]
+                .map(|file| Arc::clone(&file.file)),
+            manifest: self.manifest(index, mark),
+            change,
+        })
+    }
+
+    /// Takes note that a checkpoint is durable: readers get the new index, and the slots that only older
+    /// checkpoints needed can be reused.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Stale`] if it is not the one that this store began last.
+    pub fn finish_checkpoint(&mut self, done: CheckpointDone) -> Result<(), CheckpointError> {
+        if !self.token.take_if(|token| Arc::ptr_eq(token, &done.token)).is_some() {
+            return Err(CheckpointError::Stale);
+        }
+        self.mark = done.mark;
+        let Some(index) = done.index else { return Ok(()) };
+        let view = self.shared.view.load_full();
+        self.shared.view.store(Arc::new(View {
+            overlay: Arc::clone(&view.overlay),
+            frozen: None,
+            index: Some(Arc::new(index)),
+        }));
+        // An operation of its own, so that reads that began before, and may hold the old view, are told
+        // from those that hold the new one.
+        let now = self.shared.sequence.load(Ordering::Relaxed) + 1;
+        self.shared.sequence.store(now, Ordering::SeqCst);
+        self.slots_free.release(done.sequence, now);
+        if let Some(old) = &view.index {
+            // What cannot be removed now is removed when the store is opened the next time.
+            let _ = self.disk.remove(&in_dir(&self.shared.dir, &index_name(old.generation)));
+        }
+        Ok(())
+    }
+
+    /// Makes everything written so far durable, with `mark`, before it returns.
+    ///
+    /// # Errors
+    /// The last checkpoint stands then. After [`CheckpointError::Io`] the store takes no more writes until
+    /// it is reopened.
+    pub fn checkpoint(&mut self, mark: &[u8]) -> Result<(), CheckpointError> {
+        let done = self.begin_checkpoint(mark)?.run()?;
+        self.finish_checkpoint(done)
+    }
+
+    /// Whether a checkpoint was begun, and neither finished nor given up.
+    pub fn checkpoint_under_way(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| Arc::strong_count(token) > 1)
+    }
+
+    fn manifest(&self, index: Option<u64>, mark: &[u8]) -> Manifest {
+        let geometry = &self.shared.geometry;
+        Manifest {
+            dimension: geometry.dimension as u32,
+            slots_log2: geometry.slots_log2,
+            heap_log2: geometry.heap_log2,
+            hash_seed: self.shared.hash_seed,
+            slots: self.shared.slots(),
+            heap_len: self.heap_len,
+            records: self.len(),
+            digest: self.digest().0,
+            index,
+            mark: mark.to_vec(),
+        }
+    }
+
+    /// Takes what a checkpoint that was given up had frozen back into the overlay.
+    fn thaw(&mut self) -> Result<(), CheckpointError> {
+        let view = self.shared.view.load_full();
+        let Some(frozen) = &view.frozen else { return Ok(()) };
+        let entries = frozen.entries().count() + self.overlay_entries;
+        let merged = Overlay::with_room_for(entries);
+        view.overlay.entries().for_each(|entry| merged.add(entry));
+        let mut count = self.overlay_entries;
+        for entry in frozen.entries() {
+            if !self.overlay_has_id_of(&view.overlay, entry)? {
+                merged.add(entry);
+                count += 1;
+            }
+        }
+        self.overlay_entries = count;
+        let index = view.index.clone();
+        self.shared.view.store(Arc::new(View { overlay: Arc::new(merged), frozen: None, index }));
+        Ok(())
+    }
+}
+
+impl CheckpointJob {
+    /// Makes the checkpoint durable. Slow: it syncs files and writes an index of all records. Writes to the
+    /// store may go on meanwhile.
+    ///
+    /// # Errors
+    /// The last checkpoint stands then. After [`CheckpointError::Io`] the store is poisoned.
+    pub fn run(self) -> Result<CheckpointDone, CheckpointError> {
+        if let Some(why) = self.shared.poison.get() {
+            return Err(CheckpointError::Poisoned(why.clone()));
+        }
+        let index = match self.change {
+            IndexChange::None => None,
+            IndexChange::Rewrite { ref present, ref overlay, ref live } => {
+                let builder = merge(present.as_deref(), overlay, live, &self.manifest)?;
+                self.guard(self.write_files(builder))?;
+                Some(self.open_index()?)
+            }
+        };
+        self.guard(self.write_manifest())?;
+        Ok(CheckpointDone { token: self.token, sequence: self.sequence, mark: self.manifest.mark, index })
+    }
+
+    fn write_files(&self, builder: IndexBuilder) -> io::Result<()> {
+        let dir = &self.shared.dir;
+        builder.write(&*self.disk, dir)?;
+        for file in &self.data_files {
+            file.sync()?;
+        }
+        // The names of the index and of data files, before a manifest refers to them.
+        self.disk.sync_dir(dir)
+    }
+
+    fn open_index(&self) -> Result<Index, CheckpointError> {
+        let generation = self.manifest.index.expect("a new index has a number");
+        match Index::open(&*self.disk, &self.shared.dir, generation, self.manifest.slots) {
+            Ok((index, _)) => Ok(index),
+            Err(OpenError::Corrupt(corruption)) => Err(corruption.into()),
+            Err(e) => self.guard(Err(io::Error::other(e))),
+        }
+    }
+
+    fn write_manifest(&self) -> io::Result<()> {
+        self.manifest.prepare(&*self.disk, &self.shared.dir)?;
+        Manifest::publish(&*self.disk, &self.shared.dir)
+    }
+
+    /// A full disk is no harm: nothing refers to what was not finished. Anything else poisons the store.
+    fn guard<T>(&self, result: io::Result<T>) -> Result<T, CheckpointError> {
+        result.map_err(|e| {
+            if e.kind() == io::ErrorKind::StorageFull {
+                return CheckpointError::NoSpace(e);
+            }
+            self.shared.poison("a checkpoint", &e);
+            CheckpointError::Io(e)
+        })
+    }
+}
+
+/// The index of the slots in `live`: each is in the present index or in the overlay, but not in both.
+fn merge(
+    present: Option<&Index>,
+    overlay: &Overlay,
+    live: &[u64],
+    manifest: &Manifest,
+) -> Result<IndexBuilder, CheckpointError> {
+    let generation = manifest.index.expect("a new index has a number");
+    let mut builder = IndexBuilder::new(generation, manifest.records, manifest.slots, live);
+    let mut records = 0;
+    // A slot of the present index is not reused while that index is the durable one, so if it is live it
+    // still holds the same record.
+    let mut add = |entry: Entry| {
+        if bit(live, entry.slot() as usize) {
+            builder.add(entry);
+            records += 1;
+        }
+    };
+    if let Some(present) = present {
+        present.for_each(&mut add)?;
+    }
+    overlay.entries().for_each(&mut add);
+    assert_eq!(records, manifest.records, "the index leads to every record");
+    Ok(builder)
+}

@@ -1,0 +1,193 @@
+//! The mapped data files: vectors, slot metadata, heap. They grow by extents that are allocated before they
+//! are mapped and never move.
+//!
+//! This file hands out bytes. Which of them may be read or written when is argued where that happens.
+#![expect(unsafe_code, reason = "reads and writes mapped files")]
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use slowdb_disk::{Disk, DiskFile, Mapping};
+
+use crate::manifest::in_dir;
+
+/// Part of a mapping.
+pub(crate) struct Span {
+    map: Mapping,
+    at: usize,
+    len: usize,
+}
+
+impl Span {
+    /// # Safety
+    /// Nobody writes these bytes as long as the slice lives.
+    pub(crate) unsafe fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        // SAFETY: `ptr` checks the range, the mapping lives as long as `self`, and the caller promises that
+        // there is no writer.
+        unsafe { std::slice::from_raw_parts(self.ptr(at, len), len) }
+    }
+
+    /// # Safety
+    /// Nobody else reads or writes these bytes now.
+    pub(crate) unsafe fn write(&self, at: usize, bytes: &[u8]) {
+        // SAFETY: `ptr` checks the range; the caller promises that it is his alone. `bytes` may not overlap
+        // it, since shared slices of it cannot exist while it is written.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.ptr(at, bytes.len()), bytes.len()) }
+    }
+
+    /// The address of `len` bytes from `at` on.
+    pub(crate) fn ptr(&self, at: usize, len: usize) -> *mut u8 {
+        assert!(at <= self.len && len <= self.len - at, "{len} bytes at {at} of a span of {}", self.len);
+        // SAFETY: inside the span, which is inside the mapping.
+        unsafe { self.map.as_ptr().add(self.at + at) }
+    }
+}
+
+/// A file that grows by extents.
+pub(crate) struct ExtentFile {
+    pub(crate) file: Arc<dyn DiskFile>,
+    extent_bytes: usize,
+    extents: usize,
+}
+
+impl ExtentFile {
+    /// Opens or creates the file, without mapping anything.
+    pub(crate) fn open(disk: &dyn Disk, dir: &str, name: &str, extent_bytes: usize) -> io::Result<Self> {
+        Ok(Self { file: disk.open(&in_dir(dir, name), true)?, extent_bytes, extents: 0 })
+    }
+
+    /// How many whole extents the file has on the disk.
+    pub(crate) fn extents_on_disk(&self) -> io::Result<usize> {
+        Ok((self.file.len()? / self.extent_bytes as u64) as usize)
+    }
+
+    /// Allocates and maps `more` extents beyond the mapped ones, in one mapping.
+    pub(crate) fn grow(&mut self, more: usize) -> io::Result<Vec<Span>> {
+        if more == 0 {
+            return Ok(Vec::new());
+        }
+        let at = self.extents as u64 * self.extent_bytes as u64;
+        let len = more * self.extent_bytes;
+        self.file.allocate(at + len as u64)?;
+        let map = self.file.map(at, len)?;
+        self.extents += more;
+        let span = |n| Span { map: map.clone(), at: n * self.extent_bytes, len: self.extent_bytes };
+        Ok((0..more).map(span).collect())
+    }
+}
+
+impl ExtentFile {
+    /// Takes back the last growth, whose spans are gone.
+    pub(crate) fn forget(&mut self, extents: usize) {
+        self.extents -= extents;
+    }
+}
+
+/// A list that one thread appends to and all read without a lock. Items never move.
+pub(crate) struct AppendList<T> {
+    /// Bucket `b` has room for `2^b` items.
+    buckets: [OnceLock<Box<[OnceLock<T>]>>; 40],
+}
+
+impl<T> Default for AppendList<T> {
+    fn default() -> Self {
+        Self { buckets: [const { OnceLock::new() }; 40] }
+    }
+}
+
+impl<T> AppendList<T> {
+    pub(crate) fn get(&self, n: usize) -> Option<&T> {
+        let (bucket, at) = Self::locate(n);
+        self.buckets.get(bucket)?.get()?.get(at)?.get()
+    }
+
+    /// Sets item `n`, which was not set before.
+    pub(crate) fn set(&self, n: usize, item: T) {
+        let (bucket, at) = Self::locate(n);
+        let items = self.buckets[bucket].get_or_init(|| (0..1 << bucket).map(|_| OnceLock::new()).collect());
+        assert!(items[at].set(item).is_ok(), "items are set once");
+    }
+
+    fn locate(n: usize) -> (usize, usize) {
+        let bucket = (n + 1).ilog2();
+        (bucket as usize, n + 1 - (1 << bucket))
+    }
+}
+
+/// When the record in a slot became visible and when it stopped to be, as numbers of operations of this
+/// opening of the store. 0: not yet.
+#[derive(Default)]
+pub(crate) struct Life {
+    birth: AtomicU64,
+    death: AtomicU64,
+}
+
+impl Life {
+    /// Of a slot that held a record when the store was opened, or did not.
+    pub(crate) fn at_open(live: bool) -> Self {
+        Self { birth: AtomicU64::new(u64::from(live)), death: AtomicU64::new(0) }
+    }
+
+    /// Whether the record is one of those as of operation `at`.
+    ///
+    /// Death is looked at first. If it is 0 because the slot was just emptied, then the birth read after it
+    /// is 0 too, or that of a record which is written completely: never the one that had died.
+    pub(crate) fn is_visible(&self, at: u64) -> bool {
+        let death = self.death.load(Ordering::Acquire);
+        let birth = self.birth.load(Ordering::Acquire);
+        death.wrapping_sub(1) >= at && birth.wrapping_sub(1) < at
+    }
+
+    /// Whether the record is gone as of operation `at`.
+    pub(crate) fn is_dead(&self, at: u64) -> bool {
+        self.death.load(Ordering::Acquire).wrapping_sub(1) < at
+    }
+
+    pub(crate) fn birth(&self) -> u64 {
+        self.birth.load(Ordering::Acquire)
+    }
+
+    /// Publishes what was written to the slot.
+    pub(crate) fn begin(&self, at: u64) {
+        self.birth.store(at, Ordering::Release);
+    }
+
+    pub(crate) fn end(&self, at: u64) {
+        self.death.store(at, Ordering::Release);
+    }
+
+    /// Empties the slot for its next record. No reader needs the last one.
+    pub(crate) fn clear(&self) {
+        self.birth.store(0, Ordering::Release);
+        self.death.store(0, Ordering::Release);
+    }
+}
+
+/// Slots that are stored side by side.
+pub(crate) struct Extent {
+    pub(crate) vectors: Span,
+    pub(crate) metas: Span,
+    /// Made when it is first needed.
+    pub(crate) lives: OnceLock<Box<[Life]>>,
+    /// A bit for each slot whose bytes were compared with the record's hash since the store was opened, or
+    /// written since.
+    verified: Box<[AtomicU64]>,
+    /// Whether everything visible was, once; what is written later is good by itself.
+    pub(crate) all_verified: AtomicBool,
+}
+
+impl Extent {
+    pub(crate) fn new(vectors: Span, metas: Span, slots: usize) -> Self {
+        let verified = (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Self { vectors, metas, lives: OnceLock::new(), verified, all_verified: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn is_verified(&self, at: usize) -> bool {
+        self.verified[at / 64].load(Ordering::Relaxed) >> (at % 64) & 1 == 1
+    }
+
+    pub(crate) fn set_verified(&self, at: usize) {
+        self.verified[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,230 @@
+//! The id index as of a checkpoint: a file of checksummed pages, mapped and never changed.
+//!
+//! A page is a checksum and 511 words. The first page says what follows; then come the pages of the hash
+//! table, whose words are entries ([`Entry`]); then a bitmap of the slots that hold records. Pages of the
+//! table are checked when they are first looked at, so that opening a store does not cost anything per
+//! record but a bit.
+#![expect(unsafe_code, reason = "reads a mapped file")]
+
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use slowdb_disk::{Disk, Mapping};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::entry::Entry;
+use crate::error::{Corruption, OpenError};
+use crate::manifest::{FORMAT_VERSION, in_dir, index_name};
+
+const PAGE_BYTES: usize = 4096;
+const PAGE_WORDS: usize = PAGE_BYTES / 8 - 1;
+const BITS_PER_PAGE: u64 = PAGE_WORDS as u64 * 64;
+/// Entries per page on average; the rest is room, so that probing ends soon.
+const PAGE_FILL: u64 = 360;
+const MAGIC: u64 = u64::from_le_bytes(*b"SLOWDBIX");
+const _: () = assert!(Entry::BYTES == 8);
+
+/// An index file, mapped.
+pub(crate) struct Index {
+    pub(crate) generation: u64,
+    path: String,
+    map: Mapping,
+    table_pages: u64,
+    slots: u64,
+    /// A bit for each page of the table that was found good.
+    checked: Box<[AtomicU64]>,
+}
+
+impl Index {
+    /// Maps an index file and reads its bitmap of `slots` bits.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        dir: &str,
+        generation: u64,
+        slots: u64,
+    ) -> Result<(Self, Vec<u64>), OpenError> {
+        let path = in_dir(dir, &index_name(generation));
+        let file = disk.open(&path, false)?;
+        let len = file.len()?;
+        let corrupt = |offset, what| Corruption { file: path.clone(), offset, slot: None, what };
+        if len < PAGE_BYTES as u64 || !len.is_multiple_of(PAGE_BYTES as u64) {
+            return Err(corrupt(0, "not a whole number of pages").into());
+        }
+        let map = file.map(0, len as usize)?;
+        let bitmap_pages = slots.div_ceil(BITS_PER_PAGE);
+        let table_pages = (len / PAGE_BYTES as u64 - 1).saturating_sub(bitmap_pages);
+        let checked = (0..table_pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let index = Self { generation, path: path.clone(), map, table_pages, slots, checked };
+        let head = index.checked_page(0)?;
+        let format = head[1] as u32;
+        if head[0] == MAGIC && format != FORMAT_VERSION {
+            return Err(OpenError::UnknownFormat { file: path, found: format, known: FORMAT_VERSION });
+        }
+        if head[..5] != [MAGIC, u64::from(FORMAT_VERSION), generation, table_pages, slots] || table_pages == 0
+        {
+            return Err(corrupt(0, "the head does not fit the manifest").into());
+        }
+        let mut live = Vec::with_capacity((bitmap_pages * PAGE_WORDS as u64) as usize);
+        for page in 0..bitmap_pages {
+            live.extend_from_slice(index.checked_page(1 + table_pages + page)?);
+        }
+        live.truncate(slots.div_ceil(64) as usize);
+        Ok((index, live))
+    }
+
+    /// The slot that `holds` agrees to, among those with this fingerprint.
+    pub(crate) fn find(
+        &self,
+        fingerprint: u32,
+        mut holds: impl FnMut(u32) -> Result<bool, Corruption>,
+    ) -> Result<Option<u32>, Corruption> {
+        let (mut page, first) = home(fingerprint, self.table_pages);
+        for _ in 0..self.table_pages {
+            let words = self.table_page(page)?;
+            // An entry is at the first place that was free: from its own on, around its page, and then
+            // likewise in the pages after it. The first empty place therefore ends the search.
+            for n in 0..PAGE_WORDS {
+                let Some(entry) = Entry::from_bits(words[(first + n) % PAGE_WORDS]) else { return Ok(None) };
+                if entry.fingerprint() != fingerprint {
+                    continue;
+                }
+                if u64::from(entry.slot()) >= self.slots {
+                    return Err(self.corrupt(1 + page, "an entry names a slot that does not exist"));
+                }
+                if holds(entry.slot())? {
+                    return Ok(Some(entry.slot()));
+                }
+            }
+            page = (page + 1) % self.table_pages;
+        }
+        Ok(None)
+    }
+
+    /// Calls `f` with every entry.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(Entry)) -> Result<(), Corruption> {
+        for page in 0..self.table_pages {
+            self.table_page(page)?.iter().filter_map(|bits| Entry::from_bits(*bits)).for_each(&mut f);
+        }
+        Ok(())
+    }
+
+    /// Checks all pages of the table; gives the bad ones.
+    pub(crate) fn scrub(&self) -> Vec<Corruption> {
+        (0..=self.table_pages).filter_map(|page| self.checked_page(page).err()).collect()
+    }
+
+    fn table_page(&self, page: u64) -> Result<&[u64; PAGE_WORDS], Corruption> {
+        let (word, bit) = ((page / 64) as usize, 1 << (page % 64));
+        if self.checked[word].load(Ordering::Relaxed) & bit == 0 {
+            self.checked_page(1 + page)?;
+            self.checked[word].fetch_or(bit, Ordering::Relaxed);
+        }
+        Ok(self.words(1 + page).1)
+    }
+
+    fn checked_page(&self, page: u64) -> Result<&[u64; PAGE_WORDS], Corruption> {
+        let (sum, words) = self.words(page);
+        let bytes = self.bytes(page);
+        if sum != checksum(self.generation, page, &bytes[8..]) {
+            return Err(self.corrupt(page, "the page's checksum does not fit"));
+        }
+        Ok(words)
+    }
+
+    fn words(&self, page: u64) -> (u64, &[u64; PAGE_WORDS]) {
+        let ptr = self.bytes(page).as_ptr().cast::<u64>();
+        // SAFETY: a page's bytes, aligned as pages are; a `u64` may have any bits, and the target is
+        // little-endian. As in `bytes`, nobody writes them.
+        unsafe { (*ptr, &*ptr.add(1).cast::<[u64; PAGE_WORDS]>()) }
+    }
+
+    fn bytes(&self, page: u64) -> &[u8; PAGE_BYTES] {
+        let at = page as usize * PAGE_BYTES;
+        assert!(at + PAGE_BYTES <= self.map.len(), "page {page} is beyond the file");
+        // SAFETY: inside the mapping, which lives as long as `self`. An index file is complete and synced
+        // before it is mapped, and written never after.
+        unsafe { &*self.map.as_ptr().add(at).cast::<[u8; PAGE_BYTES]>() }
+    }
+
+    fn corrupt(&self, page: u64, what: &'static str) -> Corruption {
+        Corruption { file: self.path.clone(), offset: page * PAGE_BYTES as u64, slot: None, what }
+    }
+}
+
+/// Where an entry belongs: the page, by the fingerprint's high bits so that a merge walks both tables in
+/// order, and the place in it, by its low ones.
+fn home(fingerprint: u32, table_pages: u64) -> (u64, usize) {
+    let page = (u64::from(fingerprint) * table_pages) >> 32;
+    (page, (fingerprint.wrapping_mul(0x9e37_79b1) >> 16) as usize % PAGE_WORDS)
+}
+
+fn checksum(generation: u64, page: u64, words: &[u8]) -> u64 {
+    xxh3_64_with_seed(words, generation.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(page))
+}
+
+/// An index file being made, in memory.
+pub(crate) struct IndexBuilder {
+    generation: u64,
+    table_pages: u64,
+    slots: u64,
+    bytes: Vec<u8>,
+}
+
+impl IndexBuilder {
+    /// For `entries` entries, and the bitmap `live` of `slots` slots.
+    pub(crate) fn new(generation: u64, entries: u64, slots: u64, live: &[u64]) -> Self {
+        let table_pages = entries.div_ceil(PAGE_FILL).max(1);
+        let bitmap_pages = slots.div_ceil(BITS_PER_PAGE);
+        let mut bytes = vec![0; (1 + table_pages + bitmap_pages) as usize * PAGE_BYTES];
+        let head = [MAGIC, u64::from(FORMAT_VERSION), generation, table_pages, slots];
+        for (n, word) in head.into_iter().enumerate() {
+            put_word(&mut bytes, 0, n, word);
+        }
+        for (n, word) in live.iter().enumerate() {
+            put_word(&mut bytes, 1 + table_pages + (n / PAGE_WORDS) as u64, n % PAGE_WORDS, *word);
+        }
+        Self { generation, table_pages, slots, bytes }
+    }
+
+    /// Adds an entry. There are never more than [`IndexBuilder::new`] was told.
+    pub(crate) fn add(&mut self, entry: Entry) {
+        assert!(u64::from(entry.slot()) < self.slots);
+        let (mut page, first) = home(entry.fingerprint(), self.table_pages);
+        loop {
+            for n in 0..PAGE_WORDS {
+                let place = (first + n) % PAGE_WORDS;
+                if get_word(&self.bytes, 1 + page, place) == 0 {
+                    put_word(&mut self.bytes, 1 + page, place, entry.to_bits());
+                    return;
+                }
+            }
+            page = (page + 1) % self.table_pages;
+        }
+    }
+
+    /// Writes and syncs the file. Its name is not synced.
+    pub(crate) fn write(mut self, disk: &dyn Disk, dir: &str) -> io::Result<()> {
+        for (page, bytes) in self.bytes.chunks_exact_mut(PAGE_BYTES).enumerate() {
+            let sum = checksum(self.generation, page as u64, &bytes[8..]);
+            bytes[..8].copy_from_slice(&sum.to_le_bytes());
+        }
+        let file = disk.open(&in_dir(dir, &index_name(self.generation)), true)?;
+        file.truncate(0)?;
+        file.allocate(self.bytes.len() as u64)?;
+        file.write_at(&[IoSlice::new(&self.bytes)], 0)?;
+        file.sync()
+    }
+}
+
+fn place(page: u64, n: usize) -> std::ops::Range<usize> {
+    let at = page as usize * PAGE_BYTES + 8 + n * 8;
+    at..at + 8
+}
+
+fn put_word(bytes: &mut [u8], page: u64, n: usize, word: u64) {
+    bytes[place(page, n)].copy_from_slice(&word.to_le_bytes());
+}
+
+fn get_word(bytes: &[u8], page: u64, n: usize) -> u64 {
+    u64::from_le_bytes(bytes[place(page, n)].try_into().unwrap_or_default())
+}

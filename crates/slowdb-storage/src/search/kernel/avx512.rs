@@ -1,0 +1,13 @@
+//! Kernels for x86-64 processors with AVX-512.
+
+use std::arch::x86_64::{
+    __m512, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_setzero_ps, _mm512_storeu_ps, _mm512_sub_ps,
+};
+
+use super::{Kernels, QUERIES, Query, ROWS, RowPtrs, Scores, simd_kernels};
+
+simd_kernels!(
+    AVX512, "avx512", "avx512f", __m512, 16,
+    zero: _mm512_setzero_ps(), load: _mm512_loadu_ps, fma: _mm512_fmadd_ps,
+    sub: _mm512_sub_ps, store: _mm512_storeu_ps
+);

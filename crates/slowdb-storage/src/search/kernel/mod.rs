@@ -1,0 +1,177 @@
+//! Distances between queries and rows, in the widest registers that the processor has.
+//!
+//! Every pair of query and row is summed up in one register, in the order of the components, whatever the
+//! number of queries and rows that are worked on together; so a score does not depend on the batch it is
+//! computed in.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use std::sync::OnceLock;
+
+/// How many rows are compared at once.
+pub(super) const ROWS: usize = 8;
+/// How many queries of a batch are compared at once.
+pub(super) const QUERIES: usize = 4;
+
+type Query = *const f32;
+type RowPtrs = [*const f32; ROWS];
+type Scores = [f32; ROWS];
+
+/// One query with all rows.
+type One = unsafe fn(Query, &RowPtrs, usize, &mut Scores);
+/// Several queries with all rows.
+type Four = unsafe fn(&[Query; QUERIES], &RowPtrs, usize, &mut [Scores; QUERIES]);
+/// Each row with itself.
+type Norms = unsafe fn(&RowPtrs, usize, &mut Scores);
+
+/// The kernels for one kind of processor.
+///
+/// # Safety of all of them
+/// Queries and rows are readable for the given number of components, which is a multiple of 16; nobody
+/// writes them meanwhile; the processor has the instructions.
+pub(super) struct Kernels {
+    /// What they are made for.
+    pub(super) name: &'static str,
+    /// Squared distances.
+    pub(super) l2_one: One,
+    pub(super) l2_four: Four,
+    /// Inner products.
+    pub(super) dot_one: One,
+    pub(super) dot_four: Four,
+    /// Squared lengths.
+    pub(super) norms: Norms,
+}
+
+impl Kernels {
+    /// The best kernels for this processor.
+    pub(super) fn detected() -> &'static Self {
+        static DETECTED: OnceLock<&'static Kernels> = OnceLock::new();
+        DETECTED.get_or_init(|| Self::available()[0])
+    }
+
+    /// All kernels that this processor can run, the best first; the scalar reference is the last.
+    pub(super) fn available() -> Vec<&'static Self> {
+        let mut all = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                all.push(&avx512::AVX512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                all.push(&avx2::AVX2);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("neon") {
+            all.push(&neon::NEON);
+        }
+        all.push(&scalar::SCALAR);
+        all
+    }
+}
+
+/// Writes the kernels for one kind of register. What differs between processors is how to load, multiply,
+/// subtract and sum up.
+macro_rules! simd_kernels {
+    (
+        $kernels:ident, $name:literal, $features:literal, $register:ty, $lanes:literal,
+        zero: $zero:expr, load: $load:expr, fma: $fma:expr, sub: $sub:expr, store: $store:expr
+    ) => {
+        /// `Q` queries with `R` rows: squared distances if `L2`, else inner products.
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn tile<const Q: usize, const R: usize, const L2: bool>(
+            queries: [*const f32; Q],
+            rows: [*const f32; R],
+            len: usize,
+        ) -> [[f32; R]; Q] {
+            let mut sums: [[$register; R]; Q] = [[$zero; R]; Q];
+            let mut at = 0;
+            while at < len {
+                // SAFETY: `at` is a multiple of the register's components below `len`, which is one too.
+                let row: [$register; R] = std::array::from_fn(|r| unsafe { $load(rows[r].add(at)) });
+                for q in 0..Q {
+                    // SAFETY: as above.
+                    let query: $register = unsafe { $load(queries[q].add(at)) };
+                    for r in 0..R {
+                        sums[q][r] = if L2 {
+                            let difference = $sub(query, row[r]);
+                            $fma(difference, difference, sums[q][r])
+                        } else {
+                            $fma(query, row[r], sums[q][r])
+                        };
+                    }
+                }
+                at += $lanes;
+            }
+            std::array::from_fn(|q| std::array::from_fn(|r| total(sums[q][r])))
+        }
+
+        /// The sum of a register's components, by halves.
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn total(register: $register) -> f32 {
+            let mut parts = [0.0f32; $lanes];
+            // SAFETY: the array has room for the register.
+            unsafe { $store(parts.as_mut_ptr(), register) };
+            let mut half = $lanes / 2;
+            while half > 0 {
+                for n in 0..half {
+                    parts[n] += parts[n + half];
+                }
+                half /= 2;
+            }
+            parts[0]
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn one<const L2: bool>(query: Query, rows: &RowPtrs, len: usize, out: &mut Scores) {
+            // SAFETY: promised by the caller.
+            [*out] = unsafe { tile::<1, ROWS, L2>([query], *rows, len) };
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn four<const L2: bool>(
+            queries: &[Query; QUERIES],
+            rows: &RowPtrs,
+            len: usize,
+            out: &mut [Scores; QUERIES],
+        ) {
+            // As many sums as fit into the registers beside what is loaded.
+            const TOGETHER: usize = 2;
+            const _: () = assert!(ROWS % TOGETHER == 0);
+            for first in (0..ROWS).step_by(TOGETHER) {
+                let some: [*const f32; TOGETHER] = std::array::from_fn(|n| rows[first + n]);
+                // SAFETY: promised by the caller.
+                let scores = unsafe { tile::<QUERIES, TOGETHER, L2>(*queries, some, len) };
+                for (out, scores) in out.iter_mut().zip(scores) {
+                    out[first..first + TOGETHER].copy_from_slice(&scores);
+                }
+            }
+        }
+
+        #[target_feature(enable = $features)]
+        unsafe fn norms(rows: &RowPtrs, len: usize, out: &mut Scores) {
+            for (row, out) in rows.iter().zip(out) {
+                // SAFETY: promised by the caller.
+                [[*out]] = unsafe { tile::<1, 1, false>([*row], [*row], len) };
+            }
+        }
+
+        pub(super) static $kernels: Kernels = Kernels {
+            name: $name,
+            l2_one: one::<true>,
+            l2_four: four::<true>,
+            dot_one: one::<false>,
+            dot_four: four::<false>,
+            norms,
+        };
+    };
+}
+use simd_kernels;

@@ -1,0 +1,308 @@
+//! Exact search: a linear walk over all slots, keeping the best `k` for each query.
+//!
+//! Vectors are looked at where they lie, eight at a time, for all queries of a batch, so that each is loaded
+//! from memory once. Only a candidate that would enter the result costs more than its distance: its record
+//! is read for ties and for the filter.
+#![expect(unsafe_code, reason = "reads vectors out of mapped files through SIMD kernels")]
+
+mod kernel;
+mod top;
+
+use std::sync::atomic::Ordering;
+
+use crate::error::{Corruption, ReadError};
+use crate::files::{Extent, Life};
+use crate::reader::{Reader, Snapshot};
+use crate::shared::bit;
+use crate::types::{RecordRef, Version};
+use kernel::{Kernels, QUERIES, ROWS};
+use top::Top;
+
+/// How near two vectors are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// The score is the squared Euclidean distance; smaller is nearer.
+    L2,
+    /// The score is the inner product; greater is nearer.
+    InnerProduct,
+    /// The score is the cosine of the angle, -1 to 1; greater is nearer. A vector of length zero has 0 to
+    /// every other.
+    Cosine,
+}
+
+/// Decides whether a record may be in a result. It is asked only about records near enough, in no particular
+/// order, perhaps more than once.
+pub type Filter = dyn Fn(&RecordRef<'_>) -> bool + Sync;
+
+/// What to search for.
+#[derive(Clone, Copy)]
+pub struct SearchQuery<'a> {
+    /// One query vector, or several, one after the other. A batch is faster than its queries one by one.
+    pub vectors: &'a [f32],
+    /// How many records to find for each.
+    pub k: usize,
+    /// How to compare.
+    pub metric: Metric,
+    /// Which records count; all without it.
+    pub filter: Option<&'a Filter>,
+}
+
+impl<'a> SearchQuery<'a> {
+    /// The `k` nearest to each query, among all records.
+    pub fn new(vectors: &'a [f32], k: usize, metric: Metric) -> Self {
+        Self { vectors, k, metric, filter: None }
+    }
+}
+
+/// A record found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hit {
+    /// Its id.
+    pub id: Vec<u8>,
+    /// How near it is; what that means says the [`Metric`]. Always finite: sums beyond the range of `f32`
+    /// are given as its largest number.
+    pub score: f32,
+    /// Its version.
+    pub version: Version,
+}
+
+impl Reader {
+    /// The nearest records to each query, nearest first, as of one moment. Equal scores are ordered by id,
+    /// bytewise. The same search over the same records gives the same bits on the same machine, whatever
+    /// slots they are in and however queries are batched.
+    ///
+    /// The first search after the store was opened also compares every record with its hash.
+    ///
+    /// # Errors
+    /// If the queries do not fit the store, or a record that had to be looked at is damaged.
+    pub fn search(&self, query: &SearchQuery<'_>) -> Result<Vec<Vec<Hit>>, ReadError> {
+        self.snapshot().search(query)
+    }
+}
+
+impl Snapshot<'_> {
+    /// As [`Reader::search`], among these records.
+    ///
+    /// # Errors
+    /// As for [`Reader::search`].
+    pub fn search(&self, query: &SearchQuery<'_>) -> Result<Vec<Vec<Hit>>, ReadError> {
+        let dimension = self.shared.geometry.dimension;
+        check_query(query.vectors, dimension)?;
+        let mut walk = Walk {
+            snapshot: self,
+            query,
+            kernels: Kernels::detected(),
+            queries: Queries::new(query.vectors, dimension, self.shared.geometry.padded()),
+            top: Vec::new(),
+            rows: Rows::default(),
+        };
+        let count = query.vectors.len() / dimension;
+        walk.top.resize_with(count, || Top::new(query.k));
+        if query.k > 0 && count > 0 {
+            walk.run()?;
+        }
+        let hits = |top: Top<'_>| top.into_sorted().map(|c| c.to_hit(query.metric)).collect();
+        Ok(walk.top.into_iter().map(hits).collect())
+    }
+}
+
+/// The kind of instructions that searches use on this processor: "avx512", "avx2", "neon" or "scalar".
+pub fn simd_in_use() -> &'static str {
+    Kernels::detected().name
+}
+
+fn check_query(vectors: &[f32], dimension: usize) -> Result<(), ReadError> {
+    if !vectors.len().is_multiple_of(dimension) {
+        return Err(ReadError::QueryDimension { dimension, got: vectors.len() });
+    }
+    match vectors.iter().position(|x| !x.is_finite()) {
+        Some(n) => {
+            Err(ReadError::QueryNotFinite { query: n / dimension, index: n % dimension, value: vectors[n] })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The queries, padded with zeros as the stored vectors are.
+struct Queries {
+    padded: Vec<f32>,
+    len: usize,
+    norms: Vec<f64>,
+}
+
+impl Queries {
+    fn new(vectors: &[f32], dimension: usize, len: usize) -> Self {
+        let count = vectors.len() / dimension;
+        let mut padded = vec![0.0; count * len];
+        for (to, from) in padded.chunks_exact_mut(len).zip(vectors.chunks_exact(dimension)) {
+            to[..dimension].copy_from_slice(from);
+        }
+        let norms =
+            vectors.chunks_exact(dimension).map(|v| exact(Metric::InnerProduct, v, v).sqrt()).collect();
+        Self { padded, len, norms }
+    }
+
+    fn get(&self, n: usize) -> &[f32] {
+        &self.padded[n * self.len..(n + 1) * self.len]
+    }
+}
+
+/// Slots gathered to be compared together.
+#[derive(Default)]
+struct Rows {
+    count: usize,
+    slots: [u32; ROWS],
+}
+
+/// A search under way.
+struct Walk<'a> {
+    snapshot: &'a Snapshot<'a>,
+    query: &'a SearchQuery<'a>,
+    kernels: &'static Kernels,
+    queries: Queries,
+    top: Vec<Top<'a>>,
+    rows: Rows,
+}
+
+impl<'a> Walk<'a> {
+    fn run(&mut self) -> Result<(), Corruption> {
+        let shared = self.snapshot.shared;
+        let slots = self.snapshot.slots() as usize;
+        let per_extent = shared.geometry.slots_per_extent();
+        for number in 0..slots.div_ceil(per_extent) {
+            let first = number * per_extent;
+            let extent = shared.extent(number);
+            let lives = shared.lives(number, extent);
+            self.extent(first, extent, &lives[..per_extent.min(slots - first)])?;
+        }
+        self.compare_rows()
+    }
+
+    fn extent(&mut self, first: usize, extent: &Extent, lives: &[Life]) -> Result<(), Corruption> {
+        let check = !extent.all_verified.load(Ordering::Relaxed);
+        for (n, life) in lives.iter().enumerate() {
+            if !life.is_visible(self.snapshot.pin.at) {
+                continue;
+            }
+            let slot = (first + n) as u32;
+            if check && !extent.is_verified(n) {
+                // SAFETY: the slot is visible at the pin.
+                unsafe { self.snapshot.shared.verify(slot)? };
+            }
+            self.rows.slots[self.rows.count] = slot;
+            self.rows.count += 1;
+            if self.rows.count == ROWS {
+                self.compare_rows()?;
+            }
+        }
+        // What was dead already may be visible to an older snapshot.
+        let live_at_open = &self.snapshot.shared.live_at_open;
+        if check && (0..lives.len()).all(|n| extent.is_verified(n) || !bit(live_at_open, first + n)) {
+            extent.all_verified.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Compares the gathered rows with all queries.
+    fn compare_rows(&mut self) -> Result<(), Corruption> {
+        let count = std::mem::take(&mut self.rows.count);
+        if count == 0 {
+            return Ok(());
+        }
+        let shared = self.snapshot.shared;
+        let mut rows = [std::ptr::null(); ROWS];
+        for n in 0..ROWS {
+            // Missing rows are the last one again, whose scores are then not looked at.
+            // SAFETY: the slot is visible at the pin.
+            rows[n] = unsafe { shared.padded_vector(self.rows.slots[n.min(count - 1)]) }.as_ptr();
+        }
+        let len = self.queries.len;
+        let mut norms = [0.0; ROWS];
+        let dot_like = self.query.metric != Metric::L2;
+        if self.query.metric == Metric::Cosine {
+            // SAFETY: as for the kernels below.
+            unsafe { (self.kernels.norms)(&rows, len, &mut norms) };
+        }
+        let total = self.top.len();
+        let mut q = 0;
+        while q < total {
+            let mut raw = [[0.0; ROWS]; QUERIES];
+            let step = if total - q >= QUERIES { QUERIES } else { 1 };
+            if step == QUERIES {
+                let four = std::array::from_fn(|n| self.queries.get(q + n).as_ptr());
+                let compare = if dot_like { self.kernels.dot_four } else { self.kernels.l2_four };
+                // SAFETY: rows and queries are `len` numbers each, `len` is a multiple of 16, nobody writes
+                // them, and the kernels were chosen for this processor.
+                unsafe { compare(&four, &rows, len, &mut raw) };
+            } else {
+                let compare = if dot_like { self.kernels.dot_one } else { self.kernels.l2_one };
+                // SAFETY: as above.
+                unsafe { compare(self.queries.get(q).as_ptr(), &rows, len, &mut raw[0]) };
+            }
+            for (n, raw) in raw[..step].iter().enumerate() {
+                self.take(q + n, &raw[..count], &norms)?;
+            }
+            q += step;
+        }
+        Ok(())
+    }
+
+    /// Offers the rows to a query's result.
+    fn take(&mut self, q: usize, raw: &[f32], norms: &[f32; ROWS]) -> Result<(), Corruption> {
+        let shared = self.snapshot.shared;
+        for (n, raw) in raw.iter().enumerate() {
+            let slot = self.rows.slots[n];
+            let key = match self.query.metric {
+                Metric::L2 if raw.is_finite() => *raw,
+                Metric::InnerProduct if raw.is_finite() => -*raw,
+                Metric::Cosine if raw.is_finite() && norms[n].is_normal() => {
+                    -cosine(f64::from(*raw), f64::from(norms[n]).sqrt(), self.queries.norms[q])
+                }
+                // Beyond what `f32` can sum up, which is rare: again, slowly.
+                // SAFETY: the slot is visible at the pin.
+                metric => self.exact_key(metric, q, unsafe { shared.padded_vector(slot) }),
+            };
+            if !self.top[q].may_take(key) {
+                continue;
+            }
+            // SAFETY: as above; the pin outlives the result's use of the record.
+            let record: RecordRef<'a> = unsafe { shared.record(slot)? };
+            if self.top[q].wants(key, record.id) && self.query.filter.is_none_or(|filter| filter(&record)) {
+                self.top[q].take(key, &record);
+            }
+        }
+        Ok(())
+    }
+
+    fn exact_key(&self, metric: Metric, q: usize, row: &[f32]) -> f32 {
+        let query = self.queries.get(q);
+        match metric {
+            Metric::L2 => clamp(exact(metric, query, row)),
+            Metric::InnerProduct => -clamp(exact(metric, query, row)),
+            Metric::Cosine => {
+                let norm = exact(Metric::InnerProduct, row, row).sqrt();
+                -cosine(exact(Metric::InnerProduct, query, row), norm, self.queries.norms[q])
+            }
+        }
+    }
+}
+
+/// The squared distance, or else the inner product, in `f64`, which no two `f32` vectors overflow.
+fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    let pairs = a.iter().zip(b).map(|(a, b)| (f64::from(*a), f64::from(*b)));
+    match metric {
+        Metric::L2 => pairs.map(|(a, b)| (a - b) * (a - b)).sum(),
+        Metric::InnerProduct | Metric::Cosine => pairs.map(|(a, b)| a * b).sum(),
+    }
+}
+
+fn cosine(dot: f64, a: f64, b: f64) -> f32 {
+    if a == 0.0 || b == 0.0 { 0.0 } else { (dot / a / b).clamp(-1.0, 1.0) as f32 }
+}
+
+fn clamp(score: f64) -> f32 {
+    score.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32
+}
+
+#[cfg(test)]
+mod tests;

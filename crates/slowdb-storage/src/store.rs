@@ -1,0 +1,634 @@
+//! The writer of a store: opening, putting, deleting, and the reuse of slots. Checkpoints have a file of
+//! their own.
+#![expect(unsafe_code, reason = "writes mapped files")]
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use slowdb_disk::Disk;
+
+use crate::checkpoint::Token;
+use crate::entry::Entry;
+use crate::error::{Corruption, OpenError, WriteError};
+use crate::files::{AppendList, Extent, ExtentFile};
+use crate::hash;
+use crate::index::Index;
+use crate::layout::{Geometry, SlotMeta};
+use crate::manifest::{Manifest, remove_remains};
+use crate::overlay::{Overlay, Place};
+use crate::reader::Reader;
+use crate::readers::Readers;
+use crate::shared::{HEAP, SLOTS, Shared, VECTORS, View, bit};
+use crate::types::{
+    DIMENSION_MAX, Digest, ID_BYTES_MAX, Options, PAYLOAD_BYTES_MAX, SLOTS_MAX, VectorRef, Version,
+};
+
+/// A store of vectors in a directory: its one writer.
+///
+/// Writes are visible to readers at once and durable with the next checkpoint. Opening a store shows exactly
+/// what the last durable checkpoint held; what was written after it is the business of the caller's log.
+///
+/// Nothing is written when a store is dropped.
+pub struct Store {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) files: Files,
+    /// A bit for each slot that holds a record now.
+    pub(crate) live: Vec<u64>,
+    pub(crate) digest: Digest,
+    pub(crate) heap_len: u64,
+    pub(crate) overlay_entries: usize,
+    pub(crate) slots_free: FreeSlots,
+    pub(crate) mark: Vec<u8>,
+    /// The number of the last index file begun.
+    pub(crate) generation: u64,
+    pub(crate) token: Option<Token>,
+    canary_reuse_early: bool,
+}
+
+pub(crate) struct Files {
+    pub(crate) vectors: ExtentFile,
+    pub(crate) slots: ExtentFile,
+    pub(crate) heap: ExtentFile,
+    /// Extents of slots, and of the heap, that are mapped.
+    slot_extents: usize,
+    heap_extents: usize,
+}
+
+/// Slots on their way to be used again.
+pub(crate) struct FreeSlots {
+    /// Free once no read under way announced less than the number, which never falls along the queue.
+    ready: VecDeque<(u64, u32)>,
+    /// Dead since the number, and needed by a checkpoint, or to say that an id was deleted.
+    waiting: VecDeque<(u64, u32)>,
+    /// No read under way, now or later, announces less.
+    oldest_read: u64,
+    /// Slots from here to `at_open_end` are free if they held no record at open.
+    at_open_next: u64,
+    at_open_end: u64,
+    /// The last checkpoint begun has everything up to this operation.
+    pub(crate) begun: u64,
+}
+
+/// Where the index has an id.
+struct Found {
+    slot: u32,
+    /// In the overlay, if it is there.
+    place: Option<Place>,
+    alive: bool,
+}
+
+impl Store {
+    /// Opens the store in the directory `dir` of `disk`, or creates it there if there is none.
+    ///
+    /// The caller sees to it that no other process or store uses the directory.
+    ///
+    /// # Errors
+    /// An existing store of another dimension or format, or one that is damaged beyond serving, is refused
+    /// and left as it is.
+    pub fn open(disk: Arc<dyn Disk>, dir: &str, options: Options) -> Result<Self, OpenError> {
+        if !(1..=DIMENSION_MAX).contains(&options.dimension) {
+            return Err(OpenError::BadDimension(options.dimension));
+        }
+        if !(4096..=1 << 30).contains(&options.extent_bytes) {
+            return Err(OpenError::BadExtent(options.extent_bytes));
+        }
+        disk.create_dir_all(dir)?;
+        let manifest = match Manifest::read(&*disk, dir)? {
+            Some(manifest) => manifest,
+            None => create(&*disk, dir, &options)?,
+        };
+        if manifest.dimension as usize != options.dimension {
+            return Err(OpenError::DimensionMismatch {
+                dir: dir.into(),
+                stored: manifest.dimension as usize,
+                asked: options.dimension,
+            });
+        }
+        remove_remains(&*disk, dir, manifest.index)?;
+        Self::from_manifest(disk, dir, &options, manifest)
+    }
+
+    fn from_manifest(
+        disk: Arc<dyn Disk>,
+        dir: &str,
+        options: &Options,
+        manifest: Manifest,
+    ) -> Result<Self, OpenError> {
+        let geometry = Geometry {
+            dimension: options.dimension,
+            stride: crate::layout::stride(options.dimension),
+            slots_log2: manifest.slots_log2,
+            heap_log2: manifest.heap_log2,
+        };
+        let (index, live) = match manifest.index {
+            Some(generation) => {
+                let (index, live) = Index::open(&*disk, dir, generation, manifest.slots)?;
+                (Some(Arc::new(index)), live)
+            }
+            None => (None, vec![0; manifest.slots.div_ceil(64) as usize]),
+        };
+        let view = View { overlay: Arc::new(Overlay::with_room_for(0)), frozen: None, index };
+        let shared = Shared {
+            dir: dir.into(),
+            geometry,
+            hash_seed: manifest.hash_seed,
+            sequence: AtomicU64::new(1),
+            readers: Readers::default(),
+            view: ArcSwap::from_pointee(view),
+            slots: AtomicU64::new(manifest.slots),
+            records: AtomicU64::new(manifest.records),
+            extents: AppendList::default(),
+            heap: AppendList::default(),
+            live_at_open: live.clone(),
+            poison: OnceLock::new(),
+        };
+        let files = Files::open(&*disk, &shared, &manifest)?;
+        Ok(Self {
+            files,
+            live,
+            digest: Digest(manifest.digest),
+            heap_len: manifest.heap_len,
+            overlay_entries: 0,
+            slots_free: FreeSlots::at_open(manifest.slots),
+            mark: manifest.mark,
+            generation: manifest.index.unwrap_or(0),
+            token: None,
+            canary_reuse_early: options.canary_reuse_early,
+            shared: Arc::new(shared),
+            disk,
+        })
+    }
+
+    /// A reader. There can be any number, on any threads.
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// Stores a record, replacing the one with this id. Gives the version of the one replaced.
+    ///
+    /// # Errors
+    /// Nothing has changed then. After [`WriteError::Io`] the store takes no more writes until it is
+    /// reopened.
+    pub fn put(
+        &mut self,
+        id: &[u8],
+        vector: VectorRef<'_>,
+        payload: &[u8],
+        version: Version,
+    ) -> Result<Option<Version>, WriteError> {
+        self.check_writable()?;
+        check_id(id)?;
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(WriteError::PayloadTooLong(payload.len()));
+        }
+        check_vector(vector, self.shared.geometry.dimension)?;
+        let fingerprint = hash::fingerprint(id, self.shared.hash_seed);
+        let found = self.find(id, fingerprint)?;
+        let old = self.live_meta(found.as_ref())?;
+        let heap_offset = self.reserve_heap(id.len() + payload.len())?;
+        let slot = self.take_slot()?;
+
+        let record_hash = self.fill(slot, heap_offset, id, vector, payload, version);
+        self.heap_len = heap_offset + (id.len() + payload.len()) as u64;
+        let now = self.shared.sequence.load(Ordering::Relaxed) + 1;
+        self.shared.life(slot).begin(now);
+        let entry = Entry::new(fingerprint, slot);
+        match found.as_ref().and_then(|found| found.place) {
+            Some(place) => self.shared.view.load().overlay.replace(place, entry),
+            None => self.add_entry(entry),
+        }
+        set_bit(&mut self.live, slot as usize);
+        self.digest.add(record_hash);
+        if let (Some(found), Some(old)) = (&found, &old) {
+            self.retire(found.slot, old, now, false);
+        } else {
+            self.shared.records.fetch_add(1, Ordering::Relaxed);
+        }
+        self.shared.sequence.store(now, Ordering::SeqCst);
+        Ok(old.map(|old| old.version))
+    }
+
+    /// Deletes the record with this id. Gives its version, or `None` if there was none.
+    ///
+    /// # Errors
+    /// As for [`Store::put`].
+    pub fn delete(&mut self, id: &[u8]) -> Result<Option<Version>, WriteError> {
+        self.check_writable()?;
+        check_id(id)?;
+        let fingerprint = hash::fingerprint(id, self.shared.hash_seed);
+        let found = self.find(id, fingerprint)?;
+        let (Some(old), Some(found)) = (self.live_meta(found.as_ref())?, found) else { return Ok(None) };
+        if found.place.is_none() {
+            // Says in the newest part of the index that the record is dead.
+            self.add_entry(Entry::new(fingerprint, found.slot));
+        }
+        let now = self.shared.sequence.load(Ordering::Relaxed) + 1;
+        self.retire(found.slot, &old, now, true);
+        self.shared.records.fetch_sub(1, Ordering::Relaxed);
+        self.shared.sequence.store(now, Ordering::SeqCst);
+        Ok(Some(old.version))
+    }
+
+    /// The version of the record with this id.
+    ///
+    /// # Errors
+    /// If the record is damaged.
+    pub fn version(&self, id: &[u8]) -> Result<Option<Version>, Corruption> {
+        if check_id(id).is_err() {
+            return Ok(None);
+        }
+        let found = self.find(id, hash::fingerprint(id, self.shared.hash_seed))?;
+        Ok(self.live_meta(found.as_ref())?.map(|meta| meta.version))
+    }
+
+    /// The number of records.
+    pub fn len(&self) -> u64 {
+        self.shared.records.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are no records.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The dimension of the vectors.
+    pub fn dimension(&self) -> usize {
+        self.shared.geometry.dimension
+    }
+
+    /// The digest of all records, as kept up by the writes. [`Reader::scrub`] computes it anew.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// What the caller gave with the last durable checkpoint; empty in a new store.
+    pub fn mark(&self) -> &[u8] {
+        &self.mark
+    }
+
+    /// Why the store takes no more writes, if so.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.shared.poison.get().map(String::as_str)
+    }
+
+    /// How many slots are in the files: records, and room for more.
+    pub fn slots_used(&self) -> u64 {
+        self.shared.slots()
+    }
+
+    fn check_writable(&self) -> Result<(), WriteError> {
+        self.poisoned().map_or(Ok(()), |why| Err(WriteError::Poisoned(why.into())))
+    }
+
+    fn find(&self, id: &[u8], fingerprint: u32) -> Result<Option<Found>, Corruption> {
+        let view = self.shared.view.load();
+        let now = self.shared.sequence.load(Ordering::Relaxed);
+        for (place, entry) in view.overlay.candidates(fingerprint) {
+            // SAFETY: this is the writer: nobody clears a slot meanwhile.
+            if unsafe { self.shared.holds(entry.slot(), id)? } {
+                let alive = !self.shared.life(entry.slot()).is_dead(now);
+                return Ok(Some(Found { slot: entry.slot(), place: Some(place), alive }));
+            }
+        }
+        // SAFETY: as above. The overlay is looked at twice; it is the part in memory.
+        let slot = unsafe { self.shared.find(&view, id, fingerprint)? };
+        Ok(slot.map(|slot| Found { slot, place: None, alive: !self.shared.life(slot).is_dead(now) }))
+    }
+
+    /// The metadata of a record that was found alive, once its bytes are known to be good.
+    fn live_meta(&self, found: Option<&Found>) -> Result<Option<SlotMeta>, Corruption> {
+        let Some(found) = found.filter(|found| found.alive) else { return Ok(None) };
+        // SAFETY: this is the writer, and the slot is alive.
+        unsafe {
+            self.shared.verify(found.slot)?;
+            Ok(Some(self.shared.meta(found.slot)))
+        }
+    }
+
+    /// Where the next `len` bytes of the heap go; the room is there.
+    fn reserve_heap(&mut self, len: usize) -> Result<u64, WriteError> {
+        let extent_bytes = self.shared.geometry.heap_extent() as u64;
+        let left = extent_bytes - (self.heap_len & (extent_bytes - 1));
+        let offset = if left < len as u64 { self.heap_len + left } else { self.heap_len };
+        let extent = (offset >> self.shared.geometry.heap_log2) as usize;
+        self.files
+            .ensure_heap(&self.shared, extent + 1)
+            .map_err(|e| self.write_error("growing the heap", e))?;
+        Ok(offset)
+    }
+
+    /// A slot that nobody looks at, below `slots`.
+    fn take_slot(&mut self) -> Result<u32, WriteError> {
+        if let Some(slot) = self.slots_free.reusable(&self.shared) {
+            self.shared.life(slot).clear();
+            return Ok(slot);
+        }
+        if let Some(slot) = self.slots_free.free_at_open(&self.shared.live_at_open) {
+            return Ok(slot);
+        }
+        let slot = self.shared.slots();
+        if slot >= SLOTS_MAX {
+            return Err(WriteError::Full);
+        }
+        let extents = self.shared.geometry.extents_for(slot + 1);
+        self.files
+            .ensure_slots(&self.shared, extents)
+            .map_err(|e| self.write_error("growing the vector files", e))?;
+        if self.live.len() * 64 <= slot as usize {
+            self.live.push(0);
+        }
+        self.shared.slots.store(slot + 1, Ordering::Release);
+        Ok(slot as u32)
+    }
+
+    /// Writes a record into a free slot. Gives its hash.
+    fn fill(
+        &self,
+        slot: u32,
+        heap_offset: u64,
+        id: &[u8],
+        vector: VectorRef<'_>,
+        payload: &[u8],
+        version: Version,
+    ) -> u128 {
+        let geometry = &self.shared.geometry;
+        let (number, at) = geometry.locate(slot);
+        let extent = self.shared.extent(number);
+        let heap = self.shared.heap.get((heap_offset >> geometry.heap_log2) as usize);
+        let heap = heap.expect("the heap's room was reserved");
+        let heap_at = (heap_offset & (geometry.heap_extent() as u64 - 1)) as usize;
+        let bytes = vector_bytes(vector);
+        let record_hash = hash::record(id, version, bytes, payload);
+        let meta = SlotMeta {
+            version,
+            record_hash,
+            heap_offset,
+            payload_len: payload.len() as u32,
+            id_len: id.len() as u16,
+        };
+        const ZEROS: [u8; crate::layout::STRIDE_ALIGN] = [0; crate::layout::STRIDE_ALIGN];
+        // SAFETY: the slot is free: its birth is 0 and no reader gets at it. The heap beyond `heap_len` is
+        // the writer's.
+        unsafe {
+            heap.write(heap_at, id);
+            heap.write(heap_at + id.len(), payload);
+            extent.vectors.write(at * geometry.stride, bytes);
+            extent.vectors.write(at * geometry.stride + bytes.len(), &ZEROS[..geometry.stride - bytes.len()]);
+            extent.metas.write(at * SlotMeta::BYTES, &meta.encode());
+        }
+        extent.set_verified(at);
+        record_hash
+    }
+
+    /// Whether this overlay has an entry for the id that another overlay's entry stands for.
+    pub(crate) fn overlay_has_id_of(&self, overlay: &Overlay, entry: Entry) -> Result<bool, Corruption> {
+        // SAFETY: this is the writer, and slots that an overlay leads to are not cleared.
+        let id = unsafe { self.shared.id(entry.slot())? };
+        for (_, other) in overlay.candidates(entry.fingerprint()) {
+            // SAFETY: as above.
+            if unsafe { self.shared.holds(other.slot(), id)? } {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Adds an entry to the overlay, which has none for this id.
+    fn add_entry(&mut self, entry: Entry) {
+        let view = self.shared.view.load_full();
+        if view.overlay.is_full(self.overlay_entries) {
+            let larger = Overlay::with_room_for(self.overlay_entries * 2);
+            view.overlay.entries().for_each(|entry| larger.add(entry));
+            larger.add(entry);
+            self.shared.view.store(Arc::new(View {
+                overlay: Arc::new(larger),
+                frozen: view.frozen.clone(),
+                index: view.index.clone(),
+            }));
+        } else {
+            view.overlay.add(entry);
+        }
+        self.overlay_entries += 1;
+    }
+
+    /// Ends the life of a record as of operation `now`. `deleted`: the index goes on leading to the slot.
+    fn retire(&mut self, slot: u32, old: &SlotMeta, now: u64, deleted: bool) {
+        let life = self.shared.life(slot);
+        life.end(now);
+        clear_bit(&mut self.live, slot as usize);
+        self.digest.subtract(old.record_hash);
+        let referred_to = deleted || life.birth() <= self.slots_free.begun;
+        if referred_to && !self.canary_reuse_early {
+            self.slots_free.waiting.push_back((now, slot));
+        } else {
+            self.slots_free.ready.push_back((now, slot));
+        }
+    }
+
+    /// A full disk leaves everything as it was; after anything else it is open what is on the disk.
+    fn write_error(&self, what: &str, e: io::Error) -> WriteError {
+        if e.kind() == io::ErrorKind::StorageFull {
+            return WriteError::NoSpace(e);
+        }
+        self.shared.poison(what, &e);
+        WriteError::Io(e)
+    }
+}
+
+impl FreeSlots {
+    fn at_open(slots: u64) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            waiting: VecDeque::new(),
+            oldest_read: 0,
+            at_open_next: 0,
+            at_open_end: slots,
+            begun: 1,
+        }
+    }
+
+    /// A slot that held a record and that no read under way can still get at.
+    fn reusable(&mut self, shared: &Shared) -> Option<u32> {
+        let (safe_at, slot) = *self.ready.front()?;
+        if safe_at > self.oldest_read {
+            // Reads that begin after this look announce at least the present number.
+            let now = shared.sequence.load(Ordering::Relaxed);
+            self.oldest_read = shared.readers.oldest().min(now);
+        }
+        if safe_at > self.oldest_read {
+            return None;
+        }
+        self.ready.pop_front();
+        Some(slot)
+    }
+
+    fn free_at_open(&mut self, live_at_open: &[u64]) -> Option<u32> {
+        while self.at_open_next < self.at_open_end {
+            let slot = self.at_open_next;
+            self.at_open_next += 1;
+            if live_at_open[(slot / 64) as usize] == u64::MAX {
+                self.at_open_next = (slot / 64 + 1) * 64;
+            } else if !bit(live_at_open, slot as usize) {
+                return Some(slot as u32);
+            }
+        }
+        None
+    }
+
+    /// A checkpoint with everything up to `durable` has become durable, and operation `now` has taken away
+    /// what led to the slots that died before it.
+    pub(crate) fn release(&mut self, durable: u64, now: u64) {
+        while let Some((_, slot)) = self.waiting.pop_front_if(|(death, _)| *death <= durable) {
+            self.ready.push_back((now, slot));
+        }
+    }
+}
+
+impl Files {
+    fn open(disk: &dyn Disk, shared: &Shared, manifest: &Manifest) -> Result<Self, OpenError> {
+        let geometry = &shared.geometry;
+        let mut files = Self {
+            vectors: ExtentFile::open(disk, &shared.dir, VECTORS, geometry.vector_extent())?,
+            slots: ExtentFile::open(disk, &shared.dir, SLOTS, geometry.meta_extent())?,
+            heap: ExtentFile::open(disk, &shared.dir, HEAP, geometry.heap_extent())?,
+            slot_extents: 0,
+            heap_extents: 0,
+        };
+        let too_short = |file: &str| Corruption {
+            file: crate::manifest::in_dir(&shared.dir, file),
+            offset: 0,
+            slot: None,
+            what: "shorter than the manifest says",
+        };
+        let slot_extents = geometry.extents_for(manifest.slots);
+        let heap_extents = manifest.heap_len.div_ceil(geometry.heap_extent() as u64) as usize;
+        for (name, file, needed) in [
+            (VECTORS, &files.vectors, slot_extents),
+            (SLOTS, &files.slots, slot_extents),
+            (HEAP, &files.heap, heap_extents),
+        ] {
+            if file.extents_on_disk()? < needed {
+                return Err(too_short(name).into());
+            }
+        }
+        files.ensure_slots_exactly(shared, slot_extents)?;
+        files.ensure_heap_exactly(shared, heap_extents)?;
+        Ok(files)
+    }
+
+    fn ensure_slots(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
+        if extents > self.slot_extents {
+            self.ensure_slots_exactly(shared, extents.max(grown(self.slot_extents)))?;
+        }
+        Ok(())
+    }
+
+    fn ensure_heap(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
+        if extents > self.heap_extents {
+            self.ensure_heap_exactly(shared, extents.max(grown(self.heap_extents)))?;
+        }
+        Ok(())
+    }
+
+    fn ensure_slots_exactly(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
+        let more = extents - self.slot_extents;
+        let slots = shared.geometry.slots_per_extent();
+        let metas = self.slots.grow(more)?;
+        // Should this fail, the metadata is ahead by some extents, which the next try maps again.
+        let vectors = match self.vectors.grow(more) {
+            Ok(vectors) => vectors,
+            Err(e) => {
+                self.slots.forget(more);
+                return Err(e);
+            }
+        };
+        for (vectors, metas) in vectors.into_iter().zip(metas) {
+            shared.extents.set(self.slot_extents, Extent::new(vectors, metas, slots));
+            self.slot_extents += 1;
+        }
+        Ok(())
+    }
+
+    fn ensure_heap_exactly(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
+        for span in self.heap.grow(extents - self.heap_extents)? {
+            shared.heap.set(self.heap_extents, span);
+            self.heap_extents += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Growing by an eighth keeps the number of mappings small, and the room to spare too.
+fn grown(extents: usize) -> usize {
+    extents + extents / 8
+}
+
+fn create(disk: &dyn Disk, dir: &str, options: &Options) -> Result<Manifest, OpenError> {
+    let geometry = Geometry::new(options.dimension, options.extent_bytes);
+    let manifest = Manifest {
+        dimension: options.dimension as u32,
+        slots_log2: geometry.slots_log2,
+        heap_log2: geometry.heap_log2,
+        hash_seed: options.hash_seed,
+        slots: 0,
+        heap_len: 0,
+        records: 0,
+        digest: 0,
+        index: None,
+        mark: Vec::new(),
+    };
+    manifest.prepare(disk, dir)?;
+    Manifest::publish(disk, dir)?;
+    Ok(manifest)
+}
+
+fn check_id(id: &[u8]) -> Result<(), WriteError> {
+    match id.len() {
+        0 => Err(WriteError::IdEmpty),
+        len if len > ID_BYTES_MAX => Err(WriteError::IdTooLong(len)),
+        _ => Ok(()),
+    }
+}
+
+fn check_vector(vector: VectorRef<'_>, dimension: usize) -> Result<(), WriteError> {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let bytes = vector_bytes(vector);
+    if !bytes.len().is_multiple_of(4) {
+        return Err(WriteError::VectorBytes(bytes.len()));
+    }
+    if bytes.len() != dimension * 4 {
+        return Err(WriteError::Dimension { expected: dimension, got: bytes.len() / 4 });
+    }
+    let bits = |component: &[u8]| u32::from_le_bytes(component.try_into().unwrap_or_default());
+    let not_finite = |component: &[u8]| bits(component) & EXPONENT == EXPONENT;
+    // Without an early exit this is a few instructions for a whole register of components.
+    if bytes.chunks_exact(4).fold(false, |any, component| any | not_finite(component))
+        && let Some(index) = bytes.chunks_exact(4).position(not_finite)
+    {
+        let value = f32::from_bits(bits(&bytes[index * 4..index * 4 + 4]));
+        return Err(WriteError::NotFinite { index, value });
+    }
+    Ok(())
+}
+
+fn vector_bytes(vector: VectorRef<'_>) -> &[u8] {
+    match vector {
+        VectorRef::LeBytes(bytes) => bytes,
+        // SAFETY: any `f32` is four bytes without padding, and the target is little-endian.
+        VectorRef::Floats(floats) => unsafe {
+            std::slice::from_raw_parts(floats.as_ptr().cast::<u8>(), size_of_val(floats))
+        },
+    }
+}
+
+fn set_bit(bits: &mut [u64], n: usize) {
+    bits[n / 64] |= 1 << (n % 64);
+}
+
+fn clear_bit(bits: &mut [u64], n: usize) {
+    bits[n / 64] &= !(1 << (n % 64));
+}
