@@ -111,7 +111,7 @@ impl Store {
     /// # Errors
     /// [`CheckpointError::Stale`] if it is not the one that this store began last.
     pub fn finish_checkpoint(&mut self, done: CheckpointDone) -> Result<(), CheckpointError> {
-        if !self.token.take_if(|token| Arc::ptr_eq(token, &done.token)).is_some() {
+        if self.token.take_if(|token| Arc::ptr_eq(token, &done.token)).is_none() {
             return Err(CheckpointError::Stale);
         }
         self.mark = done.mark;

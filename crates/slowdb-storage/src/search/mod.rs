@@ -210,12 +210,11 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let shared = self.snapshot.shared;
-        let mut rows = [std::ptr::null(); ROWS];
-        for n in 0..ROWS {
+        let rows = std::array::from_fn(|n| {
             // Missing rows are the last one again, whose scores are then not looked at.
             // SAFETY: the slot is visible at the pin.
-            rows[n] = unsafe { shared.padded_vector(self.rows.slots[n.min(count - 1)]) }.as_ptr();
-        }
+            unsafe { shared.padded_vector(self.rows.slots[n.min(count - 1)]) }.as_ptr()
+        });
         let len = self.queries.len;
         let mut norms = [0.0; ROWS];
         let dot_like = self.query.metric != Metric::L2;
