@@ -160,7 +160,12 @@ impl HashRing {
         let labels: Vec<&str> = self.nodes.iter().filter_map(|node| node.zone.as_deref()).collect();
         let mut distinct = labels;
         distinct.sort_unstable();
+        let labelled = distinct.len();
         distinct.dedup();
+        if distinct.len() == labelled {
+            // No two nodes share a zone: the rule is that of distinct nodes, and one zone for all is less to search.
+            return vec![0; self.nodes.len()];
+        }
         let mut alone = distinct.len();
         self.nodes
             .iter()
