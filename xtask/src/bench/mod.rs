@@ -6,6 +6,7 @@ mod failover;
 mod ingest;
 mod report;
 mod requests;
+mod storage;
 
 use crate::chain::driver::Chain;
 use crate::cluster::{Cluster, Lifetime, Shape, cli, view};
@@ -72,8 +73,14 @@ async fn bench(args: &BenchArgs) -> Result<()> {
     if wanted(Part::Disk) {
         disk::measure(&dir, args.quick, &mut report)?;
     }
+    if wanted(Part::Get) {
+        storage::get(&dir, args.quick, &mut report)?;
+    }
+    if wanted(Part::Search) {
+        storage::search(&dir, args.quick, &mut report)?;
+    }
     if needs_cluster {
-        let chain = Chain::start(&dir.join("chain")).await?;
+        let chain = Chain::start(&std::env::current_exe()?, &dir.join("chain")).await?;
         if wanted(Part::Ingest) {
             let running = Running::start(&dir, &program, 768).await?;
             ingest::measure(&chain, &running.client, 768, args.quick, &mut report).await?;

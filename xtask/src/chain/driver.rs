@@ -5,7 +5,6 @@ use crate::ports;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use slowdb_net::{Connection, Connector, Identity, Profile, Role};
-use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -36,8 +35,8 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Starts leader and two peers, with their files in `dir`.
-    pub async fn start(dir: &Path) -> Result<Chain> {
+    /// Starts leader and two peers, processes of this `program`, with their files in `dir`.
+    pub async fn start(program: &Path, dir: &Path) -> Result<Chain> {
         fs::create_dir_all(dir)?;
         let certs = dir.join("certs");
         slowdb_net::create(&certs)?;
@@ -48,7 +47,7 @@ impl Chain {
         let mut connections = Vec::new();
         // The leader is last: it connects to its peers when it starts.
         for (n, reserved) in reserved.iter().enumerate().rev() {
-            let mut command = Command::new(env::current_exe()?);
+            let mut command = Command::new(program);
             command.arg("chain-node").args(["--port", &reserved.port.to_string()]);
             command.arg("--file").arg(dir.join(format!("chain-{n}"))).arg("--certs").arg(&certs);
             if n == 0 {
