@@ -35,6 +35,3 @@ pub use types::{
     DIMENSION_MAX, Digest, ID_BYTES_MAX, Options, PAYLOAD_BYTES_MAX, Record, RecordRef, SLOTS_MAX, VectorRef,
     Version,
 };
-
-#[cfg(test)]
-mod tests;

@@ -98,7 +98,11 @@ impl Store {
         }
         disk.create_dir_all(dir)?;
         let manifest = match Manifest::read(&*disk, dir)? {
-            Some(manifest) => manifest,
+            Some(manifest) => {
+                // It may have been renamed into place without the name being durable yet.
+                disk.sync_dir(dir)?;
+                manifest
+            }
             None => create(&*disk, dir, &options)?,
         };
         if manifest.dimension as usize != options.dimension {

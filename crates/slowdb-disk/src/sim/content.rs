@@ -297,6 +297,15 @@ impl Content {
         let page_end = (offset + len as u64).div_ceil(PAGE as u64);
         let present = self.regions.iter().find(|r| r.page_first <= page_first && page_end <= r.page_end);
         if let Some(region) = present {
+            if Arc::strong_count(&region.memory) == 1 {
+                // Nobody has it mapped, so what a failed sync dropped may have left the cache, too. Were it
+                // kept, writing the same bytes anew could not be told from not writing.
+                for page in region.page_first..region.page_end {
+                    if self.phantom.remove(&page).is_some() {
+                        region.write_page(page, 0, self.durable.get(&page).map_or(&ZEROS[..], |p| &p[..]));
+                    }
+                }
+            }
             return Ok(Mapping::new(region.page_ptr(page_first), len, Arc::<Memory>::clone(&region.memory)));
         }
         self.fold_regions(page_first, page_end)?;

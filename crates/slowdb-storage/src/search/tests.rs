@@ -1,1 +1,173 @@
+//! Every kernel against the scalar one and against exact sums; searches against sorting everything.
 
+use std::sync::Arc;
+
+use slowdb_disk::SimDisk;
+
+use super::kernel::{Kernels, QUERIES, ROWS};
+use super::{Metric, SearchQuery, exact};
+use crate::{Options, Store, Version};
+
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+    *state >> 33
+}
+
+/// `count` padded vectors, each starting at an odd place of the buffer.
+fn vectors(state: &mut u64, count: usize, dimension: usize, scale: f32) -> (Vec<f32>, Vec<usize>, usize) {
+    let len = dimension.next_multiple_of(16);
+    let mut all = Vec::new();
+    let mut starts = Vec::new();
+    for n in 0..count {
+        all.extend(std::iter::repeat_n(f32::NAN, n % 5 + 1));
+        starts.push(all.len());
+        all.extend((0..dimension).map(|_| (random(state) % 201) as f32 * scale - 100.0 * scale));
+        all.extend(std::iter::repeat_n(0.0, len - dimension));
+    }
+    (all, starts, len)
+}
+
+#[test]
+fn all_kernels_agree_in_all_dimensions() {
+    let mut state = 1;
+    for dimension in 1..=130 {
+        // Small whole numbers are summed up without rounding in any order: no difference is allowed.
+        for (scale, tolerance) in [(1.0, 0.0), (0.013, 1e-5)] {
+            let (rows, starts, len) = vectors(&mut state, ROWS, dimension, scale);
+            let (queries, query_starts, _) = vectors(&mut state, QUERIES, dimension, scale);
+            for kernels in Kernels::available() {
+                compare(kernels, (&rows, &starts), (&queries, &query_starts), len, tolerance);
+            }
+        }
+    }
+}
+
+fn compare(
+    kernels: &Kernels,
+    (rows, starts): (&[f32], &[usize]),
+    (queries, query_starts): (&[f32], &[usize]),
+    len: usize,
+    tolerance: f64,
+) {
+    let row = |r: usize| &rows[starts[r]..starts[r] + len];
+    let query = |q: usize| &queries[query_starts[q]..query_starts[q] + len];
+    let row_ptrs: [*const f32; ROWS] = std::array::from_fn(|r| row(r).as_ptr());
+    let query_ptrs: [*const f32; QUERIES] = std::array::from_fn(|q| query(q).as_ptr());
+    for metric in [Metric::L2, Metric::InnerProduct] {
+        let (one, four) = match metric {
+            Metric::L2 => (kernels.l2_one, kernels.l2_four),
+            _ => (kernels.dot_one, kernels.dot_four),
+        };
+        let mut together = [[0.0; ROWS]; QUERIES];
+        // SAFETY: all are `len` numbers, a multiple of 16, and the kernels are available here.
+        unsafe { four(&query_ptrs, &row_ptrs, len, &mut together) };
+        for q in 0..QUERIES {
+            let mut alone = [0.0; ROWS];
+            // SAFETY: as above.
+            unsafe { one(query_ptrs[q], &row_ptrs, len, &mut alone) };
+            assert_eq!(alone.map(f32::to_bits), together[q].map(f32::to_bits), "{}", kernels.name);
+            for (r, score) in alone.iter().enumerate() {
+                let right = exact(metric, query(q), row(r));
+                let size = exact(metric, query(q), query(q)).abs() + exact(metric, row(r), row(r)).abs();
+                let off = (f64::from(*score) - right).abs();
+                assert!(off <= tolerance * (size + right.abs()), "{}: {score} for {right}", kernels.name);
+            }
+        }
+    }
+    let mut norms = [0.0; ROWS];
+    // SAFETY: as above.
+    unsafe { (kernels.norms)(&row_ptrs, len, &mut norms) };
+    for (r, norm) in norms.iter().enumerate() {
+        let right = exact(Metric::InnerProduct, row(r), row(r));
+        assert!(
+            (f64::from(*norm) - right).abs() <= tolerance * right,
+            "{}: {norm} for {right}",
+            kernels.name
+        );
+    }
+}
+
+/// Components that are small whole numbers, so that many scores are equal and none is rounded.
+fn store(dimension: usize, count: u64) -> (Store, Vec<(Vec<u8>, Vec<f32>)>) {
+    let mut options = Options::new(dimension);
+    options.extent_bytes = 4096;
+    let mut store = Store::open(Arc::new(SimDisk::new()), "", options).unwrap();
+    let mut state = 5;
+    let mut all = Vec::new();
+    for n in 0..count {
+        let id = format!("{:03}", (n * 37) % 1000).into_bytes();
+        let vector: Vec<f32> = (0..dimension).map(|_| (random(&mut state) % 5) as f32 - 2.0).collect();
+        store.put(&id, (&vector).into(), &[n as u8], Version([n, 0, 0])).unwrap();
+        all.push((id, vector));
+    }
+    for n in (0..count as usize).rev().step_by(7) {
+        store.delete(&all[n].0).unwrap();
+        all.remove(n);
+    }
+    (store, all)
+}
+
+#[test]
+fn a_search_finds_what_sorting_finds_with_ties_in_order_of_ids() {
+    for dimension in [1, 3, 16, 33] {
+        let (store, all) = store(dimension, 700);
+        let queries: Vec<f32> = (0..dimension * 7).map(|n| (n % 5) as f32 - 2.0).collect();
+        for metric in [Metric::L2, Metric::InnerProduct] {
+            for k in [1, 10, 100, 5000] {
+                let found = store.reader().search(&SearchQuery::new(&queries, k, metric)).unwrap();
+                for (query, hits) in queries.chunks_exact(dimension).zip(found) {
+                    let mut expected: Vec<_> =
+                        all.iter().map(|(id, v)| (exact(metric, query, v) + 0.0, id.clone())).collect();
+                    expected.sort_by(|a, b| {
+                        let order = a.0.total_cmp(&b.0);
+                        if metric == Metric::L2 { order } else { order.reverse() }.then_with(|| a.1.cmp(&b.1))
+                    });
+                    expected.truncate(k);
+                    let hits: Vec<_> = hits.into_iter().map(|h| (f64::from(h.score), h.id)).collect();
+                    assert_eq!(hits, expected, "dimension {dimension} {metric:?} k {k}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn cosines_are_cosines_also_of_zero_tiny_and_huge_vectors() {
+    let mut store = Store::open(Arc::new(SimDisk::new()), "", Options::new(2)).unwrap();
+    let mut put = |id: &str, v: [f32; 2]| {
+        store.put(id.as_bytes(), (&v).into(), b"", Version::default()).unwrap();
+    };
+    put("zero", [0.0, 0.0]);
+    put("tiny", [1e-44, 0.0]);
+    put("huge", [0.0, 3e38]);
+    put("minus", [-3.0, 0.0]);
+    put("half", [5.0, 5.0]);
+    let query = [2e38, 0.0];
+    let hits = store.reader().search(&SearchQuery::new(&query, 9, Metric::Cosine)).unwrap();
+    let hits: Vec<(&str, f32)> =
+        hits[0].iter().map(|h| (std::str::from_utf8(&h.id).unwrap(), h.score)).collect();
+    let half = std::f32::consts::FRAC_1_SQRT_2;
+    assert_eq!(hits, [("tiny", 1.0), ("half", half), ("huge", 0.0), ("zero", 0.0), ("minus", -1.0)]);
+
+    let all_finite = |metric| {
+        let hits = store.reader().search(&SearchQuery::new(&[-3e38, 3e38], 9, metric)).unwrap();
+        hits[0].iter().all(|h| h.score.is_finite()) && hits[0].len() == 5
+    };
+    assert!(all_finite(Metric::L2) && all_finite(Metric::InnerProduct));
+}
+
+#[test]
+fn filters_are_asked_and_obeyed() {
+    let (store, all) = store(3, 300);
+    let even = |record: &crate::RecordRef<'_>| record.payload[0].is_multiple_of(2);
+    let mut query = SearchQuery::new(&[1.0, 0.0, 2.0], 500, Metric::L2);
+    query.filter = Some(&even);
+    let hits = store.reader().search(&query).unwrap();
+    let reader = store.reader();
+    let is_even = |id: &[u8]| reader.get(id).unwrap().unwrap().payload[0].is_multiple_of(2);
+    assert_eq!(hits[0].len(), all.iter().filter(|(id, _)| is_even(id)).count());
+    assert!(hits[0].iter().all(|h| is_even(&h.id)));
+    query.k = 5;
+    let few = store.reader().search(&query).unwrap();
+    assert_eq!(few[0], hits[0][..5]);
+}

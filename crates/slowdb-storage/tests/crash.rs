@@ -1,0 +1,190 @@
+//! Crashes at every sync point, with any subset of what was not synced lost; failed syncs and full disks.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use common::{Model, Rng, check, options, write};
+use slowdb_disk::{Disk, SimDisk};
+use slowdb_storage::{CheckpointError, OpenError, Record, Store, Version, WriteError};
+
+/// What a store may hold after a crash.
+struct Expected {
+    /// The last checkpoint that was acknowledged.
+    acknowledged: Model,
+    /// One that was begun after it, and may have become durable.
+    attempted: Option<Model>,
+    /// What the open store holds.
+    now: Model,
+}
+
+impl Expected {
+    fn nothing() -> Self {
+        Self { acknowledged: Model::default(), attempted: None, now: Model::default() }
+    }
+
+    /// Checks a store that was just opened.
+    fn settle(&mut self, store: &Store, context: &str) {
+        let attempted = self.attempted.take().filter(|m| m.mark == store.mark());
+        let model = attempted.unwrap_or_else(|| self.acknowledged.clone());
+        check(store, &model, context);
+        self.acknowledged = model.clone();
+        self.now = model;
+    }
+}
+
+/// Writes and checkpoints until something fails or `steps` are done. Every checkpoint has its own mark.
+fn live(
+    store: &mut Store,
+    expected: &mut Expected,
+    rng: &mut Rng,
+    steps: u64,
+) -> Result<(), CheckpointError> {
+    let model = &mut expected.now;
+    for _ in 0..steps {
+        (0..rng.below(25)).for_each(|_| write(store, model, rng, 30));
+        model.mark = rng.next().to_le_bytes().to_vec();
+        expected.attempted = Some(model.clone());
+        let job = store.begin_checkpoint(&model.mark)?;
+        let checkpointed = model.clone();
+        (0..rng.below(10)).for_each(|_| write(store, model, rng, 30));
+        let done = job.run()?;
+        expected.acknowledged = checkpointed;
+        expected.attempted = None;
+        (0..rng.below(10)).for_each(|_| write(store, model, rng, 30));
+        store.finish_checkpoint(done)?;
+        model.mark = store.mark().to_vec();
+    }
+    Ok(())
+}
+
+fn open(disk: &SimDisk, canary: bool) -> Result<Store, OpenError> {
+    let mut options = options();
+    options.canary_reuse_early = canary;
+    Store::open(Arc::new(disk.clone()) as Arc<dyn Disk>, "s", options)
+}
+
+/// Three lives, each ended by a crash at the sync `k` after its beginning, or at its end if it makes fewer.
+/// Says whether a crash came at a sync.
+fn sweep(seed: u64, k: u64, canary: bool) -> bool {
+    let context = format!("SLOWDB_SEED={seed} cargo test -p slowdb-storage --test crash (sync {k})");
+    let mut rng = Rng(seed);
+    let mut disk = SimDisk::new();
+    let mut expected = Expected::nothing();
+    let mut struck = false;
+    for life in 0..3 {
+        let context = format!("{context}, life {life}");
+        disk.crash_at_sync(disk.syncs() + k);
+        let failed = match open(&disk, canary) {
+            Ok(mut store) => {
+                expected.settle(&store, &context);
+                live(&mut store, &mut expected, &mut rng, 3).is_err()
+            }
+            Err(e) => {
+                assert!(matches!(e, OpenError::Io(_)), "{context}: {e}");
+                true
+            }
+        };
+        assert_eq!(failed, disk.is_down(), "{context}: only the power fails");
+        struck |= failed;
+        let mut loss = Rng(rng.next());
+        disk = disk.crash(&mut || loss.next());
+    }
+    let store = open(&disk, canary).unwrap_or_else(|e| panic!("{context}: {e}"));
+    expected.settle(&store, &context);
+    struck
+}
+
+fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("SLOWDB_SEED") {
+        Ok(seed) => vec![seed.parse().expect("SLOWDB_SEED is a number")],
+        Err(_) => (0..count).collect(),
+    }
+}
+
+#[test]
+fn a_crash_at_any_sync_leaves_the_last_checkpoint_or_the_one_under_way() {
+    for seed in seeds(60) {
+        // Until a life makes fewer syncs than that.
+        let mut k = 0;
+        while sweep(seed, k, false) {
+            k += 1;
+        }
+        assert!(k > 15, "seed {seed}: only {k} syncs were tried");
+    }
+}
+
+#[test]
+fn reusing_slots_too_early_is_caught_by_the_sweep() {
+    let caught = |seed| (0..30).any(|k| catch_unwind(AssertUnwindSafe(|| sweep(seed, k, true))).is_err());
+    assert!((0..5).any(caught), "the planted bug went unnoticed");
+}
+
+#[test]
+fn after_a_failed_sync_the_store_refuses_writes_and_goes_on_reading() {
+    for seed in seeds(20) {
+        for n in 0..6 {
+            let context =
+                format!("SLOWDB_SEED={seed} cargo test -p slowdb-storage --test crash (failed {n})");
+            let mut rng = Rng(seed);
+            let disk = SimDisk::new();
+            let mut expected = Expected::nothing();
+            let mut store = open(&disk, false).unwrap();
+            live(&mut store, &mut expected, &mut rng, 2).unwrap();
+            disk.fail_sync_in(n);
+            let failed = live(&mut store, &mut expected, &mut rng, 1);
+            assert!(matches!(failed, Err(CheckpointError::Io(_))), "{context}: {failed:?}");
+            assert!(store.poisoned().is_some());
+            let put = store.put(b"x", (&[1.0; common::DIMENSION]).into(), b"", Default::default());
+            assert!(matches!(put, Err(WriteError::Poisoned(_))), "{context}: {put:?}");
+            assert!(matches!(store.delete(b"x"), Err(WriteError::Poisoned(_))));
+            assert!(matches!(store.checkpoint(b""), Err(CheckpointError::Poisoned(_))));
+            assert_eq!(store.reader().snapshot().iter().filter(Result::is_err).count(), 0);
+            drop(store);
+            // Reopened without a crash, then written to, then crashed.
+            let mut store = open(&disk, false).unwrap();
+            expected.settle(&store, &context);
+            live(&mut store, &mut expected, &mut rng, 2).unwrap();
+            let mut loss = Rng(rng.next());
+            let disk = disk.crash(&mut || loss.next());
+            expected.settle(&open(&disk, false).unwrap(), &context);
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_checkpoints_and_harms_nothing() {
+    let disk = SimDisk::new();
+    let mut store = open(&disk, false).unwrap();
+    let mut model = Model::default();
+    let mut rng = Rng(1);
+    (0..40).for_each(|_| write(&mut store, &mut model, &mut rng, 30));
+    store.checkpoint(b"").unwrap();
+    disk.set_capacity(Some(disk.bytes_used() + 1000));
+    let refused = (0..5000u64).find_map(|n| {
+        let version = Version([n, 0, 0]);
+        let vector = rng.vector(common::DIMENSION);
+        let id = format!("more {n}").into_bytes();
+        match store.put(&id, (&vector).into(), b"", version) {
+            Ok(_) => {
+                let record = Record { vector, payload: vec![], version };
+                model.records.insert(id, record);
+                None
+            }
+            Err(e) => Some(e),
+        }
+    });
+    assert!(matches!(refused, Some(WriteError::NoSpace(_))), "{refused:?}");
+    check(&store, &model, "full");
+    let full = store.checkpoint(b"full");
+    assert!(matches!(full, Err(CheckpointError::NoSpace(_))), "{full:?}");
+    assert!(store.poisoned().is_none());
+    disk.set_capacity(None);
+    (0..100).for_each(|_| write(&mut store, &mut model, &mut rng, 30));
+    model.mark = b"room".to_vec();
+    store.checkpoint(b"room").unwrap();
+    check(&store, &model, "room again");
+    let store = open(&disk.crash(&mut || 0), false).unwrap();
+    check(&store, &model, "after a crash");
+}
