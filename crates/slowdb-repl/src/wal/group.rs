@@ -64,21 +64,29 @@ pub(super) enum Effect {
 
 /// Everything the log knows of one live group.
 ///
-/// Invariants: `base.0 <= hard.commit`, and if `base_known`, `hard.commit <= last`; `hard.term` is at least the term
-/// of the last entry; `last >= base.0`; the runs cover exactly the indices in `(base.0, last]`.
+/// Invariants: if `exact`, then `base_known`, and `base.0 <= hard.commit <= last`; `hard.term` is at least the term of the last
+/// entry; `last >= base.0`; the runs cover exactly the indices in `(base.0, last]`.
+///
+/// An open log knows its groups exactly. While a log is read that no longer starts at its beginning, what it says of
+/// a group may at first hang in the air: its entries may start anywhere, and a compaction may be to an index
+/// below entries that are not there any more because a later compaction, still to come, goes beyond them.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) hard: HardState,
     pub(super) config: Option<Bytes>,
     /// Index and term of the entry before the first one.
     pub(super) base: (u64, u64),
-    /// Whether `base` is known. Not so while a log is read that no longer starts at its beginning, until
-    /// a compaction is found.
+    /// Whether the term of `base` is known.
     base_known: bool,
+    /// The last compaction read while the group is not known exactly.
+    seen_base: Option<(u64, u64)>,
+    /// Whether this is what the group is, and not only what could be seen of it so far.
+    exact: bool,
     pub(super) last: u64,
     terms: Runs,
     segments: Runs,
-    /// The segments with the latest copy of hard state, membership and compaction.
+    /// The segments with the latest copy of hard state, membership and compaction. What entries and compactions say
+    /// about the hard state is not all of it, so they do not count as a copy.
     hard_at: Option<u64>,
     config_at: Option<u64>,
     base_at: Option<u64>,
@@ -92,6 +100,8 @@ impl Group {
             config: None,
             base: (0, 0),
             base_known: from_the_beginning,
+            seen_base: None,
+            exact: from_the_beginning,
             last: 0,
             terms: Runs::default(),
             segments: Runs::default(),
@@ -122,9 +132,12 @@ impl Group {
         segment: u64,
     ) -> Result<Effect, InvalidRecord> {
         self.check_entry(group, leader_term, term, index)?;
-        if self.is_blank() || (!self.base_known && index <= self.base.0) {
-            self.base = (index - 1, 0);
-            self.last = index - 1;
+        if !self.exact && (self.is_empty() || index <= self.base.0) {
+            // What is cut here, or never seen, may be all there was after the last compaction.
+            let seen = self.seen_base.filter(|seen| seen.0 == index - 1);
+            self.base = seen.unwrap_or((index - 1, 0));
+            self.base_known = seen.is_some();
+            self.exact = seen.is_some();
         }
         self.terms.cut_from(index);
         self.segments.cut_from(index);
@@ -134,14 +147,13 @@ impl Group {
         if term > self.hard.term {
             // Whoever has an entry of a term is in that term at least.
             self.hard = HardState { term, vote: 0, commit: self.hard.commit };
-            self.hard_at = Some(segment);
+            self.hard_at.get_or_insert(segment);
         }
         Ok(Effect::Append(index))
     }
 
-    /// Whether this is a group whose base is not known and of which no entry was seen.
-    fn is_blank(&self) -> bool {
-        !self.base_known && self.last == self.base.0
+    fn is_empty(&self) -> bool {
+        self.last == self.base.0
     }
 
     fn check_entry(&self, group: u64, leader_term: u64, term: u64, index: u64) -> Result<(), InvalidRecord> {
@@ -155,7 +167,7 @@ impl Group {
         if index <= self.hard.commit {
             return Err(InvalidRecord::Committed { group, index, commit: self.hard.commit });
         }
-        if index > self.last + 1 && !self.is_blank() {
+        if index > self.last + 1 && (self.exact || !self.is_empty()) {
             return Err(InvalidRecord::Gap { group, index, expected: self.last + 1 });
         }
         match self.term_at(index - 1) {
@@ -180,7 +192,7 @@ impl Group {
         if new.term == current.term && current.vote != 0 && new.vote != current.vote {
             return Err(InvalidRecord::VoteChanged { group, current, new });
         }
-        if self.base_known && new.commit > self.last {
+        if self.exact && new.commit > self.last {
             return Err(InvalidRecord::CommitBeyondEnd { group, commit: new.commit, last: self.last });
         }
         self.hard = new;
@@ -231,23 +243,32 @@ impl Group {
         if (index, term) != (0, 0) {
             check_range(group, index, term)?;
         }
-        if self.base_known {
+        if self.exact {
             let effect = self.compacted(group, index, term, segment)?;
             return match effect {
                 Effect::Reset(_) => Err(InvalidRecord::Gap { group, index, expected: self.last + 1 }),
                 other => Ok(other),
             };
         }
-        if self.is_blank() {
-            return Ok(self.reset(index, term, segment));
+        let is_known_otherwise = self.term_at(index).is_some_and(|current| current != term);
+        if is_known_otherwise || (index > self.last && !self.is_empty()) {
+            let current = self.term_at(index).unwrap_or_default();
+            return Err(InvalidRecord::CompactedTerm { group, index, term, current });
         }
+        self.seen_base = Some((index, term));
+        self.note_compaction(index, term, segment);
         if index < self.base.0 {
-            // Written while older segments still held what came between; a later one follows.
+            // Either older segments held what came between, and a later compaction follows; or all that is cut.
             return Ok(Effect::None);
         }
-        if index > self.last || self.term_at(index).is_some_and(|current| current != term) {
-            return Err(InvalidRecord::CompactedTerm { group, index, term, current: 0 });
+        if self.is_empty() {
+            // There may have been entries above, in segments that are gone; then a later one follows.
+            self.last = index;
+            self.base = (index, term);
+            self.base_known = true;
+            return Ok(Effect::Trim(index));
         }
+        self.exact = true;
         Ok(self.trim(index, term, segment))
     }
 
@@ -272,7 +293,7 @@ impl Group {
         segment: u64,
     ) -> Result<Effect, InvalidRecord> {
         check_range(group, index, term)?;
-        if self.base_known && index < self.base.0 {
+        if self.exact && index < self.base.0 {
             return Err(InvalidRecord::CompactedGoesBack { group, index, current: self.base.0 });
         }
         Ok(self.reset(index, term, segment))
@@ -283,6 +304,7 @@ impl Group {
         self.terms = Runs::default();
         self.segments = Runs::default();
         self.last = index;
+        self.exact = true;
         self.rebase(index, term, segment);
         Effect::Reset(index)
     }
@@ -290,6 +312,11 @@ impl Group {
     fn rebase(&mut self, index: u64, term: u64, segment: u64) {
         self.base = (index, term);
         self.base_known = true;
+        self.note_compaction(index, term, segment);
+    }
+
+    /// A compaction is written down in `segment`, and says something about the hard state too.
+    fn note_compaction(&mut self, index: u64, term: u64, segment: u64) {
         self.base_at = Some(segment);
         if self.hard.commit < index || self.hard.term < term {
             let newer = term > self.hard.term;
@@ -298,7 +325,7 @@ impl Group {
                 vote: if newer { 0 } else { self.hard.vote },
                 commit: self.hard.commit.max(index),
             };
-            self.hard_at = Some(segment);
+            self.hard_at.get_or_insert(segment);
         }
     }
 
@@ -310,6 +337,7 @@ impl Group {
             }
             self.base_known = true;
         }
+        self.exact = true;
         if self.hard.commit > self.last {
             return Err(format!("commit index {} is beyond its last entry, {}", self.hard.commit, self.last));
         }

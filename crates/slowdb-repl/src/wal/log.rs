@@ -340,7 +340,6 @@ impl Wal {
         self.cursor = recover::cursor_at_start(&header, self.options.checks_chain());
         self.segments.insert(header.sequence, self.cursor.seed, Arc::clone(&file.file));
         self.live.push_back(LiveSegment { header, file });
-        self.dirty = true;
         self.counters.segments_begun += 1;
         Ok(())
     }

@@ -203,7 +203,7 @@ impl Layout {
             let is_last = place + 1 == self.live.len();
             let Some(header) = file.header.filter(|_| is_last || file.copies_differ) else { continue };
             let segment = &file.segment;
-            let settled = segment.write_header(&header).and_then(|()| segment.file.sync());
+            let settled = segment.write_header(&header);
             settled.map_err(|error| open_io("restoring the header of", &segment.name, error))?;
             repaired += u32::from(file.copies_differ);
         }
@@ -447,7 +447,6 @@ impl<'a> Tail<'a> {
         cursor.synced = cursor.end;
         let header = SegmentHeader { active: true, synced_end: cursor.end, ..header };
         file.write_header(&header).map_err(writing)?;
-        file.file.sync().map_err(writing)?;
         Ok((LiveSegment { header, file }, cursor))
     }
 }

@@ -100,7 +100,6 @@ impl Wal {
         header.first_needed = keep;
         let written = self.active().file.write_header(&header);
         written.map_err(|error| self.fail("updating a log segment's header", error))?;
-        self.dirty = true;
         if let Some(active) = self.live.back_mut() {
             active.header = header;
         }

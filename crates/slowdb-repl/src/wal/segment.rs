@@ -17,6 +17,8 @@ pub(super) struct SegmentFile {
     pub(super) name: String,
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) bytes: u64,
+    /// Which copy of the header is written first: where one of them is damaged or outdated, that one.
+    first_copy: usize,
 }
 
 /// A file as found when the log is opened.
@@ -35,21 +37,20 @@ fn number_of(name: &str) -> Option<u64> {
 }
 
 impl SegmentFile {
-    /// Makes the header durable, then writes its second copy, which the next sync makes durable.
+    /// Makes the header durable, first one copy, then the other.
     ///
-    /// At any moment one of the copies is whole: the old one or the new one.
+    /// So one of the copies is whole at any moment, the old one or the new one; and a segment gets its
+    /// first record only when both are.
     pub(super) fn write_header(&self, header: &SegmentHeader) -> io::Result<()> {
-        self.write_copy(header, 0)?;
-        self.file.sync()?;
-        self.write_copy(header, 1)
-    }
-
-    fn write_copy(&self, header: &SegmentHeader, copy: usize) -> io::Result<()> {
-        self.file.write_at(&[io::IoSlice::new(&header.encode())], COPY_OFFSETS[copy])
+        for copy in [self.first_copy, 1 - self.first_copy] {
+            self.file.write_at(&[io::IoSlice::new(&header.encode())], COPY_OFFSETS[copy])?;
+            self.file.sync()?;
+        }
+        Ok(())
     }
 
     /// Reads the header. A file that ends before was being created when a crash came.
-    fn inspect(self) -> Result<FoundFile, WalOpenError> {
+    fn inspect(mut self) -> Result<FoundFile, WalOpenError> {
         let mut best: Option<SegmentHeader> = None;
         let (mut zero, mut valid) = (0, 0);
         let mut copies = [HeaderCopy::Zero; 2];
@@ -68,11 +69,15 @@ impl SegmentFile {
                 }
                 HeaderCopy::Valid(header) => {
                     valid += 1;
-                    best = Some(best.filter(|best| best.age() >= header.age()).unwrap_or(header));
+                    if best.is_none_or(|best| best.age() < header.age()) {
+                        self.first_copy = 1 - copy;
+                        best = Some(header);
+                    }
                 }
             }
         }
-        if valid == 0 && zero < 2 {
+        // Where one copy was never written, no record was either: the first header got stuck half way.
+        if valid == 0 && zero == 0 {
             return Err(corrupt(&self.name, 0, CorruptionKind::SegmentHeader).into());
         }
         if let Some(header) = best.filter(|header| header.active && header.segment_bytes != self.bytes) {
@@ -104,7 +109,7 @@ impl Pool {
             let path = pool.path(&name);
             let file = pool.disk.open(&path, false).map_err(|error| open_io("opening", &path, error))?;
             let bytes = file.len().map_err(|error| open_io("reading the length of", &path, error))?;
-            found.push(SegmentFile { name: path, file, bytes }.inspect()?);
+            found.push(SegmentFile { name: path, file, bytes, first_copy: 0 }.inspect()?);
         }
         Ok((pool, found))
     }
@@ -125,7 +130,7 @@ impl Pool {
             Ok(file)
         };
         match create() {
-            Ok(file) => Ok(SegmentFile { name, file, bytes }),
+            Ok(file) => Ok(SegmentFile { name, file, bytes, first_copy: 0 }),
             Err(error) => {
                 // What is left of it would only take space until the next opening removes it.
                 let _ = self.disk.remove(&name);
