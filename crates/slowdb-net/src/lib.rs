@@ -13,6 +13,10 @@
 //! What this crate deliberately does not do: it never looks inside a frame, knows no request, shard or replica,
 //! and does not retry. The layouts of frame and admission note are described at [`FrameOut`] and [`Connection`].
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
+
 mod certs;
 mod connection;
 mod endpoint;

@@ -101,6 +101,11 @@ impl Identity {
         self.role
     }
 
+    /// The private key's bytes, to derive other secrets from.
+    pub(crate) fn private_key(&self) -> &[u8] {
+        self.key.secret_der()
+    }
+
     fn check(&self, ca: &Path, cert: &Path, key: &Path) -> Result<(), CertError> {
         CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider()).map_err(|error| {
             match error {
@@ -162,15 +167,37 @@ impl Identity {
             WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(&provider))
                 .build()
                 .map_err(|error| error.to_string())?;
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| error.to_string())?
-            .with_webpki_verifier(verifier)
+            .with_webpki_verifier(verifier);
+        let mut tls = builder
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
             .map_err(|error| error.to_string())?;
         tls.alpn_protocols = vec![alpn];
         tls.resumption = rustls::client::Resumption::disabled();
         Ok(tls)
+    }
+}
+
+/// Misfits for the tests of those who must refuse them.
+#[cfg(test)]
+impl Identity {
+    /// The same certificate, but it trusts the authority of `other`.
+    pub(crate) fn trusting(mut self, other: &Self) -> Self {
+        self.roots = Arc::clone(&other.roots);
+        self
+    }
+
+    /// TLS that trusts the same authority but has no certificate to show.
+    pub(crate) fn tls_without_certificate(&self, alpn: &str) -> rustls::ClientConfig {
+        let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(Arc::clone(&self.roots))
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![alpn.into()];
+        tls
     }
 }
 
@@ -227,6 +254,9 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertEr
         .map_err(|error| invalid(path, error.to_string()))?;
     if certificates.is_empty() {
         return Err(invalid(path, "no certificate in it".to_owned()));
+    }
+    for certificate in &certificates {
+        X509Certificate::from_der(certificate).map_err(|error| invalid(path, error.to_string()))?;
     }
     Ok(certificates)
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::connect::Connector;
 use super::error::BindError;
-use super::socket;
+use super::{reset, socket};
 use crate::certs::{Identity, Role, role_of};
 use crate::connection::{ADMISSION_NOTE, CODE_NOT_ADMITTED, CODE_SHUTDOWN, Connection, LostError, canonical};
 use crate::transport::{Profile, Tuning, is_loopback, transport};
@@ -48,7 +48,8 @@ impl Default for AcceptLimits {
     }
 }
 
-/// A node's listening endpoint. Dropping it, or [`Endpoint::close`], ends its connections.
+/// A node's listening endpoint. Dropping it ends the connections that came in by it; [`Endpoint::close`] also those
+/// of its [`Connector`], and waits until the others know.
 #[derive(Debug)]
 pub struct Endpoint {
     sockets: Vec<quinn::Endpoint>,
@@ -78,7 +79,8 @@ impl Endpoint {
         let (mut sockets, mut addrs, mut loops) = (Vec::new(), Vec::new(), JoinSet::new());
         for socket in listen(target).await? {
             let addr = socket.local_addr().map_err(|source| unbound(target, source))?;
-            let quic = socket::endpoint(socket, Some(admission.network.as_ref().clone()))
+            let config = reset::config_for(identity.private_key(), addr);
+            let quic = socket::endpoint(socket, config, Some(admission.network.as_ref().clone()))
                 .map_err(|source| BindError::Socket { addr, source })?;
             loops.spawn(accept_loop(quic.clone(), Arc::clone(&admission), sender.clone()));
             sockets.push(quic);
@@ -107,11 +109,9 @@ impl Endpoint {
         self.ready.lock().await.recv().await
     }
 
-    /// Refuses new connections, closes all, and waits at most `within` until the others have been told.
+    /// Refuses new connections, closes all of both directions, and waits at most `within` until the others have been told.
     pub async fn close(&self, within: Duration) {
-        for quic in &self.sockets {
-            quic.close(VarInt::from_u32(CODE_SHUTDOWN), b"the node is shutting down");
-        }
+        self.close_accepted();
         self.connector.close();
         let idle = async {
             for quic in &self.sockets {
@@ -121,6 +121,20 @@ impl Endpoint {
         };
         // Whoever was not told in time finds out by silence.
         let _ = timeout(within, idle).await;
+    }
+}
+
+impl Endpoint {
+    fn close_accepted(&self) {
+        for quic in &self.sockets {
+            quic.close(VarInt::from_u32(CODE_SHUTDOWN), b"the node is shutting down");
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.close_accepted();
     }
 }
 

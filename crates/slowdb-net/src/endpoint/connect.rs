@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, ConnectionError, TransportErrorCode, VarInt};
+use quinn::{ClientConfig, ConnectionError, EndpointConfig, TransportErrorCode, VarInt};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -158,7 +158,7 @@ impl Connector {
 fn outgoing(ip: IpAddr) -> Result<quinn::Endpoint, BindError> {
     let addr = SocketAddr::new(ip, 0);
     socket::bind(addr)
-        .and_then(|socket| socket::endpoint(socket, None))
+        .and_then(|socket| socket::endpoint(socket, EndpointConfig::default(), None))
         .map_err(|source| BindError::Socket { addr, source })
 }
 

@@ -5,6 +5,7 @@
 mod accept;
 mod connect;
 mod error;
+mod reset;
 mod socket;
 #[cfg(test)]
 mod tests;

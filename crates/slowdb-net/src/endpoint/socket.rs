@@ -1,4 +1,4 @@
-//! UDP sockets and the parts of an endpoint that outlive one process.
+//! UDP sockets, and QUIC on them.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -31,9 +31,9 @@ pub(super) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
 /// Turns a socket into a QUIC endpoint.
 pub(super) fn endpoint(
     socket: UdpSocket,
+    mut config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
 ) -> io::Result<quinn::Endpoint> {
-    let mut config = EndpointConfig::default();
     config.max_udp_payload_size(UDP_PAYLOAD_MAX).map_err(io::Error::other)?;
     quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
 }
