@@ -124,7 +124,7 @@ fn reusing_slots_too_early_is_caught_by_the_sweep() {
 #[test]
 fn after_a_failed_sync_the_store_refuses_writes_and_goes_on_reading() {
     for seed in seeds(20) {
-        for n in 0..6 {
+        for n in 0..7 {
             let context =
                 format!("SLOWDB_SEED={seed} cargo test -p slowdb-storage --test crash (failed {n})");
             let mut rng = Rng(seed);
@@ -133,7 +133,7 @@ fn after_a_failed_sync_the_store_refuses_writes_and_goes_on_reading() {
             let mut store = open(&disk, false).unwrap();
             live(&mut store, &mut expected, &mut rng, 2).unwrap();
             disk.fail_sync_in(n);
-            let failed = live(&mut store, &mut expected, &mut rng, 1);
+            let failed = live(&mut store, &mut expected, &mut rng, 5);
             assert!(matches!(failed, Err(CheckpointError::Io(_))), "{context}: {failed:?}");
             assert!(store.poisoned().is_some());
             let put = store.put(b"x", (&[1.0; common::DIMENSION]).into(), b"", Default::default());
