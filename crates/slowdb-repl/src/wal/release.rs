@@ -15,6 +15,8 @@ pub struct WalStats {
     pub disk_bytes: u64,
     /// Bytes of the log up to its end, headers included.
     pub log_bytes: u64,
+    /// Bytes of records that were appended and are not synced yet.
+    pub unsynced_bytes: u64,
     /// The oldest segment.
     pub first_segment: u64,
     /// The segment being written.
@@ -146,6 +148,7 @@ impl Wal {
             disk_bytes: self.live.iter().map(|segment| segment.file.bytes).sum::<u64>()
                 + self.pool.spares.iter().map(|spare| spare.bytes).sum::<u64>(),
             log_bytes: ends.sum::<u64>() + u64::from(self.cursor.end),
+            unsynced_bytes: u64::from(self.cursor.end - self.cursor.synced),
             first_segment: self.first_live(),
             active_segment: self.active().header.sequence,
             appended_bytes: self.counters.appended_bytes,

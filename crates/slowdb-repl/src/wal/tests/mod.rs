@@ -1,1 +1,5 @@
 //! Tests of the parts of the log that are not visible from outside.
+
+mod decide;
+mod format;
+mod runs;
