@@ -120,7 +120,7 @@ impl AtLeader<'_> {
 
     /// When a retry that is wanted at `at` can be had.
     fn paid(&self, at: Instant) -> Instant {
-        self.inner.budget().take(Instant::now()).err().map_or(at, |earliest| earliest.max(at))
+        self.inner.budget().take(Instant::now()).max(at)
     }
 
     fn place(&self) -> Result<Place, ClientError> {

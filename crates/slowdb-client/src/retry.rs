@@ -28,16 +28,18 @@ impl Default for RetryOptions {
         RetryOptions {
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_millis(500),
-            burst: 200,
+            burst: 500,
             per_request: 0.2,
-            per_second: 10.0,
+            per_second: 50.0,
         }
     }
 }
 
 /// The tokens that all requests of one client share.
 ///
-/// Invariant: `0 <= tokens <= burst`.
+/// Invariant: `-per_second <= tokens <= burst`. Below zero, tokens are promised ahead of time; more than a
+/// second's worth never is, so that what was promised to a caller who gave up does not hold others up for
+/// long. When that much is promised, every further retry waits a second.
 #[derive(Debug)]
 pub(crate) struct Budget {
     options: RetryOptions,
@@ -55,18 +57,14 @@ impl Budget {
         self.earn(self.options.per_request);
     }
 
-    /// Takes a token, or says when there will be one.
-    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Instant> {
+    /// Takes a token: gives the time from which it counts.
+    pub(crate) fn take(&mut self, now: Instant) -> Instant {
+        let per_second = self.options.per_second.max(1.0);
         let elapsed = now.saturating_duration_since(self.refilled);
         self.refilled = self.refilled.max(now);
-        self.earn(elapsed.as_secs_f64() * self.options.per_second);
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
-            return Ok(());
-        }
-        // A little later than exact, so that rounding never makes a caller come back in vain.
-        let seconds = (1.0 - self.tokens) / self.options.per_second.max(0.001) + 0.001;
-        Err(now + Duration::from_secs_f64(seconds))
+        self.earn(elapsed.as_secs_f64() * per_second);
+        self.tokens = (self.tokens - 1.0).max(-per_second);
+        now + Duration::from_secs_f64((-self.tokens / per_second).max(0.0))
     }
 
     fn earn(&mut self, tokens: f64) {
@@ -103,19 +101,19 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_gives_its_burst_then_what_was_earned() {
+    fn a_budget_gives_its_burst_then_what_is_earned() {
         let start = Instant::now();
         let mut budget = Budget::new(options(), start);
         for _ in 0..3 {
-            budget.take(start).expect("the burst");
+            assert_eq!(budget.take(start), start, "the burst");
         }
-        let at = budget.take(start).expect_err("the burst is used up");
-        assert!(at > start && at <= start + Duration::from_millis(502), "{:?}", at - start);
-        budget.take(at).expect("by then one was earned by time");
-        budget.on_request();
-        assert!(budget.take(at).is_err(), "half a token is none");
-        budget.on_request();
-        budget.take(at).expect("two requests earn one");
+        // Two a second from then on: each has a time of its own, up to a second ahead.
+        let waits: Vec<_> = (0..4).map(|_| (budget.take(start) - start).as_millis()).collect();
+        assert_eq!(waits, [500, 1_000, 1_000, 1_000]);
+        (0..4).for_each(|_| budget.on_request());
+        assert_eq!((budget.take(start) - start).as_millis(), 500, "four requests earned two");
+        let later = start + Duration::from_secs(1);
+        assert_eq!(budget.take(later), later, "a second earned two more");
     }
 
     #[test]
@@ -124,7 +122,7 @@ mod tests {
         let mut budget = Budget::new(options(), start);
         (0..1_000).for_each(|_| budget.on_request());
         let later = start + Duration::from_secs(1_000);
-        assert_eq!((0..10).filter(|_| budget.take(later).is_ok()).count(), 3);
+        assert_eq!((0..10).filter(|_| budget.take(later) == later).count(), 3);
     }
 
     #[test]

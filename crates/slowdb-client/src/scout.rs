@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const ROUND: Duration = Duration::from_millis(50);
-/// Silence for this long means that the connection is dead: a map is cheap to give.
-const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Silence for this long means that the connection is dead: a map is cheap to give. Well below the time after
+/// which QUIC notices, and well above what a node under heavy load needs.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// Which nodes are to be asked, and by how many callers.
 #[derive(Default)]

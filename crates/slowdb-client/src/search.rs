@@ -154,8 +154,7 @@ impl<'a> Search<'a> {
                 asked = run.race.next(), if !run.race.is_empty() => {
                     if let Some(wait) = run.take(asked)? {
                         let at = Instant::now() + wait;
-                        let paid = self.inner.budget().take(Instant::now()).err();
-                        send_at = Some(paid.map_or(at, |earliest| earliest.max(at)));
+                        send_at = Some(self.inner.budget().take(Instant::now()).max(at));
                         run.look_around();
                     }
                     if run.open.is_empty() {

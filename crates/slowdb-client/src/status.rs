@@ -1,12 +1,12 @@
 //! What every node says of itself.
 
 use crate::client::Client;
-use crate::error::ClientError;
-use crate::pool::{Answer, Failure};
+use crate::error::{ClientError, Unreached};
+use crate::pool::Failure;
 use crate::race::Race;
 use crate::search::unexpected;
 use bytes::Bytes;
-use slowdb_proto::{ClusterMap, NodeStatus, Reply, RequestKind};
+use slowdb_proto::{ClusterMap, NodeInfo, NodeStatus, Reply, RequestKind};
 use std::time::Duration;
 
 /// The cluster as its nodes see it.
@@ -32,34 +32,50 @@ pub struct NodeReport {
 impl Client {
     /// Asks every node how it is. One that does not answer is reported as such, and fails nothing.
     pub async fn status(&self, within: Duration) -> ClusterStatus {
-        let map = self.refresh(within).await;
+        let nodes = self.inner.read_routes().map().nodes.clone();
         let mut race = Race::new();
-        for (nth, node) in map.nodes.iter().enumerate() {
-            let inner = &self.inner;
-            race.push(
-                async move { (nth, inner.ask(&node.id, RequestKind::Status, Bytes::new(), within).await) },
-            );
+        for (nth, node) in nodes.iter().enumerate() {
+            race.push(async move { (nth, self.ask_status(&node.id, &node.address, within).await) });
         }
-        let mut reports: Vec<Option<NodeReport>> = vec![None; map.nodes.len()];
+        let mut answers: Vec<Option<_>> = nodes.iter().map(|_| None).collect();
         while !race.is_empty() {
-            let (nth, outcome) = race.next().await;
-            let node = &map.nodes[nth];
-            let status = match outcome {
-                Ok(Answer { reply: Reply::Status(status), .. }) => Ok(status),
-                Ok(Answer { reply: Reply::Error(error), .. }) => Err(ClientError::Refused(error)),
-                Ok(Answer { reply, .. }) => Err(unexpected("a question for its status", &reply)),
-                Err(Failure::Hopeless(error)) => Err(error),
-                Err(Failure::NotSent(reason) | Failure::Unanswered(reason)) => {
-                    let address = node.address.clone();
-                    let tried = vec![crate::error::Unreached { address, reason }];
-                    Err(ClientError::NoNodeReachable { tried })
-                }
-            };
-            let (node, address) = (node.id.clone(), node.address.clone());
-            reports[nth] = Some(NodeReport { node, address, status });
+            let (nth, answer) = race.next().await;
+            answers[nth] = Some(answer);
         }
         drop(race);
-        let nodes = reports.into_iter().flatten().collect();
-        ClusterStatus { map, nodes }
+        let report = |(node, status): (NodeInfo, Option<_>)| {
+            Some(NodeReport { node: node.id, address: node.address, status: status? })
+        };
+        let nodes = nodes.into_iter().zip(answers).filter_map(report).collect();
+        ClusterStatus { map: self.map(), nodes }
+    }
+
+    /// A node's status, after its map: a node that is gone is waited for once.
+    async fn ask_status(
+        &self,
+        node: &str,
+        address: &str,
+        within: Duration,
+    ) -> Result<Box<NodeStatus>, ClientError> {
+        let unreached = |failure| match failure {
+            Failure::Hopeless(error) => error,
+            Failure::NotSent(reason) | Failure::Unanswered(reason) => {
+                let tried = vec![Unreached { address: address.to_owned(), reason }];
+                ClientError::NoNodeReachable { tried }
+            }
+        };
+        let inner = &self.inner;
+        let map = inner.ask(node, RequestKind::Map, Bytes::new(), within).await.map_err(unreached)?;
+        if let Reply::Map(map) = map.reply
+            && map.cluster == inner.cluster
+        {
+            inner.learn(|routes| routes.learn_map(map));
+        }
+        let status = inner.ask(node, RequestKind::Status, Bytes::new(), within).await.map_err(unreached)?;
+        match status.reply {
+            Reply::Status(status) => Ok(status),
+            Reply::Error(error) => Err(ClientError::Refused(error)),
+            other => Err(unexpected("a question for its status", &other)),
+        }
     }
 }

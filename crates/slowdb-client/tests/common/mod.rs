@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
-pub const DIMENSION: usize = 2;
-pub const CLUSTER: ClusterId = ClusterId([7; 16]);
+pub(crate) const DIMENSION: usize = 2;
+pub(crate) const CLUSTER: ClusterId = ClusterId([7; 16]);
 
 /// What a node does with a request.
 #[derive(Clone, Debug)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// What it should, as far as it knows.
     Proper,
     /// Nothing: as if it had been killed.
@@ -33,10 +33,10 @@ pub enum Manner {
 
 /// A request that a node got.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
-    pub node: String,
-    pub kind: RequestKind,
-    pub cluster: Option<ClusterId>,
+pub(crate) struct Seen {
+    pub(crate) node: String,
+    pub(crate) kind: RequestKind,
+    pub(crate) cluster: Option<ClusterId>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,8 +56,8 @@ struct Store {
     under_way_max: usize,
 }
 
-pub struct World {
-    pub map: Mutex<ClusterMap>,
+pub(crate) struct World {
+    pub(crate) map: Mutex<ClusterMap>,
     /// What each node believes: shard → (leader, term).
     beliefs: Mutex<HashMap<String, BTreeMap<u32, (String, u64)>>>,
     manners: Mutex<HashMap<String, Manner>>,
@@ -68,17 +68,17 @@ pub struct World {
     gate: watch::Sender<bool>,
 }
 
-pub struct FakeCluster {
-    pub world: Arc<World>,
-    pub seeds: Vec<String>,
-    pub certs: PathBuf,
+pub(crate) struct FakeCluster {
+    pub(crate) world: Arc<World>,
+    pub(crate) seeds: Vec<String>,
+    pub(crate) certs: PathBuf,
     endpoints: Vec<Arc<Endpoint>>,
     _dir: tempfile::TempDir,
 }
 
 impl FakeCluster {
     /// Three nodes; nobody leads yet.
-    pub async fn start(shards: u32) -> FakeCluster {
+    pub(crate) async fn start(shards: u32) -> FakeCluster {
         let dir = tempfile::tempdir().expect("a directory");
         let certs = dir.path().join("certs");
         slowdb_net::create(&certs).expect("certificates");
@@ -103,50 +103,50 @@ impl FakeCluster {
         FakeCluster { world, seeds, certs, endpoints, _dir: dir }
     }
 
-    pub fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         Identity::load(&self.certs, Role::Client).expect("the client's identity")
     }
 
-    pub fn options(&self) -> ClientOptions {
+    pub(crate) fn options(&self) -> ClientOptions {
         ClientOptions { timeout: Duration::from_secs(20), ..ClientOptions::new(&self.seeds, self.identity()) }
     }
 
-    pub async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         Client::connect(self.options()).await.expect("a client")
     }
 
     /// All nodes learn who leads a shard.
-    pub fn elect(&self, shard: u32, leader: &str, term: u64) {
+    pub(crate) fn elect(&self, shard: u32, leader: &str, term: u64) {
         for node in ["n1", "n2", "n3"] {
             self.tell(node, shard, leader, term);
         }
     }
 
-    pub fn elect_all(&self, leader: &str, term: u64) {
+    pub(crate) fn elect_all(&self, leader: &str, term: u64) {
         let shards = self.world.map.lock().unwrap().collections[0].shards.len() as u32;
         (0..shards).for_each(|shard| self.elect(shard, leader, term));
     }
 
     /// One node learns who leads a shard.
-    pub fn tell(&self, node: &str, shard: u32, leader: &str, term: u64) {
+    pub(crate) fn tell(&self, node: &str, shard: u32, leader: &str, term: u64) {
         let mut beliefs = self.world.beliefs.lock().unwrap();
         beliefs.entry(node.to_owned()).or_default().insert(shard, (leader.to_owned(), term));
     }
 
-    pub fn manner(&self, node: &str, manner: Manner) {
+    pub(crate) fn manner(&self, node: &str, manner: Manner) {
         self.world.manners.lock().unwrap().insert(node.to_owned(), manner);
     }
 
-    pub fn open_gate(&self) {
+    pub(crate) fn open_gate(&self) {
         self.world.gate.send_replace(true);
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.world.seen.lock().unwrap().clone()
     }
 
     /// The writes that arrived, in order: node, sequence, retry.
-    pub fn writes(&self) -> Vec<(String, u64, bool)> {
+    pub(crate) fn writes(&self) -> Vec<(String, u64, bool)> {
         let write = |seen: Seen| match seen.kind {
             RequestKind::Write(write) => Some((seen.node, write.sequence, write.retry)),
             _ => None,
@@ -155,7 +155,7 @@ impl FakeCluster {
     }
 
     /// Waits until a request arrived that `is_it`.
-    pub async fn wait_for(&self, is_it: impl Fn(&Seen) -> bool) {
+    pub(crate) async fn wait_for(&self, is_it: impl Fn(&Seen) -> bool) {
         let mut count = self.world.count.subscribe();
         while !self.world.seen.lock().unwrap().iter().any(&is_it) {
             count.changed().await.expect("the world goes on");
@@ -163,21 +163,21 @@ impl FakeCluster {
     }
 
     /// Batches executed: a retry that was recognised is none.
-    pub fn executed(&self) -> u64 {
+    pub(crate) fn executed(&self) -> u64 {
         self.world.store.lock().unwrap().executed
     }
 
-    pub fn ids(&self) -> Vec<String> {
+    pub(crate) fn ids(&self) -> Vec<String> {
         self.world.store.lock().unwrap().records.keys().cloned().collect()
     }
 
     /// Most writes that were under way at once.
-    pub fn under_way_max(&self) -> usize {
+    pub(crate) fn under_way_max(&self) -> usize {
         self.world.store.lock().unwrap().under_way_max
     }
 
     /// Takes a node off the network, and back on at the same address.
-    pub async fn restart(&mut self, nth: usize) {
+    pub(crate) async fn restart(&mut self, nth: usize) {
         self.endpoints[nth].close(Duration::from_secs(5)).await;
         let identity = Identity::load(&self.certs, Role::Node).expect("the node's identity");
         let fresh = loop {

@@ -1,0 +1,319 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use slowdb_proto::{Consistency, Metric, check_name};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// SlowDB, a sharded and replicated vector store: run a node, or work with a cluster.
+#[derive(Debug, Parser)]
+#[command(name = "slowdb-node", version, after_help = AFTER_HELP)]
+pub(crate) struct Cli {
+    /// Print one JSON object on stdout, errors included
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done; 1 refused or failed; 2 wrong arguments or input, nothing was sent;
+            3 no node answered, or not in time; 4 not found.
+
+Example, in two terminals:
+  slowdb-node start --node-id n1 --storage-path ./data --dimension 3
+  slowdb-node put cat --vector 0.9,0.1,0";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node until it is told to stop (SIGTERM or SIGINT)
+    Start(StartArgs),
+    /// Make or replace a record
+    Put(PutArgs),
+    /// Print a record
+    Get(IdArgs),
+    /// Remove a record
+    Delete(IdArgs),
+    /// Write all vectors of a file (.npy or .fvecs)
+    Import(ImportArgs),
+    /// Find the nearest records
+    Search(SearchArgs),
+    /// Show nodes, shards, leaders, positions and digests
+    Status(StatusArgs),
+    /// Make certificates
+    Certs(CertsArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  A cluster of one:
+    slowdb-node start --node-id n1 --storage-path ./data --dimension 384
+  The first of three:
+    slowdb-node start --node-id n1 --storage-path ./data --dimension 384 --port 8001 \\
+      --initial-nodes n1=localhost:8001,n2=localhost:8002,n3=localhost:8003
+  From a file (the same names: node-id = \"n1\", port = 8001, ...):
+    slowdb-node start --config n1.toml
+
+Log messages go to stderr; the environment variable SLOWDB_LOG filters them (default: info).")]
+pub(crate) struct StartArgs {
+    /// Name of this node: 1 to 64 of a-z A-Z 0-9 - _ .
+    #[arg(long, value_name = "ID", value_parser = name)]
+    pub(crate) node_id: Option<String>,
+    /// Directory for data; this node's files are in DIR/ID/
+    #[arg(long, value_name = "DIR")]
+    pub(crate) storage_path: Option<PathBuf>,
+    /// Components of each vector: a new cluster starts with the collection 'default'
+    #[arg(long, value_name = "N")]
+    pub(crate) dimension: Option<u32>,
+    /// How the collection 'default' of a new cluster measures similarity: l2, inner_product or cosine
+    /// [default: cosine]
+    #[arg(long, value_parser = metric)]
+    pub(crate) metric: Option<Metric>,
+    /// Name or address to listen on [default: localhost]
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// UDP port to listen on; 0 chooses a free one, and prints it [default: 8000]
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// All nodes of a new cluster, this one included; without it, a cluster of one
+    #[arg(long, value_name = "ID=HOST:PORT,…", value_delimiter = ',', value_parser = initial_node)]
+    pub(crate) initial_nodes: Option<Vec<(String, String)>>,
+    /// Shards of the collection 'default' of a new cluster [default: 16]
+    #[arg(long, value_name = "N")]
+    pub(crate) num_shards: Option<u32>,
+    /// Points of each node on the hash ring that places shards [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) virtual_nodes: Option<u32>,
+    /// Replicas of each shard, as far as there are nodes [default: 3]
+    #[arg(long, value_name = "N")]
+    pub(crate) replication_factor: Option<u32>,
+    /// Where this node is: replicas of one shard are put in different zones
+    #[arg(long, value_parser = name)]
+    pub(crate) zone: Option<String>,
+    /// Certificates [default: a directory of this user, made on the first start]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) certs: Option<PathBuf>,
+    /// TOML file with the same names as these flags; flags override it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What every command that talks to a cluster takes.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    /// Nodes to ask, tried in turn
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "localhost:8000")]
+    pub(crate) connect: Vec<String>,
+    /// Certificates [default: those that the first start on this machine made]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) certs: Option<PathBuf>,
+    /// How long a request may take, retries included: 500ms, 5s, 2m
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// What every command on records takes besides.
+#[derive(Debug, Args)]
+pub(crate) struct CollectionArgs {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+    /// Collection to use
+    #[arg(long, default_value = "default", value_parser = name)]
+    pub(crate) collection: String,
+    /// Level: one or quorum; for writes also all
+    #[arg(long, value_name = "LEVEL", default_value = "quorum", value_parser = consistency)]
+    pub(crate) consistency: Consistency,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  slowdb-node put cat --vector 0.9,0.1,0
+  echo '[0.9, 0.1, 0]' | slowdb-node put cat --consistency all")]
+pub(crate) struct PutArgs {
+    /// The record's id, 1 to 512 bytes
+    pub(crate) id: String,
+    /// Components separated by commas; without it, a JSON array on stdin
+    #[arg(long, value_name = "0.1,0.2,…", allow_hyphen_values = true)]
+    pub(crate) vector: Option<String>,
+    #[command(flatten)]
+    pub(crate) on: CollectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdArgs {
+    /// The record's id
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) on: CollectionArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The whole file is checked before anything is written: element type, shape, length, every component,
+every id. A record whose id exists already is replaced.
+
+Examples:
+  slowdb-node import vectors.npy
+  slowdb-node import vectors.npy --ids names.txt --connect localhost:8001,localhost:8002")]
+pub(crate) struct ImportArgs {
+    /// .npy ('<f4', C order, 2-D) or .fvecs
+    pub(crate) file: PathBuf,
+    /// One id a line; without it, ids are row numbers from 0
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ids: Option<PathBuf>,
+    /// Most records in a batch
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) batch: usize,
+    /// Batches under way at once
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) in_flight: usize,
+    #[command(flatten)]
+    pub(crate) on: CollectionArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Results are exact, nearest first, equal scores by id. For l2 the score is the squared distance (smaller is
+nearer), else the product or similarity (greater is nearer).
+
+Examples:
+  slowdb-node search -k 3 --vector 0.9,0.1,0
+  slowdb-node search --id cat
+  slowdb-node search --queries queries.npy --json   (one object a line)")]
+pub(crate) struct SearchArgs {
+    /// How many records for each query
+    #[arg(short, default_value_t = 10)]
+    pub(crate) k: usize,
+    #[command(flatten)]
+    pub(crate) query: Query,
+    /// l2, inner_product or cosine [default: the collection's own]
+    #[arg(long, value_parser = metric)]
+    pub(crate) metric: Option<Metric>,
+    #[command(flatten)]
+    pub(crate) on: CollectionArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Query {
+    /// Components separated by commas
+    #[arg(long, value_name = "0.1,0.2,…", allow_hyphen_values = true)]
+    pub(crate) vector: Option<String>,
+    /// The vector of this record (which is then the nearest to itself)
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// Each row of a file (.npy or .fvecs)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) queries: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsArgs {
+    #[command(subcommand)]
+    pub(crate) command: CertsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertsCommand {
+    /// Make an authority, and certificates of it for nodes and clients
+    #[command(after_help = "\
+The directory must not exist yet, or be empty. Copy it to every node of the cluster; clients need only
+ca.pem, client.pem and client.key.")]
+    Create {
+        /// Directory to make
+        dir: PathBuf,
+    },
+}
+
+fn name(text: &str) -> Result<String, String> {
+    check_name(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn metric(text: &str) -> Result<Metric, String> {
+    text.parse()
+}
+
+fn consistency(text: &str) -> Result<Consistency, String> {
+    text.parse()
+}
+
+/// Reads `ID=HOST:PORT`.
+pub(crate) fn initial_node(text: &str) -> Result<(String, String), String> {
+    let wrong = || format!("'{text}' is not ID=HOST:PORT");
+    let (id, address) = text.split_once('=').ok_or_else(wrong)?;
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+    if host.is_empty() || !is_port {
+        return Err(wrong());
+    }
+    Ok((name(id)?, address.to_owned()))
+}
+
+/// Reads `500ms`, `5s`, `2m`, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no time: write it like 500ms, 5s or 2m");
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "ms" => number / 1e3,
+        "s" | "" => number,
+        "m" => number * 60.0,
+        _ => return Err(wrong()),
+    };
+    let ms_max = f64::from(slowdb_proto::limits::TIMEOUT_MS_MAX);
+    if seconds * 1e3 < 1.0 || seconds * 1e3 > ms_max {
+        return Err(format!("'{text}' is out of range: from 1ms to {}s", ms_max / 1e3));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read() {
+        for (text, ms) in [("500ms", 500), ("5s", 5_000), ("2m", 120_000), ("1.5s", 1_500), ("3", 3_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "5h", "-1s", "0s", "99999s", "nan", "infs"] {
+            duration(text).expect_err(text);
+        }
+    }
+
+    #[test]
+    fn initial_nodes_are_read() {
+        assert_eq!(initial_node("n1=localhost:80"), Ok(("n1".into(), "localhost:80".into())));
+        assert_eq!(initial_node("n1=[::1]:80"), Ok(("n1".into(), "[::1]:80".into())));
+        for text in
+            ["n1", "n1=", "n1=host", "n1=:80", "n1=host:0", "n1=host:99999", "=host:80", "a/b=host:80"]
+        {
+            initial_node(text).expect_err(text);
+        }
+    }
+
+    #[test]
+    fn vectors_may_start_with_a_minus() {
+        let cli = Cli::try_parse_from(["slowdb-node", "put", "a", "--vector", "-1,2"]).expect("good");
+        let Command::Put(args) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(args.vector.as_deref(), Some("-1,2"));
+        Cli::try_parse_from(["slowdb-node", "search", "--vector=1", "--id", "a"]).expect_err("one of them");
+        Cli::try_parse_from(["slowdb-node", "search", "-k", "3"]).expect_err("what for?");
+    }
+}

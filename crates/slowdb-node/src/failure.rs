@@ -1,0 +1,94 @@
+//! What a command can end with besides success.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | refused or failed; the code says why |
+//! | 2 | wrong arguments, configuration or input; nothing was sent |
+//! | 3 | no node answered, or not in time |
+//! | 4 | not found |
+
+use slowdb_client::vectors::FileError;
+use slowdb_client::{CertError, ClientError};
+
+/// A failure: a code for programs, a message for people, an exit code for scripts.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) exit: u8,
+}
+
+const REFUSED: u8 = 1;
+const USAGE: u8 = 2;
+const UNREACHABLE: u8 = 3;
+const NOT_FOUND: u8 = 4;
+
+impl Failure {
+    fn new(code: &str, message: impl Into<String>, exit: u8) -> Self {
+        Failure { code: code.to_owned(), message: message.into(), exit }
+    }
+
+    /// Arguments or configuration make no sense.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Failure::new("usage", message, USAGE)
+    }
+
+    /// A file or stdin holds something that cannot be used.
+    pub(crate) fn bad_file(message: impl Into<String>) -> Self {
+        Failure::new("bad_file", message, USAGE)
+    }
+
+    /// Input is bad in the protocol's own words, such as `not_finite`.
+    pub(crate) fn bad_input(code: &str, message: impl Into<String>) -> Self {
+        Failure::new(code, message, USAGE)
+    }
+
+    /// No record has this id.
+    pub(crate) fn not_found(id: &str) -> Self {
+        Failure::new("not_found", format!("there is no record '{id}'"), NOT_FOUND)
+    }
+
+    /// The node could not start, or had to stop.
+    pub(crate) fn node(message: impl Into<String>) -> Self {
+        Failure::new("node_failed", message, REFUSED)
+    }
+
+    /// The node cannot start where it was told to.
+    pub(crate) fn refused(code: &str, message: impl Into<String>) -> Self {
+        Failure::new(code, message, REFUSED)
+    }
+
+    /// Something on this machine failed.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Failure::new("internal", message, REFUSED)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match (&error, error.code()) {
+            (ClientError::BadInput { .. }, _) => USAGE,
+            (_, "not_found") => NOT_FOUND,
+            (_, "unreachable" | "timeout" | "unavailable" | "unknown_outcome") => UNREACHABLE,
+            _ => REFUSED,
+        };
+        Failure::new(error.code(), error.to_string(), exit)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let code = match &error {
+            FileError::NotFinite { .. } => "not_finite",
+            _ => "bad_file",
+        };
+        Failure::bad_input(code, error.to_string())
+    }
+}
+
+impl From<CertError> for Failure {
+    fn from(error: CertError) -> Self {
+        Failure::new("bad_certificates", error.to_string(), USAGE)
+    }
+}

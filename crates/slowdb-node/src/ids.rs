@@ -1,0 +1,167 @@
+//! A file of ids, one a line: checked as a whole, then read again as a stream.
+//!
+//! Duplicates are found by sorting hashes (16 bytes for each id), and confirmed by reading the lines that
+//! collided again, so that a file larger than memory's share is no problem and no id is accused falsely.
+
+use crate::failure::Failure;
+use slowdb_proto::limits::ID_BYTES_MAX;
+use std::collections::HashMap;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+/// The ids of an import, in the order of its rows.
+pub(crate) enum Ids {
+    /// Row numbers.
+    Rows { next: u64 },
+    /// Lines of a file.
+    Lines(Lines),
+}
+
+/// A file read line by line.
+pub(crate) struct Lines {
+    path: PathBuf,
+    file: BufReader<File>,
+    line: String,
+    line_number: u64,
+}
+
+impl Ids {
+    /// Row numbers, or the lines of a file after checking that there are `rows` good ids in it.
+    pub(crate) fn open(path: Option<&Path>, rows: u64) -> Result<Ids, Failure> {
+        let Some(path) = path else { return Ok(Ids::Rows { next: 0 }) };
+        check(path, rows)?;
+        Ok(Ids::Lines(Lines::open(path)?))
+    }
+
+    /// The id of the next row.
+    pub(crate) fn next(&mut self) -> Result<String, Failure> {
+        match self {
+            Ids::Rows { next } => {
+                *next += 1;
+                Ok((*next - 1).to_string())
+            }
+            Ids::Lines(lines) => match lines.next()? {
+                Some(id) => Ok(id.to_owned()),
+                None => Err(lines.bad("bad_file", "the file has become shorter while it was read")),
+            },
+        }
+    }
+}
+
+impl Lines {
+    fn open(path: &Path) -> Result<Lines, Failure> {
+        let file = File::open(path)
+            .map_err(|error| Failure::bad_file(format!("cannot open {}: {error}", path.display())))?;
+        let file = BufReader::with_capacity(1 << 16, file);
+        Ok(Lines { path: path.to_owned(), file, line: String::new(), line_number: 0 })
+    }
+
+    /// The next line without its end.
+    fn next(&mut self) -> Result<Option<&str>, Failure> {
+        self.line.clear();
+        let read = self.file.read_line(&mut self.line);
+        self.line_number += 1;
+        match read {
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some(
+                self.line
+                    .strip_suffix('\n')
+                    .map_or(self.line.as_str(), |line| line.strip_suffix('\r').unwrap_or(line)),
+            )),
+            Err(error) => Err(self.bad("bad_file", &format!("cannot be read: {error}"))),
+        }
+    }
+
+    fn bad(&self, code: &str, what: &str) -> Failure {
+        Failure::bad_input(code, format!("{}: line {}: {what}", self.path.display(), self.line_number))
+    }
+}
+
+fn check(path: &Path, rows: u64) -> Result<(), Failure> {
+    let mut lines = Lines::open(path)?;
+    let hasher = RandomState::new();
+    let mut hashes: Vec<(u64, u64)> = Vec::new();
+    loop {
+        let Some(id) = lines.next()? else { break };
+        let (is_empty, bytes, hash) = (id.is_empty(), id.len(), hasher.hash_one(id));
+        if is_empty {
+            return Err(lines.bad("bad_id", "an id is missing: the line is empty"));
+        }
+        if bytes > ID_BYTES_MAX {
+            let what = format!("the id has {bytes} bytes; at most {ID_BYTES_MAX} are allowed");
+            return Err(lines.bad("bad_id", &what));
+        }
+        hashes.push((hash, lines.line_number));
+    }
+    if hashes.len() as u64 != rows {
+        let message = format!(
+            "{} has {} ids, the vectors are {rows}: one id a line is needed",
+            path.display(),
+            hashes.len()
+        );
+        return Err(Failure::bad_file(message));
+    }
+    hashes.sort_unstable();
+    let suspects: HashMap<u64, u64> = hashes
+        .windows(2)
+        .filter(|w| w[0].0 == w[1].0)
+        .map(|w| (w[1].1, w[0].0))
+        .chain(hashes.windows(2).filter(|w| w[0].0 == w[1].0).map(|w| (w[0].1, w[0].0)))
+        .collect();
+    if suspects.is_empty() { Ok(()) } else { confirm(path, &suspects) }
+}
+
+/// Reads the lines whose hashes collided, and complains about the first that repeats another.
+fn confirm(path: &Path, suspects: &HashMap<u64, u64>) -> Result<(), Failure> {
+    let mut lines = Lines::open(path)?;
+    let mut first_lines: HashMap<String, u64> = HashMap::new();
+    loop {
+        let Some(id) = lines.next()?.map(str::to_owned) else { return Ok(()) };
+        if !suspects.contains_key(&lines.line_number) {
+            continue;
+        }
+        if let Some(first) = first_lines.insert(id.clone(), lines.line_number) {
+            let id: String = id.chars().take(80).collect();
+            return Err(lines.bad("bad_id", &format!("the id '{id}' is in line {first} already")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(text: &[u8], rows: u64) -> Result<Vec<String>, Failure> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("ids.txt");
+        std::fs::write(&path, text).expect("written");
+        let mut ids = Ids::open(Some(&path), rows)?;
+        (0..rows).map(|_| ids.next()).collect()
+    }
+
+    #[test]
+    fn lines_are_ids() {
+        assert_eq!(open(b"a\nb c\r\n\xc3\xa4", 3).expect("good"), ["a", "b c", "ä"]);
+        let mut rows = Ids::open(None, 2).expect("row numbers");
+        assert_eq!((rows.next().expect("one"), rows.next().expect("two")), ("0".into(), "1".into()));
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        let long = [&b"ok\n"[..], &[b'x'; 513]].concat();
+        for (text, rows, code, wanted) in [
+            (&b"a\nb\n"[..], 3, "bad_file", "has 2 ids, the vectors are 3"),
+            (b"a\n\nc\n", 3, "bad_id", "line 2: an id is missing"),
+            (b"a\nb\nc\nb\n", 4, "bad_id", "line 4: the id 'b' is in line 2 already"),
+            (b"a\na\na\n", 3, "bad_id", "line 2: the id 'a' is in line 1 already"),
+            (b"a\n\xff\n", 2, "bad_file", "line 2"),
+            (&long, 2, "bad_id", "line 2: the id has 513 bytes"),
+        ] {
+            let failure = open(text, rows).expect_err(wanted);
+            assert!(failure.message.contains(wanted), "'{}' should say '{wanted}'", failure.message);
+            assert_eq!((failure.code.as_str(), failure.exit), (code, 2));
+        }
+    }
+}

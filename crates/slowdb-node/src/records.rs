@@ -1,0 +1,184 @@
+//! `put`, `get`, `delete`: one record.
+
+use crate::args::{IdArgs, PutArgs};
+use crate::connect::{collection, read_options, write_options};
+use crate::failure::Failure;
+use crate::output::Output;
+use serde::Serialize;
+use slowdb_client::{Position, Record, Written};
+use slowdb_proto::limits::DIMENSION_MAX;
+use std::io::{IsTerminal, Read};
+
+/// Longest text of a vector on stdin: the largest dimension with room for every digit.
+const STDIN_BYTES_MAX: u64 = DIMENSION_MAX as u64 * 64;
+
+/// A position as it is printed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct PositionView {
+    term: u64,
+    index: u64,
+    offset: u32,
+}
+
+impl From<Position> for PositionView {
+    fn from(position: Position) -> Self {
+        PositionView { term: position.term, index: position.index, offset: position.offset }
+    }
+}
+
+impl std::fmt::Display for PositionView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.term, self.index, self.offset)
+    }
+}
+
+#[derive(Serialize)]
+struct WrittenView<'a> {
+    id: &'a str,
+    position: PositionView,
+    shard: u32,
+    durable_on: u32,
+    replicas: u32,
+}
+
+#[derive(Serialize)]
+struct RecordView<'a> {
+    id: &'a str,
+    vector: &'a [f32],
+    position: PositionView,
+    shard: u32,
+}
+
+fn written_view<'a>(id: &'a str, written: &Written) -> WrittenView<'a> {
+    WrittenView {
+        id,
+        position: written.position.into(),
+        shard: written.shard,
+        durable_on: written.durable_on,
+        replicas: written.replicas,
+    }
+}
+
+/// `put ID`
+pub(crate) async fn put(args: PutArgs, output: Output) -> Result<(), Failure> {
+    let vector = match &args.vector {
+        Some(text) => parse_vector(text)?,
+        None => vector_from_stdin()?,
+    };
+    let collection = collection(&args.on).await?;
+    let written = collection.put(&args.id, &vector, &write_options(&args.on)).await?;
+    let verb = match written.existed {
+        Some(true) => "replaced",
+        Some(false) => "made",
+        None => "wrote",
+    };
+    output.print(&written_view(&args.id, &written), |w| format!("{verb} '{}' ({})", w.id, place(w)))
+}
+
+fn place(written: &WrittenView<'_>) -> String {
+    format!(
+        "shard {}, position {}, durable on {} of {} replicas",
+        written.shard, written.position, written.durable_on, written.replicas
+    )
+}
+
+/// `get ID`
+pub(crate) async fn get(args: IdArgs, output: Output) -> Result<(), Failure> {
+    let options = read_options(&args.on)?;
+    let record = collection(&args.on).await?.get(&args.id, &options).await?;
+    let Some(record) = record else { return Err(Failure::not_found(&args.id)) };
+    let view = RecordView {
+        id: &record.id,
+        vector: &record.vector,
+        position: record.position.into(),
+        shard: record.shard,
+    };
+    output.print(&view, |view| human_record(view, &record))
+}
+
+fn human_record(view: &RecordView<'_>, record: &Record) -> String {
+    let components: Vec<String> = view.vector.iter().map(f32::to_string).collect();
+    let payload = match record.payload.len() {
+        0 => String::new(),
+        bytes => format!(", payload of {bytes} bytes"),
+    };
+    let at = format!("shard {}, position {}{payload}", view.shard, view.position);
+    format!("'{}' ({at}), {} components\n{}", view.id, view.vector.len(), components.join(","))
+}
+
+/// `delete ID`
+pub(crate) async fn delete(args: IdArgs, output: Output) -> Result<(), Failure> {
+    let collection = collection(&args.on).await?;
+    let written = collection.delete(&args.id, &write_options(&args.on)).await?;
+    // At level one nobody knows yet whether there was a record.
+    if written.existed == Some(false) {
+        return Err(Failure::not_found(&args.id));
+    }
+    output.print(&written_view(&args.id, &written), |w| format!("removed '{}' ({})", w.id, place(w)))
+}
+
+/// Reads `0.1,0.2,…`.
+pub(crate) fn parse_vector(text: &str) -> Result<Vec<f32>, Failure> {
+    let parse = |(at, part): (usize, &str)| {
+        part.trim().parse().map_err(|_| {
+            let part: String = part.chars().take(40).collect();
+            Failure::bad_input("bad_request", format!("component {at} of the vector is no number: '{part}'"))
+        })
+    };
+    text.split(',').enumerate().map(parse).collect()
+}
+
+fn vector_from_stdin() -> Result<Vec<f32>, Failure> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Err(Failure::usage("no vector: give --vector 0.1,0.2,… or a JSON array on stdin"));
+    }
+    let mut text = String::new();
+    stdin
+        .lock()
+        .take(STDIN_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::bad_file(format!("cannot read a vector from stdin: {error}")))?;
+    if text.trim().is_empty() {
+        return Err(Failure::usage("no vector: give --vector 0.1,0.2,… or a JSON array on stdin"));
+    }
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::bad_input("bad_request", format!("stdin holds no JSON array of numbers: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_are_read() {
+        assert_eq!(parse_vector("1, -2.5,3e-2").expect("good"), [1.0, -2.5, 0.03]);
+        for text in ["", "1,", "1;2", "a,b"] {
+            assert_eq!(parse_vector(text).expect_err(text).exit, 2);
+        }
+    }
+
+    #[test]
+    fn floats_are_printed_so_that_they_are_read_back_bit_for_bit() {
+        let vector = [0.1f32, f32::MIN_POSITIVE, -0.0, 16_777_217.0, f32::MAX, 1.0 / 3.0];
+        let position = Position { term: 1, index: 2, offset: 3 }.into();
+        let view = RecordView { id: "a", vector: &vector, position, shard: 4 };
+        let text = serde_json::to_string(&view).expect("JSON");
+        assert!(text.starts_with(r#"{"id":"a","vector":[0.1,"#), "{text}");
+        assert!(text.ends_with(r#""position":{"term":1,"index":2,"offset":3},"shard":4}"#), "{text}");
+        let back: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let back: Vec<f32> = serde_json::from_value(back["vector"].clone()).expect("numbers");
+        assert_eq!(back.map_bits(), vector.to_vec().map_bits());
+    }
+
+    trait Bits {
+        fn map_bits(self) -> Vec<u32>;
+    }
+
+    impl Bits for Vec<f32> {
+        fn map_bits(self) -> Vec<u32> {
+            self.into_iter().map(f32::to_bits).collect()
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What is wrong with a cluster, in words for its operator.
+
+use super::view::{CollectionView, Digests, GroupView, NodeView};
+
+/// What is wrong.
+pub(crate) fn problems(
+    nodes: &[NodeView],
+    catalog: &GroupView,
+    collections: &[CollectionView],
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for node in nodes {
+        if let Some(error) = &node.error {
+            problems.push(format!("node {} does not answer: {error}", node.node));
+        }
+        for warning in node.said.iter().flat_map(|said| &said.warnings) {
+            problems.push(format!("node {}: {warning}", node.node));
+        }
+    }
+    group_problems("the catalog", &[catalog], &mut problems);
+    for collection in collections {
+        let name = format!("collection '{}'", collection.name);
+        group_problems(&name, &collection.shards.iter().collect::<Vec<_>>(), &mut problems);
+    }
+    problems
+}
+
+/// Groups with the same trouble are named together, so that a dead node does not fill the screen.
+fn group_problems(of: &str, groups: &[&GroupView], problems: &mut Vec<String>) {
+    let lost = |group: &&&GroupView| !group.has_majority;
+    let headless = |group: &&&GroupView| group.has_majority && group.leader.is_none();
+    let differing = |group: &&&GroupView| group.digests == Digests::Differ;
+    let mut report = |found: Vec<&&GroupView>, what: &str| {
+        if !found.is_empty() {
+            problems.push(format!("{of}: {}{what}", numbers(&found)));
+        }
+    };
+    report(
+        groups.iter().filter(lost).collect(),
+        "most voters do not answer: no writes and no quorum reads, reads at 'one' go on",
+    );
+    report(groups.iter().filter(headless).collect(), "no leader: an election may be under way");
+    for group in groups.iter().filter(differing) {
+        let nodes: Vec<String> = group
+            .replicas
+            .iter()
+            .filter_map(|r| r.said.as_ref().map(|said| format!("{} {}", r.node, &said.digest[..8])))
+            .collect();
+        report(vec![group], &format!("replicas differ at the same position ({})", nodes.join(", ")));
+    }
+}
+
+fn numbers(groups: &[&&GroupView]) -> String {
+    let numbers: Vec<String> = groups.iter().filter_map(|g| g.shard.map(|shard| shard.to_string())).collect();
+    match numbers.len() {
+        0 => String::new(),
+        1 => format!("shard {}: ", numbers[0]),
+        _ => format!("shards {}: ", numbers.join(", ")),
+    }
+}
+
+/// What is as it should be, and has consequences all the same.
+pub(crate) fn notes(nodes: &[NodeView], collections: &[CollectionView]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for collection in collections {
+        let name = &collection.name;
+        let voters = collection.shards.iter().map(|shard| shard.voters).min().unwrap_or_default();
+        let replicas = collection.shards.iter().map(|shard| shard.replicas.len()).min().unwrap_or_default();
+        if voters == 1 && replicas == 1 {
+            notes.push(format!(
+                "collection '{name}': one replica of each shard, so 'quorum' means one disk: \
+                 what is on a lost disk is lost"
+            ));
+        } else if voters == 1 {
+            notes.push(format!(
+                "collection '{name}': one voter for each shard, so 'quorum' means one disk, and no other node \
+                 takes over; the other replicas are copies that follow"
+            ));
+        }
+        let (wanted, possible) = (collection.replication_factor as usize, nodes.len());
+        if replicas < wanted {
+            notes.push(format!(
+                "collection '{name}': {wanted} replicas are wanted, {replicas} are placed on {possible} node(s)"
+            ));
+        }
+    }
+    notes
+}

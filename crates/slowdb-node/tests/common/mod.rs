@@ -1,0 +1,138 @@
+//! What the tests on real processes share: a cluster in a temporary directory, and the command line.
+
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use serde_json::Value;
+use slowdb_client::Client;
+use slowdb_net::{Connection, Connector, FrameLimits, FrameOut, Identity, Profile, Role};
+use slowdb_proto::{ALPN_CLIENT, KIND_REQUEST, Reply, Request, RequestKind, decode_reply, encode_request};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tempfile::TempDir;
+use xtask::cluster::{Cluster, Lifetime, Shape, view};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_slowdb-node");
+/// How long anything awaited may take on a machine that is busy with other tests.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A cluster whose nodes end with the test, and whose logs are shown if the test fails.
+pub struct Nodes {
+    pub cluster: Cluster,
+    _dir: TempDir,
+}
+
+impl Nodes {
+    /// Lays out a cluster; nothing runs yet.
+    pub fn create(shape: Shape) -> Nodes {
+        let dir = tempfile::tempdir().expect("a directory");
+        let cluster =
+            Cluster::create(&dir.path().join("cluster"), Path::new(PROGRAM), shape, Lifetime::Owned);
+        Nodes { cluster: cluster.expect("a cluster is laid out"), _dir: dir }
+    }
+
+    /// Starts three nodes and waits until every shard has a leader.
+    pub async fn start(shape: Shape) -> (Nodes, Client) {
+        let mut nodes = Nodes::create(shape);
+        nodes.cluster.start_all().expect("the nodes start");
+        let client = view::wait_ready(&nodes.cluster, DEADLINE).await.expect("the cluster forms");
+        (nodes, client)
+    }
+
+    /// Runs a command against this cluster.
+    pub fn cli(&self, args: &[&str]) -> Outcome {
+        self.cli_with_input(args, "")
+    }
+
+    /// Runs a command with something on its standard input.
+    pub fn cli_with_input(&self, args: &[&str], input: &str) -> Outcome {
+        let certs = self.cluster.certs().display().to_string();
+        let connect = self.cluster.addresses().join(",");
+        let common = ["--connect", &connect, "--certs", &certs];
+        run(&[args, &common].concat(), input)
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for id in self.cluster.ids() {
+                eprintln!("--- the end of {id}'s log:\n{}", self.cluster.log_tail(&id));
+            }
+        }
+    }
+}
+
+/// Four shards are enough to spread leaders over three nodes.
+pub fn small(dimension: u32) -> Shape {
+    Shape { nodes: 3, dimension, replication_factor: 3, num_shards: 4 }
+}
+
+/// How a command ended, and the JSON object that it printed.
+#[derive(Debug)]
+pub struct Outcome {
+    pub exit: i32,
+    pub json: Value,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Its error code, or an empty text.
+    pub fn code(&self) -> &str {
+        self.json["error"]["code"].as_str().unwrap_or_default()
+    }
+
+    /// Its error message, or an empty text.
+    pub fn message(&self) -> &str {
+        self.json["error"]["message"].as_str().unwrap_or_default()
+    }
+}
+
+/// Runs the program with `--json`.
+pub fn run(args: &[&str], input: &str) -> Outcome {
+    let mut command = Command::new(PROGRAM);
+    command.arg("--json").args(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program can be run");
+    // A command that does not read its input may have ended already.
+    let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("it ends");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    Outcome {
+        exit: output.status.code().unwrap_or(-1),
+        json: serde_json::from_str(stdout.trim()).unwrap_or(Value::Null),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A connection to one node that does not look for another one, unlike a client's.
+pub struct Direct {
+    connection: Connection,
+    _connector: Connector,
+}
+
+impl Direct {
+    /// Connects as a client.
+    pub async fn to(cluster: &Cluster, node: &str) -> Direct {
+        let identity = Identity::load(&cluster.certs(), Role::Client).expect("certificates");
+        let connector = Connector::new(&identity).expect("a socket");
+        let alpn = std::str::from_utf8(ALPN_CLIENT).expect("ASCII");
+        let address = cluster.address(node).expect("it is known");
+        let connection =
+            connector.connect(&address, alpn, Profile::Client, DEADLINE).await.expect("connected");
+        Direct { connection, _connector: connector }
+    }
+
+    /// Asks exactly this node, once.
+    pub async fn ask(&self, kind: RequestKind, body: Vec<u8>) -> (Reply, Vec<u8>) {
+        let timeout_ms = DEADLINE.as_millis() as u32;
+        let request = Request { cluster: None, timeout_ms, kind };
+        let body = vec![body.into()];
+        let frame = FrameOut { kind: KIND_REQUEST, meta: encode_request(&request), body };
+        let limits = FrameLimits::default();
+        let reply = self.connection.call(frame, &limits, DEADLINE).await.expect("it answers");
+        (decode_reply(&reply.meta).expect("a reply"), reply.body.to_vec())
+    }
+}

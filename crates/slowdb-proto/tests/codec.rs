@@ -1,0 +1,195 @@
+//! Requests and replies on the wire: what goes in comes out, and damage is refused.
+
+use proptest::prelude::*;
+use slowdb_proto::limits::META_BYTES_MAX;
+use slowdb_proto::{
+    ClientId, ClusterId, ClusterMap, Code, CollectionInfo, DecodeError, ErrorReply, GetRequest, GroupKind,
+    GroupStatus, Hit, LogStatus, Metric, NodeInfo, NodeStatus, PeerStatus, Position, ReadLevel, RecordInfo,
+    ReplicaInfo, Reply, Request, RequestKind, Role, SearchRequest, ShardInfo, ShardPosition, WriteLevel,
+    WriteReply, WriteRequest, check_name, decode_reply, decode_request, encode_reply, encode_request,
+};
+
+fn requests() -> Vec<Request> {
+    let (collection, client) = ("default".to_owned(), ClientId([9; 16]));
+    let write = WriteRequest {
+        collection: collection.clone(),
+        shard: 3,
+        level: WriteLevel::All,
+        client,
+        sequence: u64::MAX,
+        retry: true,
+    };
+    let ids = vec!["a".into(), "ä".repeat(256)];
+    let get = GetRequest { collection: collection.clone(), shard: 0, level: ReadLevel::One, ids };
+    let metric = Some(Metric::InnerProduct);
+    let search = SearchRequest { collection, shards: vec![1, 2], level: ReadLevel::Quorum, k: 10, metric };
+    let kinds = [
+        RequestKind::Map,
+        RequestKind::Write(write),
+        RequestKind::Get(get),
+        RequestKind::Search(search),
+        RequestKind::Status,
+    ];
+    let request = |kind| Request { cluster: Some(ClusterId([7; 16])), timeout_ms: 5_000, kind };
+    kinds.map(request).to_vec()
+}
+
+fn replies() -> Vec<Reply> {
+    let position = Position { term: 1, index: u64::MAX, offset: 3 };
+    let replica = ReplicaInfo { replica: 1, node: "n1".into(), voter: true };
+    let shard = ShardInfo { shard: 0, group: 1, replicas: vec![replica], leader: Some("n1".into()), term: 4 };
+    let collection = CollectionInfo {
+        name: "default".into(),
+        dimension: 384,
+        metric: Metric::Cosine,
+        replication_factor: 3,
+        shards: vec![shard],
+    };
+    let node = NodeInfo { id: "n1".into(), address: "localhost:1".into(), zone: Some("z".into()) };
+    let map = ClusterMap {
+        cluster: ClusterId([7; 16]),
+        epoch: 2,
+        answered_by: "n1".into(),
+        nodes: vec![node],
+        collections: vec![collection],
+    };
+    let group = GroupStatus {
+        group: 1,
+        kind: GroupKind::Shard { collection: "default".into(), shard: 0 },
+        replica: 1,
+        role: Role::Leader,
+        term: 4,
+        leader: None,
+        first_index: 1,
+        last_index: 9,
+        committed: 8,
+        applied: position,
+        digest: [5; 16],
+        records: 7,
+        checkpointed: 6,
+        followers: vec![],
+    };
+    let peer = PeerStatus { node: "n2".into(), address: "localhost:2".into(), connected: false };
+    let status = NodeStatus {
+        node: "n1".into(),
+        cluster: None,
+        version: "0.1.0".into(),
+        uptime_ms: 1,
+        groups: vec![group],
+        log: LogStatus { bytes: 1, segments: 2, pinned_bytes: 3 },
+        peers: vec![peer],
+        warnings: vec!["careful".into()],
+    };
+    let written = WriteReply { first: position, writes: 2, replaced: Some(1), durable_on: 2, replicas: 3 };
+    let records = vec![None, Some(RecordInfo { position, payload_bytes: 4 })];
+    let hits = vec![vec![Hit { id: "a".into(), score: -0.5 }], vec![]];
+    let shards = vec![ShardPosition { shard: 1, applied: position }];
+    let error = ErrorReply { leader: Some("n2".into()), term: 3, ..ErrorReply::new(Code::NotLeader, "no") };
+    vec![
+        Reply::Map(map),
+        Reply::Written(written),
+        Reply::Records { applied: position, records },
+        Reply::Hits { metric: Metric::L2, shards, results: hits },
+        Reply::Status(Box::new(status)),
+        Reply::Error(error),
+    ]
+}
+
+#[test]
+fn what_is_encoded_is_decoded_wherever_it_lies() {
+    for request in requests() {
+        let bytes = encode_request(&request);
+        // Off the network, nothing is aligned.
+        for shift in 0..16 {
+            let moved = [&vec![0; shift][..], &bytes].concat();
+            assert_eq!(decode_request(&moved[shift..]).expect("good"), request);
+        }
+    }
+    for reply in replies() {
+        let bytes = encode_reply(&reply);
+        assert_eq!(decode_reply(&bytes).expect("good"), reply);
+    }
+}
+
+#[test]
+fn what_is_cut_short_or_too_large_is_refused() {
+    for request in requests() {
+        let bytes = encode_request(&request);
+        for len in 0..bytes.len() {
+            // What is cut at the front of an archive misses its root; the rest must not be read beyond its end.
+            if let Ok(other) = decode_request(&bytes[bytes.len() - len..]) {
+                assert_eq!(other, request, "only padding can be spared");
+            }
+            let _ = decode_request(&bytes[..len]);
+        }
+    }
+    let huge = vec![0; META_BYTES_MAX + 1];
+    assert!(matches!(decode_request(&huge), Err(DecodeError::TooLarge { .. })));
+    assert!(matches!(decode_reply(&huge), Err(DecodeError::TooLarge { .. })));
+    assert!(decode_request(&[]).is_err());
+}
+
+#[test]
+fn every_code_has_a_spelling_of_its_own() {
+    const CODES: [Code; 19] = [
+        Code::BadRequest,
+        Code::WrongDimension,
+        Code::NotFinite,
+        Code::BadId,
+        Code::TooLarge,
+        Code::NotFound,
+        Code::UnknownCollection,
+        Code::WrongCluster,
+        Code::NotLeader,
+        Code::StaleRoute,
+        Code::Overloaded,
+        Code::Timeout,
+        Code::Unavailable,
+        Code::LeaderChanged,
+        Code::UnknownOutcome,
+        Code::LevelNotReached,
+        Code::Corrupt,
+        Code::StorageFailed,
+        Code::ShuttingDown,
+    ];
+    let spellings: std::collections::BTreeSet<&str> = CODES.iter().map(|code| code.as_str()).collect();
+    assert_eq!(spellings.len(), CODES.len());
+    // A write that may have been executed, and is not executed again, must not be tried again either.
+    assert!(!Code::UnknownOutcome.is_retryable());
+    assert!(!Code::LevelNotReached.is_retryable());
+}
+
+#[test]
+fn names_can_be_file_names() {
+    for good in ["a", "n-1", "A_b.c", "0", &"x".repeat(64)] {
+        check_name(good).expect(good);
+    }
+    for bad in ["", ".", "..", ".a", "-a", "a/b", "a b", "ä", "a\0", &"x".repeat(65)] {
+        check_name(bad).expect_err(bad);
+    }
+}
+
+proptest! {
+    /// Bytes from anywhere are refused or decoded, and never break the decoder.
+    #[test]
+    fn damage_is_refused_or_harmless(
+        which in 0usize..11,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let all: Vec<_> =
+            requests().iter().map(encode_request).chain(replies().iter().map(encode_reply)).collect();
+        let mut bytes = all[which].to_vec();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let _ = decode_request(&bytes);
+        let _ = decode_reply(&bytes);
+    }
+
+    #[test]
+    fn noise_is_refused_or_harmless(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode_request(&bytes);
+        let _ = decode_reply(&bytes);
+    }
+}

@@ -1,0 +1,171 @@
+//! The layout of write batches: golden bytes, limits, and bytes from anywhere.
+
+use proptest::prelude::*;
+use slowdb_proto::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use slowdb_proto::{Op, Ops, OpsBuilder, OpsError};
+
+/// The example of the format, byte by byte: a change here is a change of the log on disk.
+const GOLDEN: [u8; 40] = [
+    1, 0, 3, 0, 2, 0, 0, 0, 4, 0, 0, 0, // put, no condition, id 3, payload 2, vector 4
+    b'c', b'a', b't', 0, // id, padded
+    0, 0, 0x80, 0x3f, // 1.0
+    b'h', b'i', 0, 0, // payload, padded
+    2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, // delete, id 1
+    b'x', 0, 0, 0, // id, padded
+];
+
+#[test]
+fn the_layout_is_what_the_format_says() {
+    let mut builder = OpsBuilder::new();
+    builder.put("cat", &[1.0], b"hi").expect("good");
+    assert_eq!(builder.len(), OpsBuilder::put_bytes("cat", 1, 2));
+    builder.delete("x").expect("good");
+    assert_eq!(builder.writes(), 2);
+    assert_eq!(builder.finish(), GOLDEN);
+
+    let ops = Ops::check(&GOLDEN, 1).expect("good");
+    assert_eq!(ops.writes(), 2);
+    let all: Vec<Op<'_>> = ops.iter().collect();
+    let vector = 1.0f32.to_le_bytes();
+    assert_eq!(all, [Op::Put { id: "cat", vector: &vector, payload: b"hi" }, Op::Delete { id: "x" }]);
+}
+
+fn golden_with(changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut bytes = GOLDEN.to_vec();
+    changes.iter().for_each(|(at, byte)| bytes[*at] = *byte);
+    bytes
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let cases: [(Vec<u8>, &str); 12] = [
+        (vec![], "the batch is empty"),
+        (GOLDEN[..11].to_vec(), "write 0: it ends inside a header"),
+        (GOLDEN[..20].to_vec(), "write 0: it is longer than what is left"),
+        (GOLDEN[..30].to_vec(), "write 1: it ends inside a header"),
+        (golden_with(&[(0, 3)]), "write 0: its kind is unknown"),
+        (golden_with(&[(1, 1)]), "write 0: it carries a condition"),
+        (golden_with(&[(2, 0)]), "write 0: the id is empty"),
+        (golden_with(&[(2, 1), (3, 2)]), "write 0: the id has 513 bytes"),
+        (golden_with(&[(6, 1), (4, 1)]), "write 0: the payload has 65537 bytes"),
+        (golden_with(&[(8, 3)]), "write 0: its vector is not a whole number"),
+        (golden_with(&[(12, 0xff)]), "write 0: the id is not UTF-8"),
+        (golden_with(&[(0, 2)]), "write 0: it deletes, but carries"),
+    ];
+    for (bytes, wanted) in cases {
+        let error = Ops::check(&bytes, 1).expect_err(wanted).to_string();
+        assert!(error.starts_with(wanted), "'{error}' should say '{wanted}'");
+    }
+}
+
+#[test]
+fn dimension_and_components_are_checked() {
+    let error = Ops::check(&GOLDEN, 2).expect_err("one component");
+    assert_eq!(error, OpsError::WrongDimension { index: 0, got: 1, wanted: 2 });
+    for (bits, value) in [(0x7fc0_0000u32, "NaN"), (0x7f80_0000, "inf"), (0xff80_0000, "-inf")] {
+        let mut bytes = GOLDEN.to_vec();
+        bytes[16..20].copy_from_slice(&bits.to_le_bytes());
+        let error = Ops::check(&bytes, 1).expect_err(value);
+        assert_eq!(error, OpsError::NotFinite { index: 0, component: 0, value: value.into() });
+        Ops::check_layout(&bytes).expect("the layout is good");
+    }
+}
+
+#[test]
+fn a_builder_refuses_what_a_reader_would() {
+    let mut builder = OpsBuilder::new();
+    builder.put("kept", &[1.0], b"").expect("good");
+    let before = builder.len();
+    let long = "x".repeat(ID_BYTES_MAX + 1);
+    let payload = vec![0; PAYLOAD_BYTES_MAX + 1];
+    assert_eq!(builder.put("", &[1.0], b""), Err(OpsError::IdEmpty { index: 1 }));
+    assert_eq!(builder.delete(&long), Err(OpsError::IdTooLong { index: 1, bytes: 513 }));
+    assert!(matches!(builder.put("a", &[1.0], &payload), Err(OpsError::PayloadTooLarge { .. })));
+    assert!(matches!(builder.put("a", &[1.0, f32::NAN], b""), Err(OpsError::NotFinite { component: 1, .. })));
+    assert!(matches!(builder.put("a", &[], b""), Err(OpsError::Malformed { .. })));
+    assert_eq!((builder.len(), builder.writes()), (before, 1));
+}
+
+#[test]
+fn the_limits_of_a_batch_hold_on_both_sides() {
+    let mut builder = OpsBuilder::new();
+    for i in 0..BATCH_WRITES_MAX {
+        builder.delete(&i.to_string()).expect("below the limit");
+    }
+    assert_eq!(builder.delete("more"), Err(OpsError::TooManyWrites));
+    let mut bytes = builder.finish();
+    assert_eq!(Ops::check_layout(&bytes).expect("full").writes() as usize, BATCH_WRITES_MAX);
+    bytes.extend_from_slice(&GOLDEN[24..]);
+    assert_eq!(Ops::check_layout(&bytes).expect_err("one more"), OpsError::TooManyWrites);
+
+    let mut builder = OpsBuilder::new();
+    let payload = vec![0; PAYLOAD_BYTES_MAX];
+    let error = loop {
+        if let Err(error) = builder.put("a", &[1.0], &payload) {
+            break error;
+        }
+    };
+    assert!(matches!(error, OpsError::TooManyBytes { bytes } if bytes > BATCH_BYTES_MAX));
+    Ops::check(&builder.finish(), 1).expect("what fits is good");
+    let zeros = vec![0; BATCH_BYTES_MAX + 1];
+    assert!(matches!(Ops::check_layout(&zeros), Err(OpsError::TooManyBytes { .. })));
+}
+
+#[derive(Clone, Debug)]
+enum Write {
+    Put { id: String, vector: Vec<f32>, payload: Vec<u8> },
+    Delete { id: String },
+}
+
+fn write() -> impl Strategy<Value = Write> {
+    let finite = prop::num::f32::NORMAL | prop::num::f32::ZERO | prop::num::f32::SUBNORMAL;
+    let put = ("\\PC{1,40}", prop::collection::vec(finite, 3), prop::collection::vec(any::<u8>(), 0..20))
+        .prop_map(|(id, vector, payload)| Write::Put { id, vector, payload });
+    prop_oneof![put, "\\PC{1,40}".prop_map(|id| Write::Delete { id })]
+}
+
+proptest! {
+    #[test]
+    fn what_is_laid_out_is_read(writes in prop::collection::vec(write(), 1..30)) {
+        let mut builder = OpsBuilder::new();
+        for write in &writes {
+            match write {
+                Write::Put { id, vector, payload } => builder.put(id, vector, payload),
+                Write::Delete { id } => builder.delete(id),
+            }.expect("good");
+        }
+        let bytes = builder.finish();
+        let ops = Ops::check(&bytes, 3).expect("good");
+        prop_assert_eq!(ops.writes() as usize, writes.len());
+        for (op, write) in ops.iter().zip(&writes) {
+            match (op, write) {
+                (Op::Put { id, vector, payload }, Write::Put { id: i, vector: v, payload: p }) => {
+                    let wanted: Vec<u8> = v.iter().flat_map(|x| x.to_le_bytes()).collect();
+                    prop_assert_eq!((id, vector, payload), (i.as_str(), &wanted[..], &p[..]));
+                }
+                (Op::Delete { id }, Write::Delete { id: i }) => prop_assert_eq!(id, i),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+
+    /// Bytes from anywhere are refused, or can be walked to their end.
+    #[test]
+    fn damage_is_refused_or_walked(
+        changes in prop::collection::vec((0usize..40, any::<u8>()), 0..6),
+        cut in 0usize..=40,
+        noise in prop::collection::vec(any::<u8>(), 0..30),
+    ) {
+        let mut bytes = golden_with(&changes);
+        bytes.truncate(cut);
+        bytes.extend(noise);
+        if let Ok(ops) = Ops::check_layout(&bytes) {
+            prop_assert_eq!(ops.iter().count(), ops.writes() as usize);
+        }
+        if let Ok(ops) = Ops::check(&bytes, 1) {
+            for op in ops.iter() {
+                prop_assert!((1..=ID_BYTES_MAX).contains(&op.id().len()));
+            }
+        }
+    }
+}
