@@ -47,7 +47,8 @@ impl WalOptions {
     /// Says what is wrong with the options, if anything is.
     pub(super) fn check(&self) -> Result<(), String> {
         let bytes = self.segment_bytes;
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) || bytes % u64::from(PAGE) != 0 {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) || !bytes.is_multiple_of(u64::from(PAGE))
+        {
             return Err(format!(
                 "segment_bytes is {bytes}; it must be a multiple of {PAGE} from {SEGMENT_BYTES_MIN} to \
                  {SEGMENT_BYTES_MAX}"

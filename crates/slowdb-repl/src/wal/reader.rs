@@ -10,10 +10,13 @@ use super::error::WalReadError;
 use super::format::{RECORD_HEADER, RecordHeader, RecordType, body_check};
 use super::record::Location;
 
-/// The segments of the log that can be read: what their checksums depend on, and their files.
+/// What the checksums of a segment's records depend on, and its file.
+type Readable = (u64, Arc<dyn DiskFile>);
+
+/// The segments of the log that can be read, by sequence number.
 #[derive(Default)]
 pub(super) struct Segments {
-    by_sequence: RwLock<BTreeMap<u64, (u64, Arc<dyn DiskFile>)>>,
+    by_sequence: RwLock<BTreeMap<u64, Readable>>,
 }
 
 impl Segments {
@@ -27,7 +30,7 @@ impl Segments {
         self.by_sequence.write().unwrap_or_else(PoisonError::into_inner).remove(&sequence);
     }
 
-    fn get(&self, sequence: u64) -> Option<(u64, Arc<dyn DiskFile>)> {
+    fn get(&self, sequence: u64) -> Option<Readable> {
         self.by_sequence.read().unwrap_or_else(PoisonError::into_inner).get(&sequence).cloned()
     }
 }

@@ -2,4 +2,4 @@
 
 mod decide;
 mod format;
-mod runs;
+mod group;
