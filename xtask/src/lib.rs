@@ -3,6 +3,7 @@
 //! A library, so that tests of other crates drive real nodes with the same harness. It knows SlowDB only
 //! from outside: through the client, the command line and the nodes' processes.
 
+pub mod arguments;
 pub mod bench;
 pub mod chain;
 pub mod ci;

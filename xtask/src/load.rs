@@ -201,6 +201,11 @@ impl Written {
         self.writes().filter(|write| write.acked.is_none()).count() as u64
     }
 
+    /// The last error of each lane that had one.
+    pub fn errors(&self) -> Vec<&str> {
+        self.lanes.iter().filter_map(|lane| lane.last_error.as_deref()).collect()
+    }
+
     /// How long each acknowledged write took.
     pub fn latencies(&self) -> Vec<Duration> {
         self.writes().filter_map(|write| Some(write.acked? - write.begun)).collect()

@@ -1,44 +1,11 @@
-//! Development tasks.
+//! Development tasks: `cargo xtask --help`.
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use std::process::ExitCode;
-use xtask::{bench, chain, ci, cluster, demo, sim};
-
-/// Development tasks of SlowDB.
-#[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
-struct Arguments {
-    #[command(subcommand)]
-    task: Task,
-}
-
-#[derive(Debug, Subcommand)]
-enum Task {
-    /// The main job from end to end: import, read back, search, kill a leader, catch up; all checked.
-    Demo(demo::DemoArgs),
-    /// A cluster of real processes on this machine.
-    Cluster(cluster::cli::ClusterArgs),
-    /// Measures SlowDB beside what the machine can do, and prints the ratios.
-    Bench(bench::BenchArgs),
-    /// Runs the deterministic simulator.
-    Sim(sim::SimArgs),
-    /// Runs all checks and tests.
-    Ci(ci::CiArgs),
-    /// A process of the bare chain that the bench compares with.
-    #[command(hide = true)]
-    ChainNode(chain::node::ChainNodeArgs),
-}
+use xtask::arguments::{self, Arguments};
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().task {
-        Task::Demo(args) => demo::run(&args),
-        Task::Cluster(args) => cluster::cli::run(args),
-        Task::Bench(args) => bench::run(&args),
-        Task::Sim(args) => sim::run(&args),
-        Task::Ci(args) => ci::run(&args),
-        Task::ChainNode(args) => chain::node::run(&args),
-    };
-    match outcome {
+    match arguments::run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -245,6 +245,16 @@ impl Cluster {
         self.wait_gone(id, process, STOP_DEADLINE)
     }
 
+    /// Stops a node's clock, so to speak: SIGSTOP. It does nothing until it is resumed, and does not notice.
+    pub fn pause(&self, id: &str) -> Result<()> {
+        self.process(id)?.with_context(|| format!("{id} is not running"))?.signal(Signal::STOP)
+    }
+
+    /// Lets a paused node go on.
+    pub fn resume(&self, id: &str) -> Result<()> {
+        self.process(id)?.with_context(|| format!("{id} is not running"))?.signal(Signal::CONT)
+    }
+
     fn wait_gone(&mut self, id: &str, process: ProcessId, deadline: Duration) -> Result<Option<ExitStatus>> {
         if !process.wait_ended(deadline) {
             bail!(
