@@ -46,22 +46,28 @@ pub struct Proposal {
 }
 
 /// Why a proposal or a read was not answered as asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// This replica does not lead. Nothing happened.
+    #[error("this replica does not lead the group; nothing happened")]
     NotLeader,
     /// A queue is full. Nothing happened.
+    #[error("too much waits already; nothing happened")]
     Overloaded,
     /// Leadership was lost while the proposal was under way: it may or may not take effect.
+    #[error("leadership was lost on the way: it may or may not take effect")]
     LeaderChanged,
     /// The deadline passed: it may or may not take effect.
+    #[error("the deadline passed: it may or may not take effect")]
     Timeout,
     /// It stands at quorum, but these nodes have not confirmed it.
+    #[error("it stands at quorum, but is not confirmed by {missing:?}")]
     LevelNotReached {
         /// Nodes that did not confirm.
         missing: Vec<NodeId>,
     },
     /// The group is halted on this node.
+    #[error("the group is halted on this node")]
     Halted,
 }
 
@@ -224,6 +230,11 @@ impl<M: StateMachine> Group<M> {
         self.queue.len() + self.waiters.len()
     }
 
+    pub(crate) fn reads_waiting(&self) -> usize {
+        let in_rounds: usize = self.rounds.iter().map(|round| round.reads.len()).sum();
+        self.reads.len() + in_rounds + self.confirmed.values().map(Vec::len).sum::<usize>()
+    }
+
     pub(crate) fn read(&mut self, token: Token, deadline: u64) {
         self.reads.push(Read { token, deadline });
     }
@@ -259,7 +270,10 @@ impl<M: StateMachine> Group<M> {
         for (index, entry) in &mut self.waiters {
             for waiter in entry.waiters.iter_mut().filter(|w| !w.answered && late(w.deadline)) {
                 waiter.answered = true;
-                timed_out.push((waiter.token, (waiter.level == AckLevel::All && *index <= applied).then_some(*index)));
+                timed_out.push((
+                    waiter.token,
+                    (waiter.level == AckLevel::All && *index <= applied).then_some(*index),
+                ));
             }
         }
         for (token, stands_at) in timed_out {
@@ -291,8 +305,10 @@ impl<M: StateMachine> Group<M> {
 
     fn missing(&self, index: u64) -> Vec<NodeId> {
         let behind = self.engine.progress().filter(|p| p.matched < index);
-        let mut nodes: Vec<_> =
-            behind.filter_map(|p| self.membership.member(p.replica)).map(|m: &Member| m.node.clone()).collect();
+        let mut nodes: Vec<_> = behind
+            .filter_map(|p| self.membership.member(p.replica))
+            .map(|m: &Member| m.node.clone())
+            .collect();
         nodes.sort();
         nodes
     }
@@ -582,9 +598,17 @@ impl<M: StateMachine> Group<M> {
         assert!(self.leading.is_some() || self.waiters.is_empty(), "{}: waiters without leadership", self.id);
         let ordered = self.outstanding.iter().zip(self.outstanding.iter().skip(1));
         for (earlier, later) in ordered {
-            assert!(earlier.batch <= later.batch && earlier.ready < later.ready, "{}: held out of order", self.id);
+            assert!(
+                earlier.batch <= later.batch && earlier.ready < later.ready,
+                "{}: held out of order",
+                self.id
+            );
         }
-        assert!(self.applied.index == self.engine.applied(), "{}: applied differs from the engine's", self.id);
+        assert!(
+            self.applied.index == self.engine.applied(),
+            "{}: applied differs from the engine's",
+            self.id
+        );
         assert!(self.engine.applied() <= self.engine.committed(), "{}: applied beyond the commit", self.id);
         let queued: usize = self.queue.iter().map(|p| p.body.len()).sum();
         let waiting: usize = self.waiters.values().map(|entry| entry.bytes).sum();

@@ -4,9 +4,11 @@
 //! - [`StateMachine`] is what is replicated;
 //! - [`wal`] is the log on disk, shared by all groups of a node;
 //! - [`transport`] carries frames between nodes over QUIC;
-//! - [`driver`] runs a core on threads and real time.
+//! - [`driver`] runs a core on threads and real time;
+//! - [`embed`] is such a core, ready-made, for state machines that need nothing else.
 
 pub mod driver;
+pub mod embed;
 mod engine;
 mod entry;
 mod group;
@@ -16,13 +18,19 @@ mod replicator;
 pub mod transport;
 pub mod wal;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
+
 pub use engine::wire::WireError;
 pub use engine::{EngineError, ReplicaRole};
 pub use entry::{AckLevel, EntryError, EntryView, ProposalHeader, ProposalView};
 pub use group::{Event, Failure, Proposal, Token};
 pub use ids::{GroupId, Member, Membership, NodeId, ReplicaId};
 pub use machine::{ApplyError, StateMachine};
-pub use replicator::{Batch, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output, Replicator};
+pub use replicator::{
+    Batch, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output, Replicator,
+};
 pub use slowdb_position::{Position, Standing, TermTable, VersionVector};
 
 /// The time, as the core is told it.

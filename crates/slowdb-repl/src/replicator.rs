@@ -27,7 +27,7 @@ const COMPACT_TICKS: u64 = 32;
 pub struct Limits {
     /// Bytes of proposals that are not yet applied, over all groups.
     pub waiting_bytes_max: usize,
-    /// Proposals and entries that wait in one group.
+    /// Proposals and entries that wait in one group; and as many reads.
     pub waiting_per_group_max: usize,
 }
 
@@ -313,7 +313,12 @@ impl<M: StateMachine> Replicator<M> {
     /// Asks to read a group linearizably: when [`Event::ReadReady`] comes, the state machine holds everything
     /// that was committed when this was called.
     pub fn read(&mut self, id: GroupId, token: Token, deadline: u64) -> Result<(), Failure> {
-        self.leading_group(id)?.read(token, deadline);
+        let waiting_max = self.limits.waiting_per_group_max;
+        let group = self.leading_group(id)?;
+        if group.reads_waiting() >= waiting_max {
+            return Err(Failure::Overloaded);
+        }
+        group.read(token, deadline);
         Ok(())
     }
 
@@ -450,7 +455,7 @@ impl<M: StateMachine> Replicator<M> {
 
     /// Packs messages into frames: appends one by one on their group's lane, all else for a node together.
     fn frames(&self, messages: Vec<(GroupId, Message)>) -> Vec<Outgoing> {
-        let mut control: BTreeMap<NodeId, FrameBuilder> = BTreeMap::new();
+        let mut control: BTreeMap<NodeId, Vec<FrameBuilder>> = BTreeMap::new();
         let mut frames = Vec::new();
         for (id, message) in messages {
             let (_, to) = wire::parties(&message);
@@ -461,11 +466,19 @@ impl<M: StateMachine> Replicator<M> {
                 builder.push(id, message);
                 frames.push(outgoing(member.node.clone(), Lane::Data(id), builder));
             } else {
-                let builder = control.entry(member.node.clone());
-                builder.or_insert_with(|| FrameBuilder::new(self.cluster)).push(id, message);
+                let builders = control.entry(member.node.clone()).or_default();
+                if builders.last().is_none_or(FrameBuilder::is_full) {
+                    builders.push(FrameBuilder::new(self.cluster));
+                }
+                if let Some(builder) = builders.last_mut() {
+                    builder.push(id, message);
+                }
             }
         }
-        let control = control.into_iter().map(|(node, builder)| outgoing(node, Lane::Control, builder));
+        let of_node = |(node, builders): (NodeId, Vec<FrameBuilder>)| {
+            builders.into_iter().map(move |builder| outgoing(node.clone(), Lane::Control, builder))
+        };
+        let control: Vec<Outgoing> = control.into_iter().flat_map(of_node).collect();
         frames.splice(0..0, control);
         frames
     }

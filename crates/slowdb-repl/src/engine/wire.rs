@@ -37,6 +37,8 @@ use raft::eraftpb::{Entry, Message, MessageType};
 pub(crate) const NO_CLUSTER: [u8; 16] = [0; 16];
 const CONTEXT_BYTES_MAX: usize = 64;
 const MESSAGES_MAX: u32 = 65_536;
+/// Frames of many messages are closed at this size; readers take twice as much.
+const META_BYTES_FULL: usize = 512 * 1024;
 const MESSAGE_BYTES: usize = 88;
 const ENTRY_BYTES: usize = 16;
 
@@ -70,6 +72,12 @@ impl FrameBuilder {
         meta.put_slice(&cluster);
         meta.put_u64_le(0);
         FrameBuilder { meta, body: Vec::new(), body_bytes: 0, messages: 0 }
+    }
+
+    /// Whether the next message belongs in another frame. Well below what a reader accepts of a frame's meta
+    /// part, whatever the next message is.
+    pub(crate) fn is_full(&self) -> bool {
+        self.meta.len() >= META_BYTES_FULL
     }
 
     pub(crate) fn push(&mut self, group: GroupId, message: Message) {

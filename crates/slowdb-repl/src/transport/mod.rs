@@ -127,7 +127,8 @@ impl Transport {
     }
 
     async fn greet(&self, connection: &Connection) -> Option<Hello> {
-        let (mut send, mut recv) = tokio::time::timeout(HELLO_WITHIN, connection.accept_bi()).await.ok()?.ok()?;
+        let (mut send, mut recv) =
+            tokio::time::timeout(HELLO_WITHIN, connection.accept_bi()).await.ok()?.ok()?;
         let frame = slowdb_net::read_frame(&mut recv, &hello_limits()).await.ok()??;
         let verdict = match Hello::decode(&frame.meta).filter(|_| frame.kind == KIND_HELLO) {
             None => Err("malformed hello: is it another version?".to_owned()),
@@ -168,7 +169,9 @@ async fn read_messages(
     loop {
         let Frame { kind, meta, body } = match slowdb_net::read_frame(&mut stream, &limits).await {
             Ok(Some(frame)) => frame,
-            Ok(None) | Err(slowdb_net::FrameError::Lost(_) | slowdb_net::FrameError::GivenUp { .. }) => return Ok(()),
+            Ok(None) | Err(slowdb_net::FrameError::Lost(_) | slowdb_net::FrameError::GivenUp { .. }) => {
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         // Unknown kinds are for later versions to speak of.

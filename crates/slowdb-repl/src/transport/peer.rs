@@ -18,11 +18,24 @@ const WRITE_WITHIN: Duration = Duration::from_secs(10);
 const REDIAL_MIN: Duration = Duration::from_millis(50);
 const REDIAL_MAX: Duration = Duration::from_secs(1);
 
-/// A frame on its way to a lane, with the bytes it is charged for.
+/// Bytes that a frame takes of its queue's bound. They are given back when this is dropped: wherever the frame
+/// ends up, written, stale or lost with its connection, the queue cannot shrink for ever.
+struct Charge {
+    bytes: usize,
+    held: Arc<AtomicUsize>,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A frame on its way to a lane.
 struct Queued {
     group: Option<GroupId>,
     frame: FrameOut,
-    bytes: usize,
+    charge: Charge,
 }
 
 /// A queue bounded in bytes: what it holds is counted until it was written or dropped.
@@ -35,11 +48,12 @@ struct Queue {
 impl Queue {
     fn push(&self, group: Option<GroupId>, frame: FrameOut, bytes: usize) -> bool {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let charge = Charge { bytes, held: Arc::clone(&self.bytes) };
+        // A frame larger than the bound passes when it is alone, or it never would.
         if before > 0 && before + bytes > self.bytes_max {
-            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return false;
         }
-        self.sender.send(Queued { group, frame, bytes }).is_ok()
+        self.sender.send(Queued { group, frame, charge }).is_ok()
     }
 }
 
@@ -106,9 +120,7 @@ impl Peer {
     /// The other node has just dialled us. If its process is another one than the one that our connections
     /// lead to, they are dead, long before the idle time-out would say so.
     pub(super) fn seen_alive(&self, instance: u64) {
-        if self.state.instance.swap(instance, Ordering::Relaxed) != instance {
-            self.state.wake.iter().for_each(Notify::notify_one);
-        }
+        self.state.heard_of(instance);
     }
 }
 
@@ -137,20 +149,20 @@ impl Line {
 fn lane(state: &Arc<State>, line: Line, bytes_max: usize) -> Queue {
     let (sender, receiver) = mpsc::unbounded_channel();
     let bytes = Arc::new(AtomicUsize::new(0));
-    tokio::spawn(run(Arc::clone(state), line, receiver, Arc::clone(&bytes)));
+    tokio::spawn(run(Arc::clone(state), line, receiver));
     Queue { sender, bytes, bytes_max }
 }
 
 /// Dials, sends until the connection is lost, and dials again, for as long as the transport lives.
-async fn run(
-    state: Arc<State>,
-    line: Line,
-    mut queue: mpsc::UnboundedReceiver<Queued>,
-    queued_bytes: Arc<AtomicUsize>,
-) {
+async fn run(state: Arc<State>, line: Line, mut queue: mpsc::UnboundedReceiver<Queued>) {
     let mut pause = REDIAL_MIN;
     loop {
-        match dial(&state, line).await {
+        let dialled = tokio::select! {
+            dialled = dial(&state, line) => dialled,
+            // It has just come up: what was sent to nobody would be repeated at ever longer intervals.
+            () = state.wake[line as usize].notified() => continue,
+        };
+        match dialled {
             Ok((connection, instance)) => {
                 pause = REDIAL_MIN;
                 state.set_trouble(None);
@@ -158,7 +170,7 @@ async fn run(
                     state.connected.store(true, Ordering::Relaxed);
                     tracing::info!(node = %state.node, address = %state.address, "connected");
                 }
-                let over = send_all(&state, line, &connection, instance, &mut queue, &queued_bytes).await;
+                let over = send_all(&state, line, &connection, instance, &mut queue).await;
                 if line == Line::Control {
                     state.connected.store(false, Ordering::Relaxed);
                     tracing::info!(node = %state.node, "connection lost");
@@ -171,9 +183,7 @@ async fn run(
             Err(trouble) => state.set_trouble(Some(trouble)),
         }
         // What was meant for the lost connection is stale by now; the protocol sends it again.
-        while let Ok(stale) = queue.try_recv() {
-            queued_bytes.fetch_sub(stale.bytes, Ordering::Relaxed);
-        }
+        while queue.try_recv().is_ok() {}
         if queue.is_closed() {
             return;
         }
@@ -184,6 +194,13 @@ async fn run(
 }
 
 impl State {
+    /// The other node's process is this one. If it was another one before, both lanes have to dial anew.
+    fn heard_of(&self, instance: u64) {
+        if self.instance.swap(instance, Ordering::Relaxed) != instance {
+            self.wake.iter().for_each(Notify::notify_one);
+        }
+    }
+
     fn set_trouble(&self, trouble: Option<String>) {
         let mut current = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if *current != trouble {
@@ -219,7 +236,8 @@ async fn dial(state: &State, line: Line) -> Result<(Connection, u64), String> {
     };
     match verdict {
         Ok(hello) => {
-            state.instance.store(hello.instance, Ordering::Relaxed);
+            // The other lane may still lead to an earlier process of that node.
+            state.heard_of(hello.instance);
             Ok((connection, hello.instance))
         }
         Err(reason) => {
@@ -240,7 +258,6 @@ async fn send_all(
     connection: &Connection,
     instance: u64,
     queue: &mut mpsc::UnboundedReceiver<Queued>,
-    queued_bytes: &Arc<AtomicUsize>,
 ) -> bool {
     let mut streams: BTreeMap<Option<GroupId>, StreamSender> = BTreeMap::new();
     loop {
@@ -255,16 +272,15 @@ async fn send_all(
                 return false;
             }
         };
-        let Some(Queued { group, frame, bytes }) = queued else { return true };
+        let Some(Queued { group, frame, charge }) = queued else { return true };
         let sender = match streams.entry(group) {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => {
                 let Ok(stream) = connection.open_uni(WRITE_WITHIN).await else { return false };
-                entry.insert(StreamSender::start(stream, connection.clone(), Arc::clone(queued_bytes)))
+                entry.insert(StreamSender::start(stream, connection.clone()))
             }
         };
-        if sender.frames.send((frame, bytes)).is_err() {
-            queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if sender.frames.send((frame, charge)).is_err() {
             connection.close(256, "a stream failed");
             return false;
         }
@@ -273,23 +289,24 @@ async fn send_all(
 
 /// One stream's writer: a stalled group does not hold up the others.
 struct StreamSender {
-    frames: mpsc::UnboundedSender<(FrameOut, usize)>,
+    frames: mpsc::UnboundedSender<(FrameOut, Charge)>,
 }
 
 impl StreamSender {
-    fn start(mut stream: SendStream, connection: Connection, queued_bytes: Arc<AtomicUsize>) -> Self {
-        let (sender, mut frames) = mpsc::unbounded_channel::<(FrameOut, usize)>();
+    fn start(mut stream: SendStream, connection: Connection) -> Self {
+        let (sender, mut frames) = mpsc::unbounded_channel::<(FrameOut, Charge)>();
         tokio::spawn(async move {
-            let mut failed = false;
-            while let Some((frame, bytes)) = frames.recv().await {
-                if !failed && slowdb_net::write_frame(&mut stream, frame, WRITE_WITHIN).await.is_err() {
-                    failed = true;
-                    frames.close();
+            while let Some((frame, charge)) = frames.recv().await {
+                if slowdb_net::write_frame(&mut stream, frame, WRITE_WITHIN).await.is_err() {
                     connection.close(256, "a stream failed");
+                    return;
                 }
-                queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                drop(charge);
             }
         });
         StreamSender { frames: sender }
     }
 }
+
+#[cfg(test)]
+mod tests;
