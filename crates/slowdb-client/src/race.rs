@@ -4,9 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::Poll;
 
+type Running<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// Futures that run while [`Race::next`] is awaited.
 pub(crate) struct Race<'a, T> {
-    running: Vec<(u64, Pin<Box<dyn Future<Output = T> + Send + 'a>>)>,
+    running: Vec<(u64, Running<'a, T>)>,
     next_key: u64,
 }
 

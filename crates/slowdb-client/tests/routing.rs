@@ -13,6 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// For what has to run into its deadline: long enough for a request on a busy machine.
+const SHORT: Duration = Duration::from_secs(2);
+
 fn error(code: Code) -> ErrorReply {
     ErrorReply::new(code, "as the test wants it")
 }
@@ -198,11 +201,10 @@ async fn without_an_answer_the_outcome_of_a_write_is_unknown() {
     cluster.elect(0, "n1", 1);
     let collection = cluster.client().await.collection("default");
     cluster.manner("n1", Manner::Mute);
-    let short = Duration::from_millis(300);
-    let error = collection.put("a", &[1.0, 1.0], &within(short)).await.expect_err("nobody answers");
+    let error = collection.put("a", &[1.0, 1.0], &within(SHORT)).await.expect_err("nobody answers");
     assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
     assert_eq!(error.code(), "unknown_outcome");
-    let read = ReadOptions { timeout: Some(short), ..ReadOptions::default() };
+    let read = ReadOptions { timeout: Some(SHORT), ..ReadOptions::default() };
     let error = collection.get("a", &read).await.expect_err("nobody answers");
     assert!(matches!(error, ClientError::ShardUnavailable { shard: 0, .. }), "{error}");
 }
@@ -210,11 +212,24 @@ async fn without_an_answer_the_outcome_of_a_write_is_unknown() {
 #[tokio::test]
 async fn a_write_that_was_only_ever_refused_changed_nothing() {
     let cluster = FakeCluster::start(1).await;
+    cluster.elect(0, "n1", 1);
     let collection = cluster.client().await.collection("default");
-    let error = collection.put("a", &[1.0, 1.0], &within(Duration::from_millis(300))).await;
-    let error = error.expect_err("nobody leads");
+    // Not again before the deadline: so no attempt is under way when it comes.
+    let overloaded = ErrorReply { retry_after_ms: 60_000, ..error(Code::Overloaded) };
+    cluster.manner("n1", Manner::Refuse(overloaded));
+    let error = collection.put("a", &[1.0, 1.0], &within(SHORT)).await.expect_err("refused");
     assert!(matches!(error, ClientError::TimedOut { .. }), "{error}");
-    // The replicas were asked in turn.
+    assert_eq!(error.code(), "timeout");
+    assert_eq!(cluster.writes().len(), 1);
+}
+
+#[tokio::test]
+async fn without_a_leader_replicas_are_asked_in_turn() {
+    let cluster = FakeCluster::start(1).await;
+    let collection = cluster.client().await.collection("default");
+    let write = tokio::spawn(async move { collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await });
+    cluster.wait_for(|seen| seen.node == "n3" && is_write(&seen.kind)).await;
+    write.abort();
     let asked: Vec<String> = cluster.writes().into_iter().map(|w| w.0).take(3).collect();
     assert_eq!(asked, ["n1", "n2", "n3"]);
 }
@@ -273,8 +288,7 @@ async fn a_search_survives_the_loss_of_a_node() {
 
     // A shard without a leader is named.
     cluster.elect(4, "n2", 3);
-    let options =
-        SearchOptions { level: ReadLevel::Quorum, timeout: Some(Duration::from_millis(400)), ..options };
+    let options = SearchOptions { level: ReadLevel::Quorum, timeout: Some(SHORT), ..options };
     let error = cluster.client().await.collection("default").search(&queries[..2], &options).await;
     let error = error.expect_err("shard 4 cannot be searched");
     assert!(matches!(error, ClientError::ShardUnavailable { shard: 4, .. }), "{error}");

@@ -5,7 +5,7 @@
 
 use crate::failure::Failure;
 use slowdb_proto::limits::ID_BYTES_MAX;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader};
@@ -83,8 +83,7 @@ fn check(path: &Path, rows: u64) -> Result<(), Failure> {
     let mut lines = Lines::open(path)?;
     let hasher = RandomState::new();
     let mut hashes: Vec<(u64, u64)> = Vec::new();
-    loop {
-        let Some(id) = lines.next()? else { break };
+    while let Some(id) = lines.next()? {
         let (is_empty, bytes, hash) = (id.is_empty(), id.len(), hasher.hash_one(id));
         if is_empty {
             return Err(lines.bad("bad_id", "an id is missing: the line is empty"));
@@ -104,22 +103,17 @@ fn check(path: &Path, rows: u64) -> Result<(), Failure> {
         return Err(Failure::bad_file(message));
     }
     hashes.sort_unstable();
-    let suspects: HashMap<u64, u64> = hashes
-        .windows(2)
-        .filter(|w| w[0].0 == w[1].0)
-        .map(|w| (w[1].1, w[0].0))
-        .chain(hashes.windows(2).filter(|w| w[0].0 == w[1].0).map(|w| (w[0].1, w[0].0)))
-        .collect();
+    let collided = hashes.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+    let suspects: HashSet<u64> = collided.flat_map(|pair| [pair[0].1, pair[1].1]).collect();
     if suspects.is_empty() { Ok(()) } else { confirm(path, &suspects) }
 }
 
 /// Reads the lines whose hashes collided, and complains about the first that repeats another.
-fn confirm(path: &Path, suspects: &HashMap<u64, u64>) -> Result<(), Failure> {
+fn confirm(path: &Path, suspects: &HashSet<u64>) -> Result<(), Failure> {
     let mut lines = Lines::open(path)?;
     let mut first_lines: HashMap<String, u64> = HashMap::new();
-    loop {
-        let Some(id) = lines.next()?.map(str::to_owned) else { return Ok(()) };
-        if !suspects.contains_key(&lines.line_number) {
+    while let Some(id) = lines.next()?.map(str::to_owned) {
+        if !suspects.contains(&lines.line_number) {
             continue;
         }
         if let Some(first) = first_lines.insert(id.clone(), lines.line_number) {
@@ -127,6 +121,7 @@ fn confirm(path: &Path, suspects: &HashMap<u64, u64>) -> Result<(), Failure> {
             return Err(lines.bad("bad_id", &format!("the id '{id}' is in line {first} already")));
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use slowdb_client::{Identity, Role};
 use slowdb_net::BindError;
 use slowdb_server::{NodeConfig, RunningNode, StartError};
+use std::io::IsTerminal;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -70,6 +71,7 @@ fn log_to_stderr() -> Result<(), Failure> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init()
         .map_err(|error| Failure::internal(format!("cannot set up the log: {error}")))

@@ -9,11 +9,15 @@ pub(crate) fn problems(
     collections: &[CollectionView],
 ) -> Vec<String> {
     let mut problems = Vec::new();
+    // Nodes warn of few replicas or voters, too: that is noted once, and is what was asked for.
+    let noted: Vec<String> =
+        collections.iter().filter(|c| is_thin(c)).map(|c| format!("collection '{}'", c.name)).collect();
     for node in nodes {
         if let Some(error) = &node.error {
             problems.push(format!("node {} does not answer: {error}", node.node));
         }
-        for warning in node.said.iter().flat_map(|said| &said.warnings) {
+        let warnings = node.said.iter().flat_map(|said| &said.warnings);
+        for warning in warnings.filter(|warning| !noted.iter().any(|noted| warning.starts_with(noted))) {
             problems.push(format!("node {}: {warning}", node.node));
         }
     }
@@ -23,6 +27,18 @@ pub(crate) fn problems(
         group_problems(&name, &collection.shards.iter().collect::<Vec<_>>(), &mut problems);
     }
     problems
+}
+
+fn fewest_voters(collection: &CollectionView) -> usize {
+    collection.shards.iter().map(|shard| shard.voters).min().unwrap_or_default()
+}
+
+fn fewest_replicas(collection: &CollectionView) -> usize {
+    collection.shards.iter().map(|shard| shard.replicas.len()).min().unwrap_or_default()
+}
+
+fn is_thin(collection: &CollectionView) -> bool {
+    fewest_voters(collection) == 1 || fewest_replicas(collection) < collection.replication_factor as usize
 }
 
 /// Groups with the same trouble are named together, so that a dead node does not fill the screen.
@@ -64,8 +80,7 @@ pub(crate) fn notes(nodes: &[NodeView], collections: &[CollectionView]) -> Vec<S
     let mut notes = Vec::new();
     for collection in collections {
         let name = &collection.name;
-        let voters = collection.shards.iter().map(|shard| shard.voters).min().unwrap_or_default();
-        let replicas = collection.shards.iter().map(|shard| shard.replicas.len()).min().unwrap_or_default();
+        let (voters, replicas) = (fewest_voters(collection), fewest_replicas(collection));
         if voters == 1 && replicas == 1 {
             notes.push(format!(
                 "collection '{name}': one replica of each shard, so 'quorum' means one disk: \

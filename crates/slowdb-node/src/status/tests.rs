@@ -161,11 +161,17 @@ fn what_one_voter_means_is_said() {
     }
     cluster.map.nodes.truncate(1);
     cluster.nodes.truncate(1);
+    let warnings = &mut cluster.nodes[0].status.as_mut().expect("it answers").warnings;
+    warnings.push("collection 'default' has one voter for each shard".into());
     let view = StatusView::new(&cluster);
     assert!(view.healthy);
     assert!(view.notes.iter().any(|note| note.contains("'quorum' means one disk")), "{:?}", view.notes);
     assert!(view.notes.iter().any(|note| note.contains("3 replicas are wanted, 1 are placed")));
     assert!(health::notes(&[], &[]).is_empty());
+
+    let warnings = &mut cluster.nodes[0].status.as_mut().expect("it answers").warnings;
+    warnings.push("shard 1 is halted here".into());
+    assert_eq!(StatusView::new(&cluster).problems, ["node n1: shard 1 is halted here"]);
 }
 
 #[test]
