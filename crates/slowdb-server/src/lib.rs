@@ -12,6 +12,7 @@ mod identity;
 mod machine;
 mod node;
 mod pending;
+mod probe;
 mod read;
 mod requests;
 mod running;
@@ -21,6 +22,7 @@ mod status;
 
 pub use config::{NodeConfig, StartError};
 pub use identity::{Founding, Identity, IdentityError, Own};
-pub use node::{Command, Effect, Node, NodeSetup, OpenNodeError, RequestId};
+pub use node::{CheckpointPace, Command, Effect, Node, NodeSetup, OpenNodeError, RequestId};
+pub use probe::GroupProbe;
 pub use read::ReadWork;
 pub use running::{RunningNode, StopError};

@@ -110,6 +110,31 @@ pub struct NodeSetup {
     pub extent_bytes: usize,
     /// Bounds of what waits inside.
     pub limits: Limits,
+    /// When shards are checkpointed.
+    pub checkpoints: CheckpointPace,
+}
+
+/// When a shard is checkpointed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointPace {
+    /// Once this many bytes were applied.
+    pub bytes: u64,
+    /// Every so many ticks, if anything was applied.
+    pub ticks: u64,
+    /// Plants a bug in the vector store: slots are reused while a durable checkpoint refers to them.
+    #[cfg(feature = "canary")]
+    pub canary_reuse_early: bool,
+}
+
+impl Default for CheckpointPace {
+    fn default() -> Self {
+        CheckpointPace {
+            bytes: CHECKPOINT_BYTES,
+            ticks: CHECKPOINT_TICKS,
+            #[cfg(feature = "canary")]
+            canary_reuse_early: false,
+        }
+    }
 }
 
 /// Why a node cannot be opened.
@@ -136,8 +161,6 @@ pub struct Node {
     stopping: bool,
     ready_said: bool,
     strange_frames: u64,
-    #[cfg(feature = "canary")]
-    canary_reuse_early: bool,
 }
 
 impl Node {
@@ -165,15 +188,13 @@ impl Node {
             stopping: false,
             ready_said: false,
             strange_frames: 0,
-            #[cfg(feature = "canary")]
-            canary_reuse_early: false,
         };
         node.open_catalog(recovered)?;
         node.host_shards(Some(recovered))?;
         Ok(node)
     }
 
-    /// Plants a bug. `reuse_early` is the one of the vector store.
+    /// Plants a bug in the replicator.
     #[cfg(feature = "canary")]
     pub fn set_canary(&mut self, canary: Option<slowdb_repl::Canary>) {
         self.repl.set_canary(canary);
@@ -263,7 +284,7 @@ impl Node {
         options.hash_seed = self.setup.seed;
         #[cfg(feature = "canary")]
         {
-            options.canary_reuse_early = self.canary_reuse_early;
+            options.canary_reuse_early = self.setup.checkpoints.canary_reuse_early;
         }
         let machine = ShardMachine::open(Arc::clone(&self.setup.disk), &dir, options).map_err(fail)?;
         let machine = Machine::Shard(machine);
@@ -323,7 +344,7 @@ impl Node {
 
     /// Queues shards for a checkpoint whose log has grown, or that have waited long enough.
     fn queue_checkpoints(&mut self) {
-        let every_change = self.ticks.is_multiple_of(CHECKPOINT_TICKS);
+        let every_change = self.ticks.is_multiple_of(self.setup.checkpoints.ticks);
         let ids: Vec<GroupId> = self.repl.groups().collect();
         for id in ids {
             let Some(shard) = self.repl.machine(id).and_then(Machine::shard) else {
@@ -331,7 +352,7 @@ impl Node {
                 continue;
             };
             let bytes = shard.bytes_since();
-            let due = bytes >= CHECKPOINT_BYTES || (every_change && bytes > 0);
+            let due = bytes >= self.setup.checkpoints.bytes || (every_change && bytes > 0);
             if due && !self.checkpoint_queue.contains(&id) {
                 self.checkpoint_queue.push_back(id);
             }
@@ -393,12 +414,6 @@ impl Node {
     /// Whether the node is about to stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
-    }
-
-    /// The replicator, for checkers.
-    #[doc(hidden)]
-    pub fn check_invariants(&self) {
-        self.repl.check_invariants();
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::clients::{Clients, serve_client};
 use crate::config::{NodeConfig, StartError};
 use crate::identity::{Founding, Identity, Own};
-use crate::node::{Command, Effect, Node, NodeSetup};
+use crate::node::{CheckpointPace, Command, Effect, Node, NodeSetup};
 use slowdb_disk::{DirLock, Disk, LockError, RealDisk};
 use slowdb_net::{AcceptLimits, Endpoint, Profile, Service};
 use slowdb_proto::{ALPN_CLIENT, LogStatus, PeerStatus};
@@ -78,6 +78,7 @@ impl RunningNode {
             seed: instance,
             extent_bytes: EXTENT_BYTES,
             limits: Limits::default(),
+            checkpoints: CheckpointPace::default(),
         };
         let node = Node::open(setup, &recovered, wal.reader())
             .map_err(|error| storage_error(&config, error.to_string()))?;
