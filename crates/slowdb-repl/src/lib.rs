@@ -43,7 +43,7 @@ pub struct Now {
 }
 
 /// Length of a tick, in microseconds: the unit of heartbeats and elections.
-pub const TICK_MICROS: u64 = 25_000;
+pub const TICK_MICROS: u64 = 20_000;
 
 /// Bugs that can be planted, to prove that the checks around this crate notice them.
 #[cfg(feature = "canary")]
