@@ -185,7 +185,11 @@ impl Inner {
     /// Sorts nodes nearest first; equally near ones take turns.
     pub(crate) fn nearest_first(&self, nodes: &mut [String]) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.latencies.lock().expect("no panic while the lock is held").sort(nodes, turn);
+        self.latencies().sort(nodes, turn);
+    }
+
+    pub(crate) fn latencies(&self) -> MutexGuard<'_, Latencies> {
+        self.latencies.lock().expect("no panic while the lock is held")
     }
 
     /// Sends one request to one node, once.
@@ -201,7 +205,7 @@ impl Inner {
             return Err(Failure::NotSent(format!("node {node} is in no map")));
         };
         let outcome = self.pool.ask(&address, Some(self.cluster), kind, body, within).await;
-        let mut latencies = self.latencies.lock().expect("no panic while the lock is held");
+        let mut latencies = self.latencies();
         match &outcome {
             Ok(answer) => latencies.answered(node, answer.rtt),
             Err(_) => latencies.failed(node),

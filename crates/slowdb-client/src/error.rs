@@ -41,9 +41,7 @@ pub enum ClientError {
         tried: Vec<Unreached>,
     },
     /// Nodes were reached, but the certificates did not fit. Use those of this cluster.
-    #[error(
-        "{address}: certificate refused ({reason}); --certs has to name the certificates of this very cluster"
-    )]
+    #[error("certificates refused: {reason}; use those of this very cluster")]
     CertificateRefused {
         /// The address that was tried.
         address: String,

@@ -11,6 +11,7 @@ use std::time::Duration;
 struct Measured {
     /// Smoothed, in microseconds; 0: not measured.
     latency_us: f64,
+    answers: u64,
     has_failed: bool,
 }
 
@@ -25,7 +26,13 @@ impl Latencies {
         let us = (took.as_secs_f64() * 1e6).max(1.0);
         let known = self.nodes.entry(node.to_owned()).or_default();
         known.latency_us = if known.latency_us == 0.0 { us } else { known.latency_us * 0.8 + us * 0.2 };
+        known.answers += 1;
         known.has_failed = false;
+    }
+
+    /// How often it has answered: unchanged means that nothing was heard of it since.
+    pub(crate) fn answers(&self, node: &str) -> u64 {
+        self.nodes.get(node).map_or(0, |known| known.answers)
     }
 
     pub(crate) fn failed(&mut self, node: &str) {

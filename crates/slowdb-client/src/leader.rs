@@ -180,7 +180,7 @@ pub(crate) async fn any_replica(
     let mut course = Course::default();
     let mut interest = None;
     let mut queue: Vec<String> = Vec::new();
-    let mut round = 0;
+    let mut asked: Vec<String> = Vec::new();
     let mut send_at = start;
     loop {
         let now = Instant::now();
@@ -192,9 +192,11 @@ pub(crate) async fn any_replica(
                 queue = at.place()?.replicas;
                 at.inner.nearest_first(&mut queue);
                 queue.reverse();
-                round += 1;
             }
             if let Some(node) = queue.pop() {
+                // Slow ones come last the next time; an answer mends that.
+                asked.iter().for_each(|slow: &String| at.inner.latencies().failed(slow));
+                asked.push(node.clone());
                 course.sent(&node, &Lead::default());
                 let request = request();
                 race.push(async move {
@@ -207,6 +209,7 @@ pub(crate) async fn any_replica(
         }
         tokio::select! {
             (node, outcome) = race.next(), if !race.is_empty() => {
+                asked.retain(|pending| *pending != node);
                 let next = match outcome {
                     Ok(Answer { reply: Reply::Error(error), .. }) => course.refused(&node, error),
                     Ok(answer) => return Ok(answer),
@@ -221,7 +224,6 @@ pub(crate) async fn any_replica(
                         at.look_around(&mut interest)?;
                         let wait = backoff.next(asked, &mut at.inner.jitter());
                         send_at = at.paid(Instant::now() + wait);
-                        tracing::debug!(round, "no replica answered");
                     }
                     Next::Wait => {}
                 }

@@ -28,6 +28,9 @@ const QUERIES_PER_REQUEST_MAX: usize = 64;
 const CHUNKS_IN_FLIGHT: usize = 2;
 /// Without an answer for this long, replicas are asked who leads.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// A node of which nothing at all was heard for this long, though it was asked for its map, is taken for
+/// dead; one that only searches for long is not.
+const SILENCE_MAX: Duration = Duration::from_millis(500);
 
 /// How to search.
 #[derive(Clone, Debug)]
@@ -84,6 +87,9 @@ struct Flight {
     /// Terms known when it was sent, for each shard.
     terms: Vec<u64>,
     node: String,
+    sent: Instant,
+    /// How often the node had answered by then.
+    answers: u64,
 }
 
 impl<'a> Search<'a> {
@@ -149,7 +155,14 @@ impl<'a> Search<'a> {
                 send_at = None;
                 run.send()?;
             }
-            let wake = [send_at, patience, Some(deadline)].into_iter().flatten().min().unwrap_or(deadline);
+            let silence = run.next_silence();
+            if silence.is_some_and(|at| now >= at) {
+                if run.cancel_silent(now) {
+                    send_at = Some(now);
+                }
+                continue;
+            }
+            let wake = [send_at, patience, silence].into_iter().flatten().fold(deadline, Instant::min);
             tokio::select! {
                 asked = run.race.next(), if !run.race.is_empty() => {
                     if let Some(wait) = run.take(asked)? {
@@ -236,8 +249,9 @@ impl<'a> Run<'a> {
             let routes = inner.read_routes();
             let mut nearest: Vec<String> = routes.map().nodes.iter().map(|n| n.id.clone()).collect();
             inner.nearest_first(&mut nearest);
-            // Nodes that failed this very search come last.
-            nearest.sort_by_key(|node| self.failed_nodes.contains(node));
+            // Nodes that failed this very search come last; and a search is no way to find out whether a node that was never heard of is there.
+            nearest
+                .sort_by_key(|node| (self.failed_nodes.contains(node), inner.latencies().answers(node) == 0));
             let place = Places { routes: &routes, collection: search.collection, rounds: self.rounds };
             plan(&place, search.options.level, &wanted, &nearest)
                 .ok_or_else(|| unknown_collection(search.collection, &routes.map()))?
@@ -261,7 +275,8 @@ impl<'a> Run<'a> {
                 }
                 Asked { id, node: to, shards: for_shards, outcome }
             });
-            self.flights.push(Flight { id, race_key, shards, terms, node });
+            let (sent, answers) = (Instant::now(), inner.latencies().answers(&node));
+            self.flights.push(Flight { id, race_key, shards, terms, node, sent, answers });
         }
         Ok(())
     }
@@ -327,6 +342,34 @@ impl<'a> Run<'a> {
             self.flights.retain(|flight| flight.id != *id);
         }
         !overtaken.is_empty()
+    }
+
+    /// When to look for silent nodes next. At `quorum` only the leader can answer, so there is no point.
+    fn next_silence(&self) -> Option<Instant> {
+        if self.search.options.level == ReadLevel::Quorum {
+            return None;
+        }
+        self.flights.iter().map(|flight| flight.sent + SILENCE_MAX).min()
+    }
+
+    /// Gives up requests to nodes of which nothing was heard, and gives those that were heard of more time.
+    /// Tells whether any was given up.
+    fn cancel_silent(&mut self, now: Instant) -> bool {
+        let due: Vec<Flight> = self.flights.extract_if(.., |f| now >= f.sent + SILENCE_MAX).collect();
+        let mut is_any_silent = false;
+        for flight in due {
+            let answers = self.search.inner.latencies().answers(&flight.node);
+            if answers == flight.answers {
+                is_any_silent = true;
+                self.race.cancel(flight.race_key);
+                self.search.inner.latencies().failed(&flight.node);
+                self.last = Some(format!("{}: no answer within {SILENCE_MAX:?}", flight.node));
+                self.failed_nodes.insert(flight.node);
+            } else {
+                self.flights.push(Flight { sent: now, answers, ..flight });
+            }
+        }
+        is_any_silent
     }
 
     fn lead_of(&self, shard: u32) -> Option<(String, u64)> {

@@ -4,8 +4,8 @@ mod common;
 
 use common::{CLUSTER, FakeCluster, Manner};
 use slowdb_client::{
-    BulkOptions, Client, ClientError, ClientOptions, Identity, Put, ReadLevel, ReadOptions, Role,
-    SearchOptions, WriteLevel, WriteOptions,
+    BulkOptions, BulkProgress, Client, ClientError, ClientOptions, Identity, Put, ReadLevel, ReadOptions,
+    Role, SearchOptions, WriteLevel, WriteOptions,
 };
 use slowdb_proto::{ClusterId, Code, ErrorReply, RequestKind};
 use slowdb_ring::shard_of;
@@ -250,6 +250,27 @@ async fn a_read_at_one_goes_on_to_the_next_replica() {
 }
 
 #[tokio::test]
+async fn a_search_at_one_leaves_a_node_that_says_nothing_at_all() {
+    let cluster = FakeCluster::start(2).await;
+    cluster.elect_all("n1", 1);
+    // Only n1 was ever heard of, so it is asked first.
+    let options = ClientOptions { seeds: vec![cluster.seeds[0].clone()], ..cluster.options() };
+    let collection = Client::connect(options).await.expect("a client").collection("default");
+    collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await.expect("written");
+    cluster.manner("n1", Manner::Mute);
+    let options = SearchOptions { level: ReadLevel::One, ..SearchOptions::default() };
+    let found = collection.search(&[1.0, 1.0], &options).await.expect("another node answers");
+    assert_eq!(found.results[0][0].id, "a");
+    let asked: Vec<String> = cluster
+        .seen()
+        .into_iter()
+        .filter(|seen| matches!(seen.kind, RequestKind::Search(_)))
+        .map(|seen| seen.node)
+        .collect();
+    assert_eq!((asked.len(), asked[0].as_str()), (2, "n1"));
+}
+
+#[tokio::test]
 async fn a_search_survives_the_loss_of_a_node() {
     let cluster = FakeCluster::start(8).await;
     for shard in 0..8 {
@@ -301,7 +322,9 @@ async fn a_bulk_write_keeps_its_bounds_and_counts_what_was_acknowledged() {
     let collection = cluster.client().await.collection("default");
     let highest = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&highest);
-    let progress = move |p: slowdb_client::BulkProgress| drop(seen.fetch_max(p.written, Ordering::Relaxed));
+    let progress = move |p: BulkProgress| {
+        seen.fetch_max(p.written, Ordering::Relaxed);
+    };
     let options = BulkOptions {
         in_flight: 3,
         batch_writes: 7,

@@ -24,6 +24,8 @@ const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 const NOT_FOUND: u8 = 4;
 
+const READER_GONE: &str = "reader_gone";
+
 impl Failure {
     fn new(code: &str, message: impl Into<String>, exit: u8) -> Self {
         Failure { code: code.to_owned(), message: message.into(), exit }
@@ -57,6 +59,16 @@ impl Failure {
     /// The node cannot start where it was told to.
     pub(crate) fn refused(code: &str, message: impl Into<String>) -> Self {
         Failure::new(code, message, REFUSED)
+    }
+
+    /// Nobody reads stdout any more.
+    pub(crate) fn reader_gone() -> Self {
+        Failure::new(READER_GONE, "", REFUSED)
+    }
+
+    /// Whether there is nobody to tell.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.code == READER_GONE
     }
 
     /// Something on this machine failed.

@@ -38,6 +38,9 @@ impl Output {
     }
 
     pub(crate) fn failure(self, failure: &Failure) -> ExitCode {
+        if failure.is_silent() {
+            return ExitCode::from(failure.exit);
+        }
         if self.is_json {
             let error = ErrorBody { code: &failure.code, message: &failure.message };
             let text = serde_json::to_string(&ErrorObject { error }).unwrap_or_default();
@@ -50,14 +53,17 @@ impl Output {
     }
 }
 
-/// Prints one line. A reader that has seen enough is no error of ours, but ends the command.
+/// Prints one line. A reader that has seen enough (`| head`) ends the command without a word.
 fn line(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.write_all(b"\n"))
         .and_then(|()| stdout.flush())
-        .map_err(|error| Failure::internal(format!("cannot write to stdout: {error}")))
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::reader_gone(),
+            _ => Failure::internal(format!("cannot write to stdout: {error}")),
+        })
 }
 
 /// Arguments that make no sense; also `--help` and `--version`, which clap takes for errors.

@@ -56,10 +56,13 @@ struct Store {
     under_way_max: usize,
 }
 
+/// Shard → leader and term.
+type Beliefs = BTreeMap<u32, (String, u64)>;
+
 pub(crate) struct World {
     pub(crate) map: Mutex<ClusterMap>,
-    /// What each node believes: shard → (leader, term).
-    beliefs: Mutex<HashMap<String, BTreeMap<u32, (String, u64)>>>,
+    /// What each node believes.
+    beliefs: Mutex<HashMap<String, Beliefs>>,
     manners: Mutex<HashMap<String, Manner>>,
     store: Mutex<Store>,
     seen: Mutex<Vec<Seen>>,

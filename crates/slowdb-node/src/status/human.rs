@@ -29,11 +29,11 @@ fn summary(view: &StatusView) -> String {
     let equal = shards.iter().filter(|shard| shard.digests == Digests::Equal).count();
     let state = if view.healthy { "healthy" } else { "NOT healthy" };
     format!(
-        "cluster {} is {state}: {reached} of {} nodes answer, {led} of {} shards have a leader, \
-         replicas are seen to be equal in {equal}",
+        "cluster {} is {state}: {reached} of {} nodes answer, {led} of {all} shards have a leader, \
+         replicas are equal in {equal} of {all}",
         view.cluster,
         view.nodes.len(),
-        shards.len()
+        all = shards.len()
     )
 }
 
