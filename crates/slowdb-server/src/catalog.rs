@@ -174,3 +174,6 @@ pub(crate) fn shard_membership(shard: &ShardInfo, own: &str) -> Option<Membershi
     let own = members.iter().find(|member| member.node.as_str() == own)?.replica;
     Some(Membership { own, members })
 }
+
+#[cfg(test)]
+mod tests;

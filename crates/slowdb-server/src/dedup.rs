@@ -80,7 +80,12 @@ impl DedupWindow {
 
     /// A batch was executed.
     pub(crate) fn remember(&mut self, client: [u8; 16], sequence: u64, result: WriteResult) {
-        self.clients.entry(client).or_default().results.insert(sequence, result);
+        // A client that is seen for the first time may be one that was forgotten: then what it did before this is
+        // forgotten too, and must not look new.
+        let forgotten_to = if self.clients_forgotten { sequence.saturating_sub(1) } else { 0 };
+        let known =
+            self.clients.entry(client).or_insert_with(|| Client { forgotten_to, ..Client::default() });
+        known.results.insert(sequence, result);
         self.order.push_back((client, sequence));
         self.digest = self.digest.wrapping_add(hash(&client, sequence, &result));
         while self.order.len() > RESULTS_MAX {
@@ -180,6 +185,20 @@ mod tests {
         }
         assert_eq!(window.look_up(&[1; 16], 1, true), Known::Forgotten);
         assert_eq!(window.look_up(&[1; 16], 1, false), Known::Fresh);
+    }
+
+    #[test]
+    fn a_client_that_comes_back_cannot_retry_what_was_forgotten() {
+        let mut window = DedupWindow::default();
+        window.remember([1; 16], 5, result(1));
+        for sequence in 1..=RESULTS_MAX as u64 {
+            window.remember([2; 16], sequence, result(sequence + 1));
+        }
+        window.remember([1; 16], 6, result(RESULTS_MAX as u64 + 2));
+        assert_eq!(window.look_up(&[1; 16], 5, true), Known::Forgotten);
+        assert_eq!(window.look_up(&[1; 16], 7, true), Known::Fresh);
+        let again = DedupWindow::from_state(window.to_state());
+        assert_eq!(again.look_up(&[1; 16], 5, true), Known::Forgotten);
     }
 
     #[test]

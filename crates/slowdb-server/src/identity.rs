@@ -166,3 +166,6 @@ impl Gate for Own {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,10 @@ mod sealed;
 mod shard;
 mod status;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
+
 pub use config::{NodeConfig, StartError};
 pub use identity::{Founding, Identity, IdentityError, Own};
 pub use node::{CheckpointPace, Command, Effect, Node, NodeSetup, OpenNodeError, RequestId};

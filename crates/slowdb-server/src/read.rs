@@ -1,10 +1,15 @@
 //! Executing reads: no decisions, just the stores. Runs on any thread.
 
 use bytes::Bytes;
+use slowdb_proto::limits::{BODY_BYTES_MAX, META_BYTES_MAX};
 use slowdb_proto::{Code, ErrorReply, Hit, Metric, Position, RecordInfo, Reply, ShardPosition};
-use slowdb_storage::{Reader, SearchQuery};
+use slowdb_storage::{ReadError, Reader, SearchQuery};
 
+use crate::requests::Answer;
 use crate::shard::position_of;
+
+/// Largest set of hits in one reply, in bytes: what is left of its frame's meta part beside the rest of it.
+const HITS_BYTES_MAX: usize = META_BYTES_MAX - (1 << 20);
 
 /// A read that may be answered now.
 pub enum ReadWork {
@@ -46,18 +51,15 @@ impl ReadWork {
                 search(&shards, &queries, dimension, k, metric).map(|reply| (reply, Vec::new()))
             }
         };
-        done.unwrap_or_else(|error| {
-            let error = ErrorReply::new(Code::Corrupt, format!("this replica cannot answer: {error}"));
-            (Reply::Error(error), Vec::new())
-        })
+        done.unwrap_or_else(|error| (Reply::Error(*error), Vec::new()))
     }
 }
 
-fn get(
-    reader: &Reader,
-    applied: Position,
-    ids: &[String],
-) -> Result<(Reply, Vec<Bytes>), slowdb_storage::ReadError> {
+fn corrupt(error: ReadError) -> Box<ErrorReply> {
+    Box::new(ErrorReply::new(Code::Corrupt, format!("this replica cannot answer: {error}")))
+}
+
+fn get(reader: &Reader, applied: Position, ids: &[String]) -> Answer<(Reply, Vec<Bytes>)> {
     let mut body = Vec::new();
     let mut records = Vec::with_capacity(ids.len());
     for id in ids {
@@ -67,8 +69,17 @@ fn get(
             }
             body.extend_from_slice(record.payload);
             RecordInfo { position: position_of(record.version), payload_bytes: record.payload.len() as u32 }
-        })?;
-        records.push(found);
+        });
+        records.push(found.map_err(corrupt)?);
+        if body.len() > BODY_BYTES_MAX {
+            let message = format!(
+                "the first {} of the {} records asked for take more than {BODY_BYTES_MAX} bytes: ask for fewer \
+                 at a time",
+                records.len(),
+                ids.len()
+            );
+            return Err(Box::new(ErrorReply::new(Code::TooLarge, message)));
+        }
     }
     let body = if body.is_empty() { Vec::new() } else { vec![Bytes::from(body)] };
     Ok((Reply::Records { applied, records }, body))
@@ -80,7 +91,7 @@ fn search(
     dimension: usize,
     k: usize,
     metric: Metric,
-) -> Result<Reply, slowdb_storage::ReadError> {
+) -> Answer<Reply> {
     let stored_metric = match metric {
         Metric::L2 => slowdb_storage::Metric::L2,
         Metric::InnerProduct => slowdb_storage::Metric::InnerProduct,
@@ -89,25 +100,38 @@ fn search(
     let mut results: Vec<Vec<Hit>> = vec![Vec::new(); queries.len() / dimension];
     for (_, reader) in shards {
         let query = SearchQuery::new(queries, k, stored_metric);
-        for (result, hits) in results.iter_mut().zip(reader.search(&query)?) {
+        for (result, hits) in results.iter_mut().zip(reader.search(&query).map_err(corrupt)?) {
             // Ids were checked to be UTF-8 when they were written.
             let hit = |hit: slowdb_storage::Hit| Hit {
                 id: String::from_utf8_lossy(&hit.id).into_owned(),
                 score: hit.score,
             };
             result.extend(hits.into_iter().map(hit));
+            keep_nearest(result, k, metric);
         }
     }
-    for result in &mut results {
-        result.sort_by(|a, b| {
-            let nearer = if metric.greater_is_nearer() {
-                b.score.total_cmp(&a.score)
-            } else {
-                a.score.total_cmp(&b.score)
-            };
-            nearer.then_with(|| a.id.cmp(&b.id))
-        });
-        result.truncate(k);
+    // An archived hit: 4 bytes of score, 8 of reference, and the id.
+    let bytes: usize = results.iter().flatten().map(|hit| 12 + hit.id.len()).sum();
+    if bytes > HITS_BYTES_MAX {
+        let message = format!(
+            "{} queries with k = {k} have hits of {bytes} bytes, more than {HITS_BYTES_MAX}: ask with fewer \
+             queries at a time, or a smaller k",
+            results.len()
+        );
+        return Err(Box::new(ErrorReply::new(Code::TooLarge, message)));
     }
     Ok(Reply::Hits { metric, shards: shards.iter().map(|(position, _)| *position).collect(), results })
+}
+
+/// Sorts hits, nearest first, ties by id, and drops all but `k`.
+fn keep_nearest(hits: &mut Vec<Hit>, k: usize, metric: Metric) {
+    hits.sort_by(|a, b| {
+        let nearer = if metric.greater_is_nearer() {
+            b.score.total_cmp(&a.score)
+        } else {
+            a.score.total_cmp(&b.score)
+        };
+        nearer.then_with(|| a.id.cmp(&b.id))
+    });
+    hits.truncate(k);
 }

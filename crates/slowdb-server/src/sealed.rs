@@ -85,3 +85,6 @@ fn checksum(head: &[u8], content: &[u8]) -> u64 {
     hash.update(content);
     hash.digest()
 }
+
+#[cfg(test)]
+mod tests;

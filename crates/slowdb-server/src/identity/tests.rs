@@ -1,0 +1,118 @@
+//! Who may be a peer.
+
+use super::*;
+use slowdb_disk::SimDisk;
+
+const OURS: [u8; 16] = [1; 16];
+
+fn founding(nodes: &[&str]) -> Founding {
+    Founding {
+        nodes: nodes.iter().map(|node| ((*node).to_owned(), format!("{node}.example:8000"))).collect(),
+        zone: None,
+        dimension: 4,
+        metric: Metric::L2,
+        num_shards: 2,
+        virtual_nodes: 3,
+        replication_factor: 3,
+    }
+}
+
+fn identity(cluster: Option<[u8; 16]>) -> Identity {
+    Identity {
+        node: "ada".to_owned(),
+        storage: [5; 16],
+        cluster: cluster.map(ClusterId),
+        founding: founding(&["ada", "bob", "cyd"]),
+        peers: BTreeMap::new(),
+    }
+}
+
+fn own(disk: &SimDisk, cluster: Option<[u8; 16]>) -> Own {
+    let identity = identity(cluster);
+    identity.save(disk).expect("the disk works");
+    Own::new(Arc::new(disk.clone()), identity, 42)
+}
+
+fn hello(node: &str) -> Hello {
+    Hello { cluster: OURS, storage: [9; 16], instance: 1, node: NodeId::new(node), to: NodeId::new("ada") }
+}
+
+fn refusal(own: &Own, hello: &Hello) -> String {
+    own.admit(hello).expect_err("it may not be a peer")
+}
+
+#[test]
+fn it_comes_back_as_it_was() {
+    let disk = SimDisk::new();
+    assert_eq!(Identity::load(&disk).expect("no file is no error"), None);
+    let identity = identity(Some(OURS));
+    identity.save(&disk).expect("the disk works");
+    assert_eq!(Identity::load(&disk).expect("it is whole"), Some(identity));
+    disk.flip_bit("identity", 30, 0).expect("it is in the file");
+    assert!(matches!(Identity::load(&disk), Err(IdentityError::Damaged(_))));
+}
+
+#[test]
+fn a_founding_node_is_a_peer() {
+    let own = own(&SimDisk::new(), Some(OURS));
+    assert_eq!(own.admit(&hello("bob")), Ok(()));
+    assert_eq!(own.admit(&hello("cyd")), Ok(()));
+    let ours = own.hello(&NodeId::new("bob"));
+    assert_eq!((ours.cluster, ours.storage, ours.instance), (OURS, [5; 16], 42));
+    assert_eq!((ours.node.as_str(), ours.to.as_str()), ("ada", "bob"));
+}
+
+#[test]
+fn strangers_are_told_why() {
+    let own = own(&SimDisk::new(), Some(OURS));
+    assert!(refusal(&own, &hello("eve")).contains("node eve is not one of the nodes"));
+    assert!(refusal(&own, &hello("ada")).contains("there is a node ada already"));
+    let elsewhere = Hello { to: NodeId::new("cyd"), ..hello("bob") };
+    assert!(refusal(&own, &elsewhere).contains("this is node ada, not cyd"));
+    let other = Hello { cluster: [2; 16], ..hello("bob") };
+    assert!(refusal(&own, &other).contains("belongs to cluster 0202"), "{}", refusal(&own, &other));
+    assert!(own.get().peers.is_empty(), "a refused node is not remembered");
+}
+
+#[test]
+fn while_a_cluster_is_being_founded_not_everybody_knows_its_id() {
+    let unborn = Hello { cluster: [0; 16], ..hello("bob") };
+    assert_eq!(own(&SimDisk::new(), Some(OURS)).admit(&unborn), Ok(()));
+    assert_eq!(own(&SimDisk::new(), None).admit(&hello("bob")), Ok(()));
+    assert_eq!(own(&SimDisk::new(), None).admit(&unborn), Ok(()));
+}
+
+#[test]
+fn a_wiped_disk_is_refused_even_after_a_restart_and_a_crash() {
+    let disk = SimDisk::new();
+    assert_eq!(own(&disk, Some(OURS)).admit(&hello("bob")), Ok(()));
+    // Everything that was not synced is lost: the memory of bob's disk must have been.
+    let disk = disk.crash(&mut || 0);
+    let again = Identity::load(&disk).expect("it is whole").expect("it is there");
+    let own = Own::new(Arc::new(disk), again, 43);
+    let wiped = Hello { storage: [10; 16], ..hello("bob") };
+    assert!(refusal(&own, &wiped).contains("another storage path"));
+    let unborn = Hello { cluster: [0; 16], ..wiped };
+    assert!(refusal(&own, &unborn).contains("another storage path"), "with no cluster either");
+    assert_eq!(own.admit(&hello("bob")), Ok(()), "with its own disk it is welcome");
+}
+
+#[test]
+fn who_cannot_be_remembered_is_not_let_in() {
+    let disk = SimDisk::new();
+    let own = own(&disk, Some(OURS));
+    disk.fail_sync_in(0);
+    assert!(refusal(&own, &hello("bob")).contains("cannot remember node bob"));
+    assert!(own.get().peers.is_empty());
+    assert_eq!(own.admit(&hello("bob")), Ok(()), "the next time it can be");
+}
+
+#[test]
+fn joining_is_durable() {
+    let disk = SimDisk::new();
+    let own = own(&disk, None);
+    own.join(ClusterId(OURS)).expect("the disk works");
+    let disk = disk.crash(&mut || 0);
+    let again = Identity::load(&disk).expect("it is whole").expect("it is there");
+    assert_eq!(again.cluster, Some(ClusterId(OURS)));
+}
