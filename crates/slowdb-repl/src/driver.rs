@@ -9,8 +9,9 @@ use crate::transport::{PeerEvent, Transport};
 use crate::wal::{Location, Record, Wal};
 use crate::{Now, TICK_MICROS};
 use bytes::Bytes;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::mpsc::{self as std_mpsc, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -20,6 +21,8 @@ use tokio::time::MissedTickBehavior;
 const INPUTS_PER_TURN: usize = 256;
 /// Bytes of records on their way to the disk above which no further input is taken.
 const LOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Quiet after which the log is told that all of it is synced, so that later damage to its end is noticed.
+const MARK_AFTER: Duration = Duration::from_millis(200);
 /// Syncs between looks at the size of the log.
 const GAUGE_TURNS: u32 = 64;
 /// Length of the queues into the core.
@@ -303,7 +306,15 @@ fn write_log(
 ) -> Result<(), crate::wal::WalError> {
     gauge.read(&wal);
     let mut turns = 0u32;
-    while let Ok(first) = batches.recv() {
+    loop {
+        let first = match batches.recv_timeout(MARK_AFTER) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => {
+                wal.mark()?;
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return wal.close(),
+        };
         let mut done = Durable { batch: first.number, bytes: 0, locations: Vec::new() };
         let mut frees = false;
         for batch in std::iter::once(first).chain(batches.try_iter()) {
@@ -323,7 +334,6 @@ fn write_log(
             gauge.read(&wal);
         }
     }
-    wal.close()
 }
 
 fn batch_bytes(batch: &Batch) -> usize {
