@@ -12,6 +12,7 @@ pub use verify::Verified;
 use anyhow::{Result, bail};
 use slowdb_client::{Collection, WriteOptions};
 use slowdb_ring::shard_of;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -90,12 +91,12 @@ struct Shared {
     progress: Mutex<Vec<Progress>>,
 }
 
-/// The value that a lane writes as its `sequence`th: told apart by the first two components.
+/// The value that a lane writes as its `sequence`th: told apart by the first component.
 pub fn value(lane: u32, sequence: u64, dimension: usize) -> Vec<f32> {
     let mut state = u64::from(lane) << 32 | sequence;
     let mut vector: Vec<f32> = (0..dimension).map(|_| small(&mut state)).collect();
-    // Exact: both stay below 2^24.
-    let tags = [lane as f32, sequence as f32];
+    // Exact: both stay below 2^24. The sequence comes first: with one component only, the id tells the lane.
+    let tags = [sequence as f32, lane as f32];
     vector.iter_mut().zip(tags).for_each(|(component, tag)| *component = tag);
     vector
 }
@@ -199,6 +200,11 @@ impl Written {
     /// Writes that were not.
     pub fn failed(&self) -> u64 {
         self.writes().filter(|write| write.acked.is_none()).count() as u64
+    }
+
+    /// Every id that may hold a record, once.
+    pub fn ids(&self) -> Vec<&str> {
+        self.writes().map(|write| write.id.as_str()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// The last error of each lane that had one.

@@ -1,6 +1,7 @@
 //! The checkout: where things are, and cargo.
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,8 +25,26 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Which node to run.
+#[derive(Clone, Debug, Args)]
+pub struct NodeProgram {
+    /// Runs this slowdb-node instead of building one.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+}
+
+impl NodeProgram {
+    /// The program, built if it was not given.
+    pub fn get(&self) -> Result<PathBuf> {
+        match &self.program {
+            Some(given) => given.canonicalize().with_context(|| format!("{}", given.display())),
+            None => build_node(),
+        }
+    }
+}
+
 /// Builds the node as users run it and returns the path of the program. Cargo shows the progress.
-pub fn build_node() -> Result<PathBuf> {
+fn build_node() -> Result<PathBuf> {
     let output = cargo()
         .args(["build", "--release", "--package", "slowdb-node", "--message-format=json-render-diagnostics"])
         .stdout(Stdio::piped())

@@ -10,7 +10,7 @@ mod storage;
 
 use crate::chain::driver::Chain;
 use crate::cluster::{Cluster, Lifetime, Shape, cli, view};
-use crate::workspace;
+use crate::workspace::{self, NodeProgram};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use report::Report;
@@ -32,6 +32,8 @@ pub struct BenchArgs {
     /// Name of the file in benches/runs that keeps the figures [default: the commit].
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    program: NodeProgram,
 }
 
 /// What can be measured by itself.
@@ -60,7 +62,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 async fn bench(args: &BenchArgs) -> Result<()> {
     let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
     let needs_cluster = [Part::Ingest, Part::Put, Part::Get, Part::Failover].into_iter().any(wanted);
-    let program = if needs_cluster { workspace::build_node()? } else { PathBuf::new() };
+    let program = if needs_cluster { args.program.get()? } else { PathBuf::new() };
     let dir = workspace::state_dir().join("bench");
     if let Ok(mut earlier) = Cluster::open(&dir.join("cluster")) {
         earlier.down()?;

@@ -2,7 +2,7 @@
 
 use super::{Cluster, Lifetime, Shape, view};
 use crate::process::wait_until;
-use crate::workspace;
+use crate::workspace::{self, NodeProgram};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use std::fs;
@@ -63,6 +63,8 @@ struct UpArgs {
     /// Throws away what an earlier cluster in that directory held.
     #[arg(long)]
     fresh: bool,
+    #[command(flatten)]
+    program: NodeProgram,
 }
 
 /// Runs the command.
@@ -88,7 +90,7 @@ pub fn run(args: ClusterArgs) -> Result<()> {
 }
 
 fn up(dir: PathBuf, args: &UpArgs) -> Result<()> {
-    let program = workspace::build_node()?;
+    let program = args.program.get()?;
     let earlier = Cluster::open(&dir).ok();
     if let Some(earlier) = &earlier
         && !earlier.running()?.is_empty()

@@ -118,6 +118,10 @@ impl View {
             .flat_map(|(node, status)| status.groups.iter().map(move |group| (node.as_str(), group)))
     }
 
+    fn shards(&self) -> impl Iterator<Item = (&str, &GroupStatus)> {
+        self.groups().filter(|(_, group)| matches!(group.kind, GroupKind::Shard { .. }))
+    }
+
     /// The leader of each shard: the node that leads it in the highest term.
     pub fn leaders(&self) -> BTreeMap<u32, String> {
         let mut leaders: BTreeMap<u32, (u64, String)> = BTreeMap::new();
@@ -165,7 +169,7 @@ impl View {
 
     /// Records in all shards, counted on their leaders.
     pub fn records(&self) -> u64 {
-        self.groups().filter(|(_, group)| group.role == Role::Leader).map(|(_, group)| group.records).sum()
+        self.shards().filter(|(_, group)| group.role == Role::Leader).map(|(_, group)| group.records).sum()
     }
 
     fn describe(&self) -> String {

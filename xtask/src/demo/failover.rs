@@ -3,6 +3,7 @@
 use crate::cluster::{Cluster, view};
 use crate::failover::{Kill, KillPlan, kill_busiest_leader};
 use crate::ui::{Said, seconds, thousands};
+use anyhow::ensure;
 use slowdb_client::{Client, Collection};
 use std::time::Duration;
 
@@ -39,10 +40,15 @@ pub(super) async fn verify(collection: &Collection, kill: &Kill) -> Said<()> {
     Ok(((), said))
 }
 
-/// Waits until all replicas of all shards are at one position with one digest.
-pub(super) async fn catch_up(cluster: &Cluster, client: &Client) -> Said<()> {
+/// Waits until all replicas of all shards are at one position with one digest; then there are that many
+/// records.
+pub(super) async fn catch_up(cluster: &Cluster, client: &Client, records: Option<usize>) -> Said<()> {
     let view = view::wait_equal(client, cluster, CATCH_UP_DEADLINE).await?;
     let shape = cluster.shape();
     let replicas = shape.num_shards * shape.replication_factor;
-    Ok(((), format!("{replicas} replicas, digests equal; {} records", thousands(view.records()))))
+    let found = view.records();
+    if let Some(wanted) = records {
+        ensure!(found == wanted as u64, "{found} records instead of {wanted}");
+    }
+    Ok(((), format!("{replicas} replicas, digests equal; {} records", thousands(found))))
 }

@@ -9,8 +9,9 @@ mod records;
 use crate::cluster::{Cluster, Lifetime, Shape, cli, view};
 use crate::dataset::{Dataset, load_vectors};
 use crate::failover::Kill;
+use crate::truth::Truth;
 use crate::ui::{self, detail, seconds, step, step_now, thousands};
-use crate::workspace;
+use crate::workspace::{self, NodeProgram};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use slowdb_client::Client;
@@ -40,6 +41,8 @@ pub struct DemoArgs {
     /// Leaves the cluster running when all is done.
     #[arg(long)]
     keep: bool,
+    #[command(flatten)]
+    program: NodeProgram,
 }
 
 /// What the demo works on.
@@ -58,7 +61,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
 async fn demo(args: &DemoArgs) -> Result<()> {
     let start = Instant::now();
     println!("SlowDB demo\n");
-    let program = step_now("build", || Ok((workspace::build_node()?, "slowdb-node, optimised".into())))?;
+    let program = step_now("build", || Ok((args.program.get()?, "slowdb-node".into())))?;
     let input = step_now("vectors", || load(args))?;
     let dir = workspace::state_dir().join("demo");
     clear(&dir)?;
@@ -132,7 +135,11 @@ async fn on_cluster(cluster: &mut Cluster, input: &Input) -> Result<()> {
     let collection = client.collection("default");
     step("import", records::import(&collection, &input.data)).await?;
     step("read back", records::read_back(&collection, &input.data)).await?;
-    step("search", records::search(&collection, input)).await?;
+    let truth = step_now("exact answers", || {
+        let truth = Truth::compute(&input.data, &input.queries, input.k);
+        Ok((truth, "every query with every vector, in double precision".into()))
+    })?;
+    step("search", records::search(&collection, input, &truth)).await?;
     let kill = step("kill -9 under load", failover::kill_under_load(cluster, &client)).await?;
     detail(format!("{} led {} shards; how long each refused writes:", kill.victim, kill.windows.len()));
     for line in failover::lines(&kill) {
@@ -147,9 +154,11 @@ async fn on_cluster(cluster: &mut Cluster, input: &Input) -> Result<()> {
         Ok(((), format!("{victim} on its old storage and port, process {}", process.pid)))
     })
     .await?;
-    step("catch up", failover::catch_up(cluster, &client)).await?;
+    step("catch up", failover::catch_up(cluster, &client, None)).await?;
     let caught_up = restarted.elapsed();
-    step("search", records::search(&collection, input)).await?;
+    step("clean up", records::remove(&collection, &kill.written.ids())).await?;
+    step("search", records::search(&collection, input, &truth)).await?;
+    step("equal again", failover::catch_up(cluster, &client, Some(input.data.len()))).await?;
     summary(input, &kill, caught_up);
     Ok(())
 }
@@ -168,7 +177,7 @@ async fn start(cluster: &mut Cluster) -> ui::Said<Client> {
 }
 
 fn summary(input: &Input, kill: &Kill, caught_up: Duration) {
-    let row = |what: &str, value: String| println!("  {what:<34} {value}");
+    let row = |what: &str, value: String| println!("  {what:<36} {value}");
     println!("\nSummary");
     row("vectors, all read back bit for bit", thousands(input.data.len() as u64));
     row(&format!("recall of {} searches, k = {}", input.queries.len(), input.k), "1.0".into());

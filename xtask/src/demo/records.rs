@@ -5,12 +5,14 @@ use crate::dataset::Dataset;
 use crate::truth::Truth;
 use crate::ui::{Said, bar, thousands};
 use anyhow::{bail, ensure};
-use slowdb_client::{BulkOptions, BulkProgress, Collection, ReadOptions, SearchOptions};
+use slowdb_client::{BulkOptions, BulkProgress, Collection, ReadOptions, SearchOptions, WriteOptions};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 /// Records asked for at once.
 const CHUNK: usize = 1_000;
+const DELETES_IN_FLIGHT: usize = 32;
 /// For one bulk request or search, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -52,27 +54,53 @@ pub(super) async fn read_back(collection: &Collection, data: &Dataset) -> Said<(
 }
 
 /// Searches and compares with exact ground truth.
-pub(super) async fn search(collection: &Collection, input: &Input) -> Said<()> {
+pub(super) async fn search(collection: &Collection, input: &Input, truth: &Truth<'_>) -> Said<()> {
     let queries: Vec<f32> = input.queries.concat();
     let options = SearchOptions { k: input.k, timeout: Some(PATIENCE), ..SearchOptions::default() };
     let start = Instant::now();
     let found = collection.search(&queries, &options).await?;
     let took = start.elapsed();
-    let truth = Truth::compute(&input.data, &input.queries);
-    let wanted = input.k.min(input.data.len()) * input.queries.len();
     ensure!(found.results.len() == input.queries.len(), "{} answers", found.results.len());
     let mut right = 0;
     let mut wrong = None;
     for (query, hits) in found.results.iter().enumerate() {
         let hits: Vec<(String, f32)> = hits.iter().map(|hit| (hit.id.clone(), hit.score)).collect();
-        right += truth.right(query, input.k, &hits);
-        wrong = wrong.or(truth.check(query, input.k, &hits).err());
+        right += truth.right(query, &hits);
+        wrong = wrong.or(truth.check(query, &hits).err());
     }
-    let recall = right as f64 / wanted as f64;
+    let recall = right as f64 / truth.wanted() as f64;
     if let Some(error) = wrong {
         return Err(error.context(format!("recall is {recall:.4}")));
     }
-    ensure!(right == wanted, "recall is {recall:.4}");
+    ensure!(right == truth.wanted(), "recall is {recall:.4}");
     let each = took.as_secs_f64() * 1e3 / input.queries.len() as f64;
-    Ok(((), format!("{} queries, recall 1.0 against exact truth, {each:.1} ms each", input.queries.len())))
+    let count = thousands(input.queries.len() as u64);
+    Ok(((), format!("{count} queries, recall 1.0 against exact truth, {each:.1} ms each")))
+}
+
+/// Removes what the load wrote, so that the collection holds what was imported and nothing else.
+pub(super) async fn remove(collection: &Collection, ids: &[&str]) -> Said<()> {
+    let mut lanes = JoinSet::new();
+    for lane in 0..DELETES_IN_FLIGHT {
+        let ids: Vec<String> =
+            ids.iter().skip(lane).step_by(DELETES_IN_FLIGHT).map(|id| (*id).to_owned()).collect();
+        let collection = collection.clone();
+        lanes.spawn(async move {
+            let options = WriteOptions { timeout: Some(PATIENCE), ..WriteOptions::default() };
+            for id in ids {
+                collection.delete(&id, &options).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(lane) = lanes.join_next().await {
+        lane??;
+    }
+    for chunk in ids.chunks(CHUNK) {
+        let found = collection.get_many(chunk, &ReadOptions::default()).await?;
+        if let Some((id, _)) = chunk.iter().zip(found).find(|(_, record)| record.is_some()) {
+            bail!("{id:?} was deleted and is still there");
+        }
+    }
+    Ok(((), format!("{} ids deleted again, and gone", thousands(ids.len() as u64))))
 }

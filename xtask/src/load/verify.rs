@@ -52,7 +52,7 @@ impl Written {
     /// Which of a lane's values a vector is, every component compared.
     fn sequence_of(&self, lane: u32, vector: Option<&[f32]>) -> Result<Option<u64>, String> {
         let Some(vector) = vector else { return Ok(None) };
-        let sequence = vector.get(1).map_or(0, |tag| *tag as u64);
+        let sequence = vector.first().map_or(0, |tag| *tag as u64);
         let expected = value(lane, sequence, self.dimension);
         let same = vector.len() == expected.len()
             && vector.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());

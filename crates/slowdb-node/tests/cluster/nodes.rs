@@ -1,7 +1,5 @@
 //! What the tests on real processes share: a cluster in a temporary directory, and the command line.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 use serde_json::Value;
 use slowdb_client::Client;
 use slowdb_net::{Connection, Connector, FrameLimits, FrameOut, Identity, Profile, Role};
@@ -14,19 +12,19 @@ use tempfile::TempDir;
 use xtask::cluster::{Cluster, Lifetime, Shape, view};
 
 /// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_slowdb-node");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_slowdb-node");
 /// How long anything awaited may take on a machine that is busy with other tests.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A cluster whose nodes end with the test, and whose logs are shown if the test fails.
-pub struct Nodes {
-    pub cluster: Cluster,
+pub(crate) struct Nodes {
+    pub(crate) cluster: Cluster,
     _dir: TempDir,
 }
 
 impl Nodes {
     /// Lays out a cluster; nothing runs yet.
-    pub fn create(shape: Shape) -> Nodes {
+    pub(crate) fn create(shape: Shape) -> Nodes {
         let dir = tempfile::tempdir().expect("a directory");
         let cluster =
             Cluster::create(&dir.path().join("cluster"), Path::new(PROGRAM), shape, Lifetime::Owned);
@@ -34,7 +32,7 @@ impl Nodes {
     }
 
     /// Starts three nodes and waits until every shard has a leader.
-    pub async fn start(shape: Shape) -> (Nodes, Client) {
+    pub(crate) async fn start(shape: Shape) -> (Nodes, Client) {
         let mut nodes = Nodes::create(shape);
         nodes.cluster.start_all().expect("the nodes start");
         let client = view::wait_ready(&nodes.cluster, DEADLINE).await.expect("the cluster forms");
@@ -42,12 +40,12 @@ impl Nodes {
     }
 
     /// Runs a command against this cluster.
-    pub fn cli(&self, args: &[&str]) -> Outcome {
+    pub(crate) fn cli(&self, args: &[&str]) -> Outcome {
         self.cli_with_input(args, "")
     }
 
     /// Runs a command with something on its standard input.
-    pub fn cli_with_input(&self, args: &[&str], input: &str) -> Outcome {
+    pub(crate) fn cli_with_input(&self, args: &[&str], input: &str) -> Outcome {
         let certs = self.cluster.certs().display().to_string();
         let connect = self.cluster.addresses().join(",");
         let common = ["--connect", &connect, "--certs", &certs];
@@ -66,32 +64,31 @@ impl Drop for Nodes {
 }
 
 /// Four shards are enough to spread leaders over three nodes.
-pub fn small(dimension: u32) -> Shape {
+pub(crate) fn small(dimension: u32) -> Shape {
     Shape { nodes: 3, dimension, replication_factor: 3, num_shards: 4 }
 }
 
 /// How a command ended, and the JSON object that it printed.
 #[derive(Debug)]
-pub struct Outcome {
-    pub exit: i32,
-    pub json: Value,
-    pub stderr: String,
+pub(crate) struct Outcome {
+    pub(crate) exit: i32,
+    pub(crate) json: Value,
 }
 
 impl Outcome {
     /// Its error code, or an empty text.
-    pub fn code(&self) -> &str {
+    pub(crate) fn code(&self) -> &str {
         self.json["error"]["code"].as_str().unwrap_or_default()
     }
 
     /// Its error message, or an empty text.
-    pub fn message(&self) -> &str {
+    pub(crate) fn message(&self) -> &str {
         self.json["error"]["message"].as_str().unwrap_or_default()
     }
 }
 
 /// Runs the program with `--json`.
-pub fn run(args: &[&str], input: &str) -> Outcome {
+pub(crate) fn run(args: &[&str], input: &str) -> Outcome {
     let mut command = Command::new(PROGRAM);
     command.arg("--json").args(args);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -99,23 +96,21 @@ pub fn run(args: &[&str], input: &str) -> Outcome {
     // A command that does not read its input may have ended already.
     let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("it ends");
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    Outcome {
-        exit: output.status.code().unwrap_or(-1),
-        json: serde_json::from_str(stdout.trim()).unwrap_or(Value::Null),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    // What is no JSON is kept for the message of the test that fails over it.
+    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| text(&output.stderr).into());
+    Outcome { exit: output.status.code().unwrap_or(-1), json }
 }
 
 /// A connection to one node that does not look for another one, unlike a client's.
-pub struct Direct {
+pub(crate) struct Direct {
     connection: Connection,
     _connector: Connector,
 }
 
 impl Direct {
     /// Connects as a client.
-    pub async fn to(cluster: &Cluster, node: &str) -> Direct {
+    pub(crate) async fn to(cluster: &Cluster, node: &str) -> Direct {
         let identity = Identity::load(&cluster.certs(), Role::Client).expect("certificates");
         let connector = Connector::new(&identity).expect("a socket");
         let alpn = std::str::from_utf8(ALPN_CLIENT).expect("ASCII");
@@ -126,7 +121,7 @@ impl Direct {
     }
 
     /// Asks exactly this node, once.
-    pub async fn ask(&self, kind: RequestKind, body: Vec<u8>) -> (Reply, Vec<u8>) {
+    pub(crate) async fn ask(&self, kind: RequestKind, body: Vec<u8>) -> (Reply, Vec<u8>) {
         let timeout_ms = DEADLINE.as_millis() as u32;
         let request = Request { cluster: None, timeout_ms, kind };
         let body = vec![body.into()];

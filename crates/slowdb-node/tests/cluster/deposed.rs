@@ -1,8 +1,6 @@
 //! A leader that was paused for so long that it is none any more, and does not know it yet.
 
-mod common;
-
-use common::{DEADLINE, Direct, Nodes, small};
+use crate::nodes::{DEADLINE, Direct, Nodes, small};
 use slowdb_client::{ReadOptions, WriteOptions};
 use slowdb_proto::{
     ClientId, GetRequest, OpsBuilder, ReadLevel, Reply, RequestKind, WriteLevel, WriteRequest,

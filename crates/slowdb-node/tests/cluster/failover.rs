@@ -1,8 +1,6 @@
 //! Three real nodes, and what happens to writes when one of them is killed, paused, or all are.
 
-mod common;
-
-use common::{DEADLINE, Nodes, small};
+use crate::nodes::{DEADLINE, Nodes, small};
 use slowdb_client::{Client, ReadOptions, WriteOptions};
 use std::time::Instant;
 use xtask::cluster::view;

@@ -1,8 +1,6 @@
 //! Who and what real nodes refuse: strangers, paths and ports of others, nodes that forgot.
 
-mod common;
-
-use common::{DEADLINE, Nodes, Outcome, run, small};
+use crate::nodes::{DEADLINE, Nodes, Outcome, run, small};
 use slowdb_client::{Client, ClientOptions, Identity, ReadOptions, Role, WriteOptions};
 use std::fs;
 use std::path::Path;
@@ -23,6 +21,15 @@ fn start_with(nodes: &Nodes, id: &str, changes: &[(&str, &str)]) -> Outcome {
         args[at + 1] = (*value).to_owned();
     }
     run(&args.iter().map(String::as_str).collect::<Vec<_>>(), "")
+}
+
+/// Waits until a node says that it does not reach another one.
+async fn not_connected(client: &Client, from: &str, to: &str) {
+    let says_so = |view: &view::View| {
+        let peers = view.nodes.get(from).map(|status| &status.peers);
+        Ok(peers.is_some_and(|peers| peers.iter().any(|peer| peer.node == to && !peer.connected)))
+    };
+    view::wait(client, "it is not connected", DEADLINE, says_so).await.expect("refused");
 }
 
 fn text(path: &Path) -> &str {
@@ -66,10 +73,7 @@ async fn a_node_with_certificates_of_another_authority_stays_outside() {
         Ok(fs::read_to_string(&log)?.contains("certificate"))
     })
     .expect("the log names the reason");
-    let status = client.status(DEADLINE).await;
-    let n1 = status.nodes.iter().find(|report| report.node == "n1").expect("in the map");
-    let peers = &n1.status.as_ref().expect("it answers").peers;
-    assert!(peers.iter().any(|peer| peer.node == "n3" && !peer.connected), "{peers:?}");
+    not_connected(&client, "n1", "n3").await;
 
     // With the right keys it is one of them again.
     nodes.cluster.terminate("n3").expect("it stops");
@@ -107,10 +111,7 @@ async fn a_node_of_another_cluster_is_refused_though_its_certificate_is_good() {
         Ok(fs::read_to_string(&log)?.contains(&cluster.to_string()))
     })
     .expect("the log names both clusters");
-    let status = client.status(DEADLINE).await;
-    let n1 = status.nodes.iter().find(|report| report.node == "n1").expect("in the map");
-    let peers = &n1.status.as_ref().expect("it answers").peers;
-    assert!(peers.iter().any(|peer| peer.node == "n3" && !peer.connected), "{peers:?}");
+    not_connected(&client, "n1", "n3").await;
 
     // A client that means our cluster does not speak with it either.
     let identity = Identity::load(&nodes.cluster.certs(), Role::Client).expect("certificates");

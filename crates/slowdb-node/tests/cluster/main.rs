@@ -1,0 +1,7 @@
+//! Tests on real processes: one program, so that it is linked once.
+
+mod bad_input;
+mod deposed;
+mod failover;
+mod nodes;
+mod refused;
