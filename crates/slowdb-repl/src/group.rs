@@ -604,8 +604,9 @@ impl<M: StateMachine> Group<M> {
                 self.id
             );
         }
+        // A machine that failed in the middle of an entry is where nobody knows; the group is halted then.
         assert!(
-            self.applied.index == self.engine.applied(),
+            self.applied.index == self.engine.applied() || self.halted.is_some(),
             "{}: applied differs from the engine's",
             self.id
         );
@@ -622,7 +623,7 @@ pub(crate) struct Hlc(u64);
 
 impl Hlc {
     fn next(&mut self, now: Now) -> u64 {
-        self.0 = (self.0 + 1).max(now.wall_millis << 16);
+        self.0 = self.0.saturating_add(1).max(now.wall_millis << 16);
         self.0
     }
 

@@ -1,1 +1,32 @@
-//! A whole SlowDB cluster in one deterministic thread
+//! A whole SlowDB cluster in one deterministic thread.
+//!
+//! The real node core, replication, log and storage run on simulated disks, a simulated network and virtual
+//! time; simulated clients read and write; faults come from a schedule. Everything is drawn from one seed, so
+//! that a run can be repeated exactly. What happened is kept as a log of events, which checkers read.
+//!
+//! What is not simulated: QUIC itself, threads, and the operating system's scheduling; those are for tests with
+//! real processes.
+
+#[cfg(feature = "canary")]
+mod canary;
+mod checks;
+mod client;
+mod cluster;
+mod events;
+mod faults;
+mod keys;
+mod network;
+mod node;
+mod options;
+mod random;
+mod run;
+mod strike;
+
+#[cfg(feature = "canary")]
+pub use canary::{Catch, SEEDS_MAX, hunt};
+pub use checks::Violation;
+pub use events::{Ask, Event, EventLog, Key, OpId, Outcome, Seen, Stop};
+pub use options::{
+    Bug, DiskOptions, FaultOptions, NetOptions, Options, Profile, Span,
+};
+pub use run::{Report, RunFailure, run};

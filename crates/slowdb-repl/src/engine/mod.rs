@@ -5,11 +5,14 @@
 //! - nothing is stepped, proposed or ticked between `ready()` and `advance_append_async`: [`Engine::flush`];
 //! - messages of a leader leave at once, those of others only when what they rest on is durable:
 //!   [`Flushed::send`] and [`Flushed::held`];
+//! - entries are added to an append that waits to be sent, without a look at where it begins:
+//!   [`Engine::aligned`];
 //! - the only randomness inside, the election time-out, is replaced by a function of seed and state after
 //!   every call that may have redrawn it: [`Engine::fix_timeout`];
 //! - followers never forward proposals, and forwarded ones are not taken from the network: [`Engine::propose`]
 //!   and the `wire` module;
-//! - a commit index beyond the end of the log panics inside: [`Engine::step`] refuses it first;
+//! - a commit index beyond the end of the log panics inside, and so does a confirmation beyond it:
+//!   [`Engine::step`] refuses them first;
 //! - an applied index beyond the persisted commit panics at start: [`Engine::open`] raises the commit;
 //! - read requests are dropped without a word before the leader has committed in its term:
 //!   [`Engine::read`] says so, the caller retries with a fresh context.
@@ -216,6 +219,10 @@ impl Engine {
         {
             return Err(EngineError::BehindOwnPast { commit: message.commit, last });
         }
+        // Nobody can hold more than the leader of the term has ordered; the engine would try to send what follows.
+        if message.msg_type == MessageType::MsgAppendResponse && !message.reject && message.index > last {
+            return Ok(());
+        }
         #[cfg(feature = "canary")]
         let message = self.distort(message);
         // An error means that the message is not for this state of affairs, which the protocol survives.
@@ -313,8 +320,8 @@ impl Engine {
     pub(crate) fn flush(&mut self, group: u64) -> Flushed {
         let mut ready = self.raw.ready();
         let mut out = Flushed { ready: ready.number(), ..Flushed::default() };
-        out.send = ready.take_messages();
-        out.held = ready.take_persisted_messages();
+        out.send = self.aligned(ready.take_messages());
+        out.held = self.aligned(ready.take_persisted_messages());
         for entry in ready.take_committed_entries() {
             assert_eq!(entry.entry_type, EntryType::EntryNormal, "membership is fixed in this version");
             out.committed.push(Committed { term: entry.term, index: entry.index, data: entry.data });
@@ -346,6 +353,24 @@ impl Engine {
         }
         self.raw.advance_append_async(ready);
         out
+    }
+
+    /// With `batch_append` the engine adds entries to an append that waits to be sent. If that one has none yet,
+    /// it does not look where it begins: when a rejection came in between, the entries begin earlier than the
+    /// message says, and would be taken for others. What it means is an append of these entries, so that is
+    /// what is sent. It is dropped, as networks do, if this replica cannot vouch for what comes before them:
+    /// it leads no more, or that part of the log is freed.
+    fn aligned(&self, messages: Vec<Message>) -> Vec<Message> {
+        let align = |mut message: Message| {
+            if let Some(first) = message.entries.first().filter(|first| first.index != message.index + 1) {
+                let before = first.index.checked_sub(1)?;
+                let vouches = self.is_leader() && message.term == self.term();
+                message.log_term = self.term_at(before).filter(|_| vouches)?;
+                message.index = before;
+            }
+            Some(message)
+        };
+        messages.into_iter().filter_map(align).collect()
     }
 
     #[cfg(feature = "canary")]

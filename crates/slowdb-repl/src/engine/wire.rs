@@ -36,6 +36,8 @@ use raft::eraftpb::{Entry, Message, MessageType};
 /// its id before others, so this matches every id; who may connect at all is decided before.
 pub(crate) const NO_CLUSTER: [u8; 16] = [0; 16];
 const CONTEXT_BYTES_MAX: usize = 64;
+/// Terms and indexes stay below, so that counting on from them never overflows.
+const NUMBER_MAX: u64 = 1 << 62;
 const MESSAGES_MAX: u32 = 65_536;
 /// Frames of many messages are closed at this size; readers take twice as much.
 const META_BYTES_FULL: usize = 512 * 1024;
@@ -101,6 +103,13 @@ impl FrameBuilder {
         meta.put_u16_le(message.context.len() as u16);
         meta.put_u32_le(message.entries.len() as u32);
         meta.put_slice(&message.context);
+        let mut indexes = message.entries.iter().zip(message.index + 1..);
+        assert!(
+            indexes.all(|(entry, index)| entry.index == index),
+            "the entries of an append to {} do not follow {}",
+            message.to,
+            message.index
+        );
         for entry in message.entries {
             meta.put_u64_le(entry.term);
             meta.put_u8(kind_to_byte(entry.entry_type));
@@ -161,6 +170,10 @@ fn decode_message(
     message.commit_term = fixed.u64()?;
     message.reject_hint = fixed.u64()?;
     message.priority = fixed.u64()? as i64;
+    let numbers = [message.term, message.log_term, message.index, message.commit, message.commit_term];
+    if numbers.into_iter().any(|number| number > NUMBER_MAX) {
+        return Err(WireError::Malformed("a term or index is out of range"));
+    }
     message.msg_type = message_type(fixed.u8()?)?;
     message.reject = fixed.u8()? != 0;
     let context_len = usize::from(fixed.u16()?);

@@ -1,0 +1,327 @@
+//! Three replicators in memory, over simulated disks, with a state machine that is a list.
+//!
+//! Nothing happens by itself: a test says who ticks, who syncs, and which messages arrive.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(
+    clippy::allow_attributes,
+    reason = "an expectation would not hold in the programs that use all of it"
+)]
+
+use bytes::Bytes;
+use slowdb_disk::{Disk, SimDisk};
+use slowdb_repl::wal::{Recovered, Wal, WalOptions};
+use slowdb_repl::{
+    AckLevel, ApplyError, Batch, Event, Failure, GroupId, Lane, Limits, Member, Membership, NodeId, Now,
+    Outgoing, Proposal, ProposalView, ReplicaId, Replicator, StateMachine, TICK_MICROS, Token,
+};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub const GROUP: GroupId = GroupId(7);
+pub const CLUSTER: [u8; 16] = [9; 16];
+
+/// Byte that says what a message is; see the layout in `engine/wire.rs`.
+pub const APPEND: u8 = 3;
+pub const APPEND_RESPONSE: u8 = 4;
+pub const VOTE: u8 = 5;
+pub const VOTE_RESPONSE: u8 = 6;
+pub const HEARTBEAT: u8 = 8;
+pub const HEARTBEAT_RESPONSE: u8 = 9;
+pub const PRE_VOTE: u8 = 17;
+pub const PRE_VOTE_RESPONSE: u8 = 18;
+
+/// Where the first message begins in a frame's meta, and where its fields are.
+pub const MESSAGE_AT: usize = 24;
+pub const TERM_AT: usize = MESSAGE_AT + 24;
+pub const INDEX_AT: usize = MESSAGE_AT + 40;
+pub const COMMIT_AT: usize = MESSAGE_AT + 48;
+pub const TYPE_AT: usize = MESSAGE_AT + 80;
+
+/// Everything applied, in order.
+#[derive(Debug, Default)]
+pub struct List {
+    pub applied: Vec<(u64, Vec<u8>)>,
+    pub held: u64,
+}
+
+impl StateMachine for List {
+    type Outcome = usize;
+
+    fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<usize, ApplyError> {
+        self.applied.push((proposal.first.index, proposal.body.to_vec()));
+        Ok(self.applied.len())
+    }
+
+    fn held(&self) -> u64 {
+        self.held
+    }
+}
+
+pub struct Peer {
+    pub name: NodeId,
+    pub repl: Replicator<List>,
+    pub wal: Wal,
+    pub disk: SimDisk,
+    pub unsynced: VecDeque<Batch>,
+    pub events: Vec<Event<usize>>,
+}
+
+/// A message on its way.
+#[derive(Clone, Debug)]
+pub struct InFlight {
+    pub from: usize,
+    pub to: usize,
+    pub lane: Lane,
+    pub meta: Bytes,
+    pub body: Bytes,
+}
+
+impl InFlight {
+    /// The types of the messages in the frame.
+    pub fn types(&self) -> Vec<u8> {
+        messages(&self.meta).into_iter().map(|at| self.meta[at + 80]).collect()
+    }
+
+    pub fn has(&self, kind: u8) -> bool {
+        self.types().contains(&kind)
+    }
+}
+
+/// Where each message of a frame begins in its meta.
+pub fn messages(meta: &[u8]) -> Vec<usize> {
+    let count = u32::from_le_bytes(meta[16..20].try_into().unwrap());
+    let mut at = MESSAGE_AT;
+    let mut found = Vec::new();
+    for _ in 0..count {
+        found.push(at);
+        let context = u16::from_le_bytes(meta[at + 82..at + 84].try_into().unwrap());
+        let entries = u32::from_le_bytes(meta[at + 84..at + 88].try_into().unwrap());
+        at += 88 + usize::from(context) + entries as usize * 16;
+    }
+    found
+}
+
+pub fn word(meta: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(meta[at..at + 8].try_into().unwrap())
+}
+
+/// A copy of a frame's meta with a number changed.
+pub fn with_word(meta: &[u8], at: usize, word: u64) -> Bytes {
+    let mut changed = meta.to_vec();
+    changed[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    Bytes::from(changed)
+}
+
+pub struct Trio {
+    pub peers: Vec<Peer>,
+    pub wire: Vec<InFlight>,
+    pub now: Now,
+    /// Nodes that nothing reaches and nothing leaves.
+    pub cut: Vec<bool>,
+    tokens: u64,
+}
+
+pub fn membership(own: usize) -> Membership {
+    let member =
+        |at: u64| Member { replica: ReplicaId(at + 1), node: NodeId::new(&format!("n{at}")), voter: true };
+    Membership { own: ReplicaId(own as u64 + 1), members: (0..3).map(member).collect() }
+}
+
+pub fn open_wal(disk: &SimDisk) -> (Wal, Recovered) {
+    let options = WalOptions { segment_bytes: 64 * 1024, log_id: 5, ..WalOptions::default() };
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    Wal::open(disk, "wal", options).expect("the log opens")
+}
+
+impl Trio {
+    /// Three nodes with a new group, of which the first is about to stand for election.
+    pub fn new(seed: u64) -> Self {
+        Trio::with_limits(seed, Limits::default())
+    }
+
+    pub fn with_limits(seed: u64, limits: Limits) -> Self {
+        let peers = (0..3)
+            .map(|at| {
+                let name = NodeId::new(&format!("n{at}"));
+                let disk = SimDisk::new();
+                let (wal, _) = open_wal(&disk);
+                let mut repl = Replicator::new(name.clone(), CLUSTER, seed + at as u64, limits, wal.reader());
+                repl.create(GROUP, membership(at), List::default()).expect("a new group");
+                Peer { name, repl, wal, disk, unsynced: VecDeque::new(), events: Vec::new() }
+            })
+            .collect();
+        Trio { peers, wire: Vec::new(), now: Now::default(), cut: vec![false; 3], tokens: 0 }
+    }
+
+    /// The same, with node 0 leading and everybody knowing it.
+    pub fn led(seed: u64) -> Self {
+        let mut trio = Trio::new(seed);
+        trio.settle();
+        trio.tick_all(3);
+        assert!(trio.peers[0].repl.leads(GROUP), "the first node leads");
+        trio
+    }
+
+    fn put_on_wire(&mut self, from: usize, frames: Vec<Outgoing>) {
+        for frame in frames {
+            let to = self.peers.iter().position(|peer| peer.name == frame.to).expect("a known node");
+            let body: Vec<u8> = frame.body.iter().flat_map(|piece| piece.to_vec()).collect();
+            self.wire.push(InFlight {
+                from,
+                to,
+                lane: frame.lane,
+                meta: frame.meta,
+                body: Bytes::from(body),
+            });
+        }
+    }
+
+    /// Lets a node think once. What it wants to be durable waits for [`Trio::sync`].
+    pub fn flush(&mut self, node: usize) {
+        let output = self.peers[node].repl.flush(self.now);
+        self.peers[node].repl.check_invariants();
+        self.peers[node].unsynced.extend(output.batch);
+        self.peers[node].events.extend(output.events);
+        self.put_on_wire(node, output.messages);
+    }
+
+    /// Makes durable all that a node waits for.
+    pub fn sync(&mut self, node: usize) {
+        while let Some(batch) = self.peers[node].unsynced.pop_front() {
+            let mut locations = Vec::new();
+            let peer = &mut self.peers[node];
+            peer.wal.append(&batch.records, &mut locations).expect("the log takes it");
+            peer.wal.sync().expect("the log syncs");
+            let frames = peer.repl.persisted(batch.number, &locations);
+            self.put_on_wire(node, frames);
+            self.flush(node);
+        }
+    }
+
+    /// Takes the messages off the wire that a test wants to look at or lose.
+    pub fn take(&mut self, wanted: impl Fn(&InFlight) -> bool) -> Vec<InFlight> {
+        let (taken, left) = std::mem::take(&mut self.wire).into_iter().partition(|frame| wanted(frame));
+        self.wire = left;
+        taken
+    }
+
+    /// Delivers a message, whatever is cut.
+    pub fn deliver(&mut self, frame: &InFlight) {
+        let from = self.peers[frame.from].name.clone();
+        let to = &mut self.peers[frame.to];
+        to.repl.receive(&from, &frame.meta, &frame.body).expect("a sound frame");
+    }
+
+    /// Thinks, syncs and delivers until nothing is left to do.
+    pub fn settle(&mut self) {
+        for _ in 0..1000 {
+            for node in 0..3 {
+                self.flush(node);
+                self.sync(node);
+            }
+            if self.wire.is_empty() {
+                return;
+            }
+            for frame in std::mem::take(&mut self.wire) {
+                if !self.cut[frame.from] && !self.cut[frame.to] {
+                    self.deliver(&frame);
+                }
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    pub fn tick(&mut self, node: usize) {
+        let now = self.now;
+        let peer = &mut self.peers[node];
+        peer.repl.tick(now, &mut peer.events);
+    }
+
+    /// Lets time pass for all.
+    pub fn tick_all(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            self.now.micros += TICK_MICROS;
+            (0..3).for_each(|node| self.tick(node));
+            self.settle();
+        }
+    }
+
+    /// Time passes until a node that is not cut off leads.
+    pub fn elect(&mut self) -> usize {
+        for _ in 0..400 {
+            self.tick_all(1);
+            if let Some(leader) = (0..3).find(|node| !self.cut[*node] && self.peers[*node].repl.leads(GROUP))
+            {
+                return leader;
+            }
+        }
+        panic!("nobody was elected");
+    }
+
+    pub fn propose(&mut self, node: usize, level: AckLevel, body: &[u8]) -> Result<Token, Failure> {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        let proposal = Proposal {
+            token,
+            level,
+            retry: false,
+            writes: 1,
+            client: [1; 16],
+            sequence: self.tokens,
+            body: Bytes::copy_from_slice(body),
+            deadline: self.now.micros + 2_000_000,
+        };
+        self.peers[node].repl.propose(GROUP, proposal).map(|()| token)
+    }
+
+    pub fn read(&mut self, node: usize) -> Result<Token, Failure> {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        self.peers[node].repl.read(GROUP, token, self.now.micros + 2_000_000).map(|()| token)
+    }
+
+    pub fn acked(&self, node: usize, token: Token) -> bool {
+        self.peers[node]
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::Acked { token: t, .. } if *t == token))
+    }
+
+    pub fn read_ready(&self, node: usize, token: Token) -> bool {
+        self.peers[node]
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::ReadReady { token: t, .. } if *t == token))
+    }
+
+    pub fn failure(&self, node: usize, token: Token) -> Option<Failure> {
+        self.peers[node].events.iter().find_map(|event| match event {
+            Event::Failed { token: t, why, .. } if *t == token => Some(why.clone()),
+            _ => None,
+        })
+    }
+
+    pub fn halted(&self, node: usize) -> Option<String> {
+        self.peers[node].repl.view(GROUP).expect("the group is there").halted
+    }
+
+    pub fn applied(&self, node: usize) -> &[(u64, Vec<u8>)] {
+        &self.peers[node].repl.machine(GROUP).expect("the group is there").applied
+    }
+
+    /// Starts a node anew on what its disk has synced, with a machine that holds everything up to `held`.
+    pub fn reopen(&mut self, node: usize, held: u64, change: impl Fn(&mut Recovered)) -> Result<(), String> {
+        let disk = self.peers[node].disk.crash(&mut || 0);
+        let (wal, mut recovered) = open_wal(&disk);
+        change(&mut recovered);
+        let name = self.peers[node].name.clone();
+        let mut repl = Replicator::new(name.clone(), CLUSTER, 99, Limits::default(), wal.reader());
+        let known =
+            Replicator::<List>::memberships(&recovered).remove(&GROUP).expect("its membership was logged");
+        let machine = List { held, ..List::default() };
+        let opened = repl.reopen(GROUP, known, &recovered.groups[&GROUP.0], machine);
+        opened.map_err(|error| error.to_string())?;
+        self.peers[node] = Peer { name, repl, wal, disk, unsynced: VecDeque::new(), events: Vec::new() };
+        Ok(())
+    }
+}

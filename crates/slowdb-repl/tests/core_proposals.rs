@@ -1,0 +1,207 @@
+//! Proposals: who takes them, who is told what, and what is in an entry.
+
+mod core_common;
+
+use bytes::Bytes;
+use core_common::{
+    APPEND, APPEND_RESPONSE, COMMIT_AT, GROUP, HEARTBEAT, INDEX_AT, TERM_AT, Trio, with_word, word,
+};
+use slowdb_repl::{AckLevel, EntryView, Failure, Limits, NodeId, Position};
+
+#[test]
+fn a_follower_refuses_proposals_and_forwards_nothing() {
+    let mut trio = Trio::led(1);
+    assert_eq!(trio.propose(1, AckLevel::Quorum, b"x"), Err(Failure::NotLeader));
+    trio.flush(1);
+    assert!(trio.wire.is_empty(), "nothing leaves the follower: {:?}", trio.wire);
+    assert_eq!(trio.peers[1].repl.leader(GROUP), Some((Some(NodeId::new("n0")), 1)));
+}
+
+#[test]
+fn an_append_of_a_stale_term_changes_nothing() {
+    let mut trio = Trio::led(2);
+    trio.propose(0, AckLevel::Quorum, b"old").expect("it leads");
+    trio.flush(0);
+    let old = trio.take(|frame| frame.has(APPEND) && frame.to == 1);
+    trio.cut[0] = true;
+    let new = trio.elect();
+    trio.propose(new, AckLevel::Quorum, b"new").expect("it leads");
+    trio.tick_all(4);
+    let before = trio.peers[1].repl.view(GROUP).expect("the group");
+    assert!(word(&old[0].meta, TERM_AT) < before.term);
+    trio.deliver(&old[0]);
+    trio.flush(1);
+    trio.sync(1);
+    let after = trio.peers[1].repl.view(GROUP).expect("the group");
+    assert_eq!(
+        (after.term, after.last_index, &after.leader),
+        (before.term, before.last_index, &before.leader)
+    );
+    let answers = trio.take(|frame| frame.has(APPEND_RESPONSE) && frame.to == 0);
+    assert!(answers.iter().all(|answer| word(&answer.meta, TERM_AT) > word(&old[0].meta, TERM_AT)));
+    assert_eq!(trio.applied(1).iter().filter(|(_, body)| body == b"old").count(), 0);
+}
+
+#[test]
+fn a_commit_index_beyond_the_log_halts_the_group_and_only_it() {
+    let mut trio = Trio::led(3);
+    trio.now.micros += slowdb_repl::TICK_MICROS;
+    let mut heartbeats = Vec::new();
+    while heartbeats.is_empty() {
+        trio.tick(0);
+        trio.flush(0);
+        heartbeats = trio.take(|frame| frame.has(HEARTBEAT) && frame.to == 1);
+    }
+    let mut forged = heartbeats[0].clone();
+    forged.meta = with_word(&forged.meta, COMMIT_AT, 1000);
+    trio.deliver(&forged);
+    trio.flush(1);
+    let why = trio.halted(1).expect("it halts");
+    assert!(why.contains("1000") && why.contains("synced log was lost"), "{why}");
+    assert_eq!(trio.propose(1, AckLevel::Quorum, b"x"), Err(Failure::Halted));
+    trio.tick_all(5);
+    assert!(trio.peers[0].repl.leads(GROUP), "the others go on");
+    let write = trio.propose(0, AckLevel::Quorum, b"y").expect("it leads");
+    trio.settle();
+    assert!(trio.acked(0, write));
+}
+
+#[test]
+fn all_names_who_is_missing_and_stands_at_quorum() {
+    let mut trio = Trio::led(4);
+    trio.cut[2] = true;
+    let all = trio.propose(0, AckLevel::All, b"x").expect("it leads");
+    let quorum = trio.propose(0, AckLevel::Quorum, b"y").expect("it leads");
+    trio.settle();
+    assert!(trio.acked(0, quorum) && !trio.acked(0, all));
+    trio.tick_all(90);
+    assert_eq!(trio.failure(0, all), Some(Failure::LevelNotReached { missing: vec![NodeId::new("n2")] }));
+    trio.cut[2] = false;
+    let all = trio.propose(0, AckLevel::All, b"z").expect("it leads");
+    trio.tick_all(40);
+    assert!(trio.acked(0, all), "{:?}", trio.failure(0, all));
+}
+
+/// The engine adds entries to an append that waits to be sent; after a rejection they begin earlier than it does.
+#[test]
+fn entries_sent_again_after_a_rejection_keep_their_indexes() {
+    let mut trio = Trio::led(9);
+    for body in [b"a", b"b", b"c"] {
+        trio.propose(0, AckLevel::Quorum, body).expect("it leads");
+        trio.flush(0);
+        trio.sync(0);
+    }
+    let appends = trio.take(|frame| frame.has(APPEND));
+    // Node 2 gets everything, node 1 only the last entry, which it rejects.
+    let last = appends.iter().rfind(|frame| frame.to == 1).expect("three appends");
+    for frame in appends.iter().filter(|frame| frame.to == 2).chain([last]) {
+        trio.deliver(frame);
+    }
+    for node in 1..3 {
+        trio.flush(node);
+        trio.sync(node);
+    }
+    // The leader hears of the commit, so that an empty append waits for node 1, and then of the rejection.
+    for from in [2, 1] {
+        for frame in trio.take(|frame| frame.has(APPEND_RESPONSE) && frame.from == from) {
+            trio.deliver(&frame);
+        }
+    }
+    trio.tick_all(8);
+    assert_eq!(trio.applied(1), trio.applied(0));
+    assert_eq!(trio.applied(1).len(), 3);
+}
+
+#[test]
+fn queues_are_bounded() {
+    let mut few = Trio::with_limits(5, Limits { waiting_per_group_max: 3, ..Limits::default() });
+    few.settle();
+    for _ in 0..3 {
+        few.propose(0, AckLevel::Quorum, b"x").expect("there is room");
+    }
+    assert_eq!(few.propose(0, AckLevel::Quorum, b"x"), Err(Failure::Overloaded));
+    few.settle();
+    few.propose(0, AckLevel::Quorum, b"x").expect("there is room again");
+
+    let mut small = Trio::with_limits(6, Limits { waiting_bytes_max: 10, ..Limits::default() });
+    small.settle();
+    small.propose(0, AckLevel::Quorum, b"12345678").expect("there is room");
+    assert_eq!(small.propose(0, AckLevel::Quorum, b"123"), Err(Failure::Overloaded));
+    small.settle();
+    small.propose(0, AckLevel::Quorum, b"123").expect("there is room again");
+}
+
+#[test]
+fn a_deadline_is_kept() {
+    let mut trio = Trio::led(7);
+    trio.cut[1] = true;
+    trio.cut[2] = true;
+    let write = trio.propose(0, AckLevel::Quorum, b"x").expect("it does not know yet");
+    trio.tick_all(90);
+    assert!(matches!(trio.failure(0, write), Some(Failure::LeaderChanged | Failure::Timeout)));
+    let answers = trio.peers[0]
+        .events
+        .iter()
+        .filter(|event| matches!(event, slowdb_repl::Event::Failed { token, .. } if *token == write));
+    assert_eq!(answers.count(), 1, "exactly once");
+}
+
+#[test]
+fn elections_replay_exactly() {
+    let frames = |seed: u64| {
+        let mut trio = Trio::led(seed);
+        trio.cut[0] = true;
+        let mut metas: Vec<(usize, u64, Bytes)> = Vec::new();
+        for tick in 0..60 {
+            trio.now.micros += slowdb_repl::TICK_MICROS;
+            for node in 1..3 {
+                trio.tick(node);
+                trio.flush(node);
+                trio.sync(node);
+            }
+            metas.extend(trio.wire.iter().map(|frame| (frame.from, tick, frame.meta.clone())));
+            for frame in std::mem::take(&mut trio.wire).into_iter().filter(|frame| frame.to != 0) {
+                trio.deliver(&frame);
+            }
+        }
+        metas
+    };
+    assert_eq!(frames(11), frames(11));
+    let first_seeds: Vec<_> = (0..8).map(|seed| frames(seed * 1000)[0].1).collect();
+    assert!(
+        first_seeds.iter().any(|tick| *tick != first_seeds[0]),
+        "seeds make a difference: {first_seeds:?}"
+    );
+}
+
+/// The example of the layout at the head of `entry.rs`, byte by byte.
+#[test]
+fn an_entry_is_laid_out_as_documented() {
+    let mut trio = Trio::led(8);
+    trio.now.wall_millis = 0x0102_0304;
+    trio.propose(0, AckLevel::Quorum, b"hello").expect("it leads");
+    trio.flush(0);
+    let append = trio.take(|frame| frame.has(APPEND)).remove(0);
+    #[rustfmt::skip]
+    let golden: Vec<u8> = [
+        [1, 0, 0, 0, 1, 0, 0, 0].as_slice(),        // format 1, one proposal
+        &[1, 0, 0, 0, 0, 0, 0, 0],                  // floor: all have entry 1
+        &[1, 0, 0, 0, 1, 0, 0, 0],                  // quorum, no retry, one write
+        &[1; 16],                                   // client
+        &[1, 0, 0, 0, 0, 0, 0, 0],                  // sequence 1
+        &[0, 0, 4, 3, 2, 1, 0, 0],                  // hybrid logical time: milliseconds << 16
+        &[1, 0, 0, 0, 0, 0, 0, 0],                  // origin: replica 1
+        &[5, 0, 0, 0, 0, 0, 0, 0],                  // five bytes of body
+        b"hello\0\0\0",
+    ].concat();
+    assert_eq!(append.body, golden);
+    let view = EntryView::parse(1, 2, &golden).expect("it follows the layout");
+    assert_eq!((view.floor(), view.proposals().len()), (1, 1));
+    let proposal = view.proposals()[0];
+    assert_eq!(proposal.first, Position { term: 1, index: 2, offset: 0 });
+    assert_eq!((proposal.body, proposal.header.level), (b"hello".as_slice(), AckLevel::Quorum));
+    assert_eq!(word(&append.meta, INDEX_AT), 1, "it follows entry 1");
+    for cut in 0..golden.len() {
+        assert!(EntryView::parse(1, 2, &golden[..cut]).is_err(), "cut after {cut} bytes");
+    }
+}

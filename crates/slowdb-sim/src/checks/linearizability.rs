@@ -1,0 +1,255 @@
+//! Each id that is never written at `one` is a linearizable register, as far as operations at `quorum` and `all` go.
+//!
+//! The search is Wing and Gong's with Lowe's memory: take the operations in some order that their intervals allow,
+//! go back where a read does not fit, and never look twice at the same set of operations with the same value.
+//! A write of unknown outcome may take effect at any time after it began, or never.
+
+use super::Op;
+use crate::events::{Ask, Key, OpId, Outcome};
+use crate::keys::Keys;
+use slowdb_proto::{ReadLevel, WriteLevel};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Steps of the search for one id before it is given up; histories of real runs take a few thousand.
+const STEPS_MAX: u64 = 5_000_000;
+
+/// An operation on one id: it sets the value, or finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Step {
+    id: OpId,
+    begun: usize,
+    /// `usize::MAX` if it may take effect at any later time.
+    ended: usize,
+    sets: bool,
+    value: Option<u64>,
+}
+
+pub(super) fn check(ops: &[Op], keys: &Keys) -> Result<(), String> {
+    for (key, steps) in histories(ops) {
+        search(&steps).map_err(|why| format!("id '{}': {why}", keys.name(key)))?;
+    }
+    Ok(())
+}
+
+/// For each id that is never written at `one`, what was done to it at `quorum` and `all`.
+fn histories(ops: &[Op]) -> BTreeMap<Key, Vec<Step>> {
+    let mut weak: BTreeSet<Key> = BTreeSet::new();
+    let mut steps: BTreeMap<Key, Vec<Step>> = BTreeMap::new();
+    for op in ops {
+        let ended = op.outcome.as_ref().map_or(usize::MAX, |(at, _)| *at);
+        match (&op.ask, op.outcome()) {
+            (Ask::Write { level: WriteLevel::One, writes }, _) => weak.extend(writes.iter().map(|(key, _)| *key)),
+            (Ask::Write { .. }, Outcome::Refused(_)) => {}
+            (Ask::Write { writes, .. }, outcome) => {
+                let ended = if *outcome == Outcome::Unknown { usize::MAX } else { ended };
+                for (key, value) in writes {
+                    let step = Step { id: op.id, begun: op.begun, ended, sets: true, value: *value };
+                    steps.entry(*key).or_default().push(step);
+                }
+            }
+            (Ask::Read { level: ReadLevel::Quorum, keys, .. }, Outcome::Read { seen, .. }) => {
+                for (key, seen) in keys.iter().zip(seen) {
+                    let value = seen.map(|seen| seen.value);
+                    steps.entry(*key).or_default().push(Step { id: op.id, begun: op.begun, ended, sets: false, value });
+                }
+            }
+            (Ask::Read { .. }, _) => {}
+        }
+    }
+    steps.retain(|key, _| !weak.contains(key));
+    steps.values_mut().for_each(prune);
+    steps
+}
+
+/// Leaves out writes of unknown outcome whose value nobody saw: if an order exists with one of them, it exists without
+/// it, since nothing was read between it and the next write.
+fn prune(steps: &mut Vec<Step>) {
+    let seen: BTreeSet<Option<u64>> = steps.iter().filter(|step| !step.sets).map(|step| step.value).collect();
+    steps.retain(|step| !step.sets || step.ended != usize::MAX || seen.contains(&step.value));
+}
+
+/// Looks for an order. An error tells how far one can get.
+fn search(steps: &[Step]) -> Result<(), String> {
+    let mut pending: List = List::new(steps);
+    let mut taken = Taken::new(steps.len());
+    let mut tried: BTreeSet<(Vec<u64>, Option<u64>)> = BTreeSet::new();
+    let mut path: Vec<(usize, Option<u64>)> = Vec::new();
+    let mut value = None;
+    let mut farthest = 0;
+    let mut at = pending.first();
+    for _ in 0..STEPS_MAX {
+        let Some(place) = at else { return Ok(()) };
+        let event = pending.event(place);
+        let step = &steps[event.step];
+        if event.is_begin {
+            let fits = step.sets || step.value == value;
+            let next_value = if step.sets { step.value } else { value };
+            if fits && tried.insert((taken.with(event.step), next_value)) {
+                path.push((event.step, value));
+                value = next_value;
+                taken.set(event.step, true);
+                pending.lift(event.step);
+                at = pending.first();
+            } else {
+                at = pending.after(place);
+            }
+            continue;
+        }
+        // An operation ends here that could not be placed before: go back.
+        farthest = farthest.max(path.len());
+        let Some((last, before)) = path.pop() else {
+            let count = steps.len();
+            return Err(format!("no order of its {count} operations fits; stuck after {farthest}, at {step:?}"));
+        };
+        value = before;
+        taken.set(last, false);
+        pending.unlift(last);
+        at = pending.after(pending.begin_of(last));
+    }
+    Err(format!("{} operations are too many to decide", steps.len()))
+}
+
+#[derive(Clone, Copy)]
+struct Boundary {
+    step: usize,
+    is_begin: bool,
+}
+
+/// Begins and ends of the operations that are not placed yet, in the order of time: a doubly linked list, out of which
+/// pairs are lifted and into which they are put back in the reverse order.
+struct List {
+    events: Vec<Boundary>,
+    begins: Vec<usize>,
+    ends: Vec<usize>,
+    next: Vec<usize>,
+    previous: Vec<usize>,
+}
+
+impl List {
+    fn new(steps: &[Step]) -> Self {
+        let mut order: Vec<(usize, bool, usize)> = Vec::new();
+        for (number, step) in steps.iter().enumerate() {
+            order.push((step.begun, false, number));
+            order.push((step.ended, true, number));
+        }
+        order.sort_unstable();
+        let mut list = List {
+            events: Vec::new(),
+            begins: vec![0; steps.len()],
+            ends: vec![0; steps.len()],
+            // Place 0 is the head.
+            next: (1..=order.len() + 1).collect(),
+            previous: (0..=order.len() + 1).map(|place: usize| place.saturating_sub(1)).collect(),
+        };
+        for (place, (_, is_end, step)) in (1..).zip(order) {
+            list.events.push(Boundary { step, is_begin: !is_end });
+            if is_end { list.ends[step] = place } else { list.begins[step] = place }
+        }
+        list
+    }
+
+    fn event(&self, place: usize) -> Boundary {
+        self.events[place - 1]
+    }
+
+    fn first(&self) -> Option<usize> {
+        self.after(0)
+    }
+
+    fn after(&self, place: usize) -> Option<usize> {
+        let next = self.next[place];
+        (next <= self.events.len()).then_some(next)
+    }
+
+    fn begin_of(&self, step: usize) -> usize {
+        self.begins[step]
+    }
+
+    fn lift(&mut self, step: usize) {
+        for place in [self.begins[step], self.ends[step]] {
+            let (before, after) = (self.previous[place], self.next[place]);
+            self.next[before] = after;
+            self.previous[after] = before;
+        }
+    }
+
+    fn unlift(&mut self, step: usize) {
+        for place in [self.ends[step], self.begins[step]] {
+            let (before, after) = (self.previous[place], self.next[place]);
+            self.next[before] = place;
+            self.previous[after] = place;
+        }
+    }
+}
+
+/// A set of operations.
+struct Taken(Vec<u64>);
+
+impl Taken {
+    fn new(len: usize) -> Self {
+        Taken(vec![0; len.div_ceil(64)])
+    }
+
+    fn set(&mut self, at: usize, on: bool) {
+        let bit = 1 << (at % 64);
+        if on { self.0[at / 64] |= bit } else { self.0[at / 64] &= !bit }
+    }
+
+    fn with(&self, at: usize) -> Vec<u64> {
+        let mut set = self.0.clone();
+        set[at / 64] |= 1 << (at % 64);
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(begun: usize, ended: usize, value: u64) -> Step {
+        Step { id: OpId(value as u32), begun, ended, sets: true, value: Some(value) }
+    }
+
+    fn read(begun: usize, ended: usize, value: Option<u64>) -> Step {
+        Step { id: OpId(0), begun, ended, sets: false, value }
+    }
+
+    #[test]
+    fn reads_see_the_last_write() {
+        assert_eq!(search(&[write(0, 1, 7), read(2, 3, Some(7)), write(4, 5, 8), read(6, 7, Some(8))]), Ok(()));
+    }
+
+    #[test]
+    fn a_stale_read_is_found() {
+        assert!(search(&[write(0, 1, 7), write(2, 3, 8), read(4, 5, Some(7))]).is_err());
+        assert!(search(&[write(0, 1, 7), read(2, 3, None)]).is_err());
+    }
+
+    #[test]
+    fn concurrent_operations_may_take_effect_in_either_order() {
+        let both = |first, second| [write(0, 10, 7), write(1, 9, 8), read(2, 3, Some(first)), read(4, 5, Some(second))];
+        assert_eq!(search(&both(7, 8)), Ok(()));
+        assert_eq!(search(&both(8, 7)), Ok(()));
+        // But not back and forth.
+        let mut back_and_forth = both(7, 8).to_vec();
+        back_and_forth.push(read(6, 7, Some(7)));
+        assert!(search(&back_and_forth).is_err());
+    }
+
+    #[test]
+    fn an_unknown_write_may_take_effect_late_or_never_but_only_once() {
+        let late = [write(0, usize::MAX, 7), write(1, 2, 8), read(3, 4, Some(8)), read(5, 6, Some(7))];
+        assert_eq!(search(&late), Ok(()));
+        assert_eq!(search(&late[..3]), Ok(()));
+        let mut twice = late.to_vec();
+        twice.extend([write(7, 8, 9), read(9, 10, Some(7))]);
+        assert!(search(&twice).is_err());
+    }
+
+    #[test]
+    fn unseen_unknown_writes_are_left_out() {
+        let mut steps = vec![write(0, usize::MAX, 7), write(1, usize::MAX, 8), read(2, 3, Some(8))];
+        prune(&mut steps);
+        assert_eq!(steps, [write(1, usize::MAX, 8), read(2, 3, Some(8))]);
+    }
+}

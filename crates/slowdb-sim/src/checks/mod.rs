@@ -1,0 +1,78 @@
+//! The checkers. Each reads the log of events and looks for one kind of wrong; none knows how the cluster works.
+
+mod agreement;
+mod content;
+mod durability;
+mod leaders;
+mod linearizability;
+
+use crate::events::{Ask, Event, OpId, Outcome};
+use crate::keys::Keys;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Something that must not happen, and has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which checker found it.
+    pub checker: &'static str,
+    /// What it is.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.checker, self.what)
+    }
+}
+
+/// An operation of a client as a whole. Times are places in the log, which no two events share.
+#[derive(Clone, Debug)]
+pub(crate) struct Op {
+    pub(crate) id: OpId,
+    pub(crate) shard: u32,
+    pub(crate) ask: Ask,
+    pub(crate) begun: usize,
+    /// With its end, unless it never ended.
+    pub(crate) outcome: Option<(usize, Outcome)>,
+}
+
+impl Op {
+    /// Its outcome; what has not ended may or may not take effect.
+    pub(crate) fn outcome(&self) -> &Outcome {
+        self.outcome.as_ref().map_or(&Outcome::Unknown, |(_, outcome)| outcome)
+    }
+}
+
+/// The operations in the order in which they began.
+pub(crate) fn operations(events: &[(u64, Event)]) -> Vec<Op> {
+    let mut ops: BTreeMap<OpId, Op> = BTreeMap::new();
+    for (at, (_, event)) in events.iter().enumerate() {
+        match event {
+            Event::Invoke { op, shard, ask, .. } => {
+                let begun = Op { id: *op, shard: *shard, ask: ask.clone(), begun: at, outcome: None };
+                ops.insert(*op, begun);
+            }
+            Event::Return { op, outcome } => {
+                if let Some(op) = ops.get_mut(op) {
+                    op.outcome = Some((at, outcome.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+    ops.into_values().collect()
+}
+
+/// Runs all checkers; the first violation found.
+pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
+    let ops = operations(events);
+    let checkers: [(&'static str, &dyn Fn() -> Result<(), String>); 5] = [
+        ("leaders", &|| leaders::check(events)),
+        ("agreement", &|| agreement::check(events)),
+        ("durability", &|| durability::check(&ops)),
+        ("linearizability", &|| linearizability::check(&ops, keys)),
+        ("content", &|| content::check(&ops)),
+    ];
+    checkers.into_iter().find_map(|(checker, check)| Some(Violation { checker, what: check().err()? }))
+}

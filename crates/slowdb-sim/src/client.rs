@@ -1,0 +1,287 @@
+//! A simulated client: one operation at a time, redirects, retries with the same tag, patience that ends.
+//!
+//! It decides what to ask and whom; sending and time are the cluster's business.
+
+use crate::events::{Ask, Key, OpId, Outcome, Seen};
+use crate::keys::{DIMENSION, Keys};
+use crate::node::node_name;
+use crate::options::Options;
+use crate::random::Random;
+use bytes::Bytes;
+use slowdb_proto::{
+    ClientId, Code, ErrorReply, GetRequest, ReadLevel, Reply, Request, RequestKind, WriteLevel, WriteRequest,
+};
+use std::collections::VecDeque;
+
+const COLLECTION: &str = "default";
+
+/// What a client does next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Send the request that [`Client::request`] gives, and wait so long for the answer.
+    Send { node: usize, within: u64 },
+    /// Come back later.
+    Wait { micros: u64 },
+    /// The operation is over.
+    Done { op: OpId, outcome: Outcome },
+    /// There is nothing to do any more.
+    Nothing,
+}
+
+/// Where its operations come from.
+enum Source {
+    /// Drawn, until it is told to stop.
+    Drawn { stopped: bool },
+    /// From a list.
+    Script(VecDeque<Ask>),
+}
+
+/// An operation under way.
+pub(crate) struct Current {
+    pub(crate) op: OpId,
+    pub(crate) shard: u32,
+    pub(crate) ask: Ask,
+    sequence: u64,
+    body: Bytes,
+    /// An earlier attempt may have arrived, and may take effect yet.
+    uncertain: bool,
+    give_up_at: u64,
+    node: usize,
+}
+
+pub(crate) struct Client {
+    pub(crate) index: usize,
+    id: ClientId,
+    random: Random,
+    source: Source,
+    sequence: u64,
+    leaders: Vec<Option<usize>>,
+    pub(crate) current: Option<Current>,
+    /// The attempt whose answer is waited for; answers to others are late.
+    pub(crate) attempt: Option<u64>,
+    /// Grows with everything that the client begins to wait for.
+    pub(crate) timer: u64,
+}
+
+impl Client {
+    pub(crate) fn new(index: usize, options: &Options, mut random: Random) -> Self {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&random.next().to_le_bytes());
+        id[8..].copy_from_slice(&(index as u64).to_le_bytes());
+        Client {
+            index,
+            id: ClientId(id),
+            random,
+            source: Source::Drawn { stopped: false },
+            sequence: 0,
+            leaders: vec![None; options.shards as usize],
+            current: None,
+            attempt: None,
+            timer: 0,
+        }
+    }
+
+    /// A client that asks what it is told to, one after the other.
+    pub(crate) fn scripted(index: usize, options: &Options, random: Random, script: Vec<Ask>) -> Self {
+        let source = Source::Script(script.into());
+        Client { source, ..Client::new(index, options, random) }
+    }
+
+    /// Lets the operation under way be the last.
+    pub(crate) fn finish(&mut self) {
+        if let Source::Drawn { stopped } = &mut self.source {
+            *stopped = true;
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        let more = match &self.source {
+            Source::Drawn { stopped } => !stopped,
+            Source::Script(script) => !script.is_empty(),
+        };
+        self.current.is_none() && !more
+    }
+
+    /// Begins the next operation; `None` if there is none.
+    pub(crate) fn begin(&mut self, now: u64, op: OpId, keys: &Keys, options: &Options) -> Option<&Current> {
+        let (ask, patience) = match &mut self.source {
+            Source::Drawn { stopped: true } => return None,
+            Source::Drawn { .. } => {
+                let ask = draw(&mut self.random, op, keys, options);
+                (ask, self.random.between(options.patience))
+            }
+            Source::Script(script) => (script.pop_front()?, u64::MAX / 2),
+        };
+        self.sequence += 1;
+        let (shard, body) = match &ask {
+            Ask::Write { writes, .. } => (keys.shard(writes[0].0), Bytes::from(keys.batch(writes))),
+            Ask::Read { keys: read, .. } => (keys.shard(read[0]), Bytes::new()),
+        };
+        self.current = Some(Current {
+            op,
+            shard,
+            ask,
+            sequence: self.sequence,
+            body,
+            uncertain: false,
+            give_up_at: now + patience,
+            node: 0,
+        });
+        self.current.as_ref()
+    }
+
+    /// Sends, the first time or once more.
+    pub(crate) fn send(&mut self, options: &Options) -> Step {
+        let Some(current) = &mut self.current else { return Step::Nothing };
+        let at_random = self.random.index(options.nodes);
+        let leader = self.leaders[current.shard as usize].unwrap_or(at_random);
+        current.node = match current.ask {
+            Ask::Read { at: Some(node), .. } => node,
+            Ask::Read { level: ReadLevel::One, .. } => at_random,
+            _ => leader,
+        };
+        Step::Send { node: current.node, within: self.random.between(options.attempt) }
+    }
+
+    /// The request to send, and whether it is a retry.
+    pub(crate) fn request(&mut self, within: u64, names: &Keys) -> Option<(OpId, bool, Request, Bytes)> {
+        let client = self.id;
+        let current = self.current.as_mut()?;
+        let retry = current.uncertain;
+        let kind = match &current.ask {
+            Ask::Write { level, .. } => RequestKind::Write(WriteRequest {
+                collection: COLLECTION.into(),
+                shard: current.shard,
+                level: *level,
+                client,
+                sequence: current.sequence,
+                retry,
+            }),
+            Ask::Read { level, keys, .. } => RequestKind::Get(GetRequest {
+                collection: COLLECTION.into(),
+                shard: current.shard,
+                level: *level,
+                ids: keys.iter().map(|key| names.name(*key).to_owned()).collect(),
+            }),
+        };
+        let request = Request { cluster: None, timeout_ms: (within / 1000) as u32, kind };
+        Some((current.op, retry, request, current.body.clone()))
+    }
+
+    /// No answer came in time.
+    pub(crate) fn timed_out(&mut self, now: u64) -> Step {
+        if let Some(current) = &mut self.current {
+            current.uncertain = true;
+            self.leaders[current.shard as usize] = None;
+        }
+        self.again(now, 0)
+    }
+
+    fn again(&mut self, now: u64, wait: u64) -> Step {
+        let Some(current) = &self.current else { return Step::Nothing };
+        if now + wait >= current.give_up_at {
+            let known = !current.uncertain;
+            return self.done(if known { Outcome::Refused(Code::Unavailable) } else { Outcome::Unknown });
+        }
+        Step::Wait { micros: wait }
+    }
+
+    fn done(&mut self, outcome: Outcome) -> Step {
+        match self.current.take() {
+            Some(current) => Step::Done { op: current.op, outcome },
+            None => Step::Nothing,
+        }
+    }
+
+    /// An answer to the attempt that is waited for.
+    pub(crate) fn answer(
+        &mut self,
+        now: u64,
+        reply: Reply,
+        body: &[u8],
+        keys: &Keys,
+        options: &Options,
+    ) -> Result<Step, ErrorReply> {
+        let Some(current) = &self.current else { return Ok(Step::Nothing) };
+        let outcome = match (reply, &current.ask) {
+            (Reply::Written(written), Ask::Write { .. }) => {
+                self.leaders[current.shard as usize] = Some(current.node);
+                Outcome::Written { first: written.first, durable_on: written.durable_on }
+            }
+            (Reply::Records { applied, records }, Ask::Read { keys: asked, .. }) => {
+                let mut seen = Vec::new();
+                let mut rest = body;
+                for (key, record) in asked.iter().zip(&records) {
+                    let Some(record) = record else {
+                        seen.push(None);
+                        continue;
+                    };
+                    let len = DIMENSION * 4 + record.payload_bytes as usize;
+                    let (bytes, tail) = rest.split_at(len.min(rest.len()));
+                    rest = tail;
+                    seen.push(Some(Seen { value: keys.value_of(*key, bytes)?, position: record.position }));
+                }
+                Outcome::Read { applied, seen }
+            }
+            (Reply::Error(error), _) => return Ok(self.setback(now, &error, options)),
+            (other, ask) => {
+                let message = format!("{ask:?} was answered with {other:?}");
+                return Err(ErrorReply::new(Code::BadRequest, message));
+            }
+        };
+        Ok(self.done(outcome))
+    }
+
+    fn setback(&mut self, now: u64, error: &ErrorReply, options: &Options) -> Step {
+        let Some(current) = &mut self.current else { return Step::Nothing };
+        let nothing_happened = matches!(
+            error.code,
+            Code::NotLeader | Code::StaleRoute | Code::Overloaded | Code::Unavailable | Code::ShuttingDown
+        );
+        current.uncertain |= !nothing_happened;
+        let hint = error.leader.as_ref().and_then(|name| (0..options.nodes).find(|node| node_name(*node) == *name));
+        self.leaders[current.shard as usize] = hint.filter(|node| *node != current.node);
+        match error.code {
+            Code::LevelNotReached => self.done(Outcome::StandsAtQuorum),
+            Code::UnknownOutcome => self.done(Outcome::Unknown),
+            code if code.is_retryable() => {
+                let wait = u64::from(error.retry_after_ms) * 1000 + self.random.below(20_000);
+                self.again(now, wait)
+            }
+            code if nothing_happened => self.done(Outcome::Refused(code)),
+            _ => self.done(Outcome::Unknown),
+        }
+    }
+}
+
+/// A value that no other write has.
+fn value(op: OpId, at: usize) -> u64 {
+    u64::from(op.0) * 16 + at as u64 + 1
+}
+
+fn draw(random: &mut Random, op: OpId, keys: &Keys, options: &Options) -> Ask {
+    let shard = random.below(u64::from(options.shards)) as u32;
+    let strict = random.chance(600);
+    let class = keys.class(shard, strict);
+    if random.chance(400) {
+        let level = if random.chance(750) { ReadLevel::Quorum } else { ReadLevel::One };
+        let keys = some_of(random, class);
+        return Ask::Read { level, keys, at: None };
+    }
+    let level = match random.below(100) {
+        0..15 => WriteLevel::All,
+        15..60 if !strict => WriteLevel::One,
+        _ => WriteLevel::Quorum,
+    };
+    let keys = some_of(random, class);
+    let mut write = |(at, key): (usize, &Key)| (*key, (!random.chance(200)).then(|| value(op, at)));
+    let writes = keys.iter().enumerate().map(&mut write).collect();
+    Ask::Write { level, writes }
+}
+
+/// One id mostly, now and then several.
+fn some_of(random: &mut Random, class: &[Key]) -> Vec<Key> {
+    let count = if random.chance(150) { 1 + random.index(class.len()) } else { 1 };
+    let first = random.index(class.len());
+    (0..count).map(|at| class[(first + at) % class.len()]).collect()
+}

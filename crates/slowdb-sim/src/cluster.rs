@@ -1,0 +1,579 @@
+//! Virtual time: what happens next, and what follows from it.
+//!
+//! One queue of actions, ordered by time and then by when they were asked for, so that nothing is left to chance
+//! but what the seed draws.
+
+use crate::checks::Violation;
+use crate::client::{Client, Step};
+use crate::events::{Event, EventLog, OpId, Stop};
+use crate::faults::Fault;
+use crate::keys::Keys;
+use crate::network::Network;
+use crate::node::{Change, Input, SimNode, Wish};
+use crate::options::Options;
+use crate::random::Random;
+use bytes::Bytes;
+use slowdb_net::{FrameLimits, FrameOut};
+use slowdb_proto::{KIND_REPLY, KIND_REQUEST, Reply};
+use slowdb_repl::transport::Gate;
+use slowdb_repl::wal::WalError;
+use slowdb_repl::{GroupId, NodeId, Outgoing, TICK_MICROS};
+use slowdb_server::Command;
+use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob};
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+/// Kind of the frames between nodes, as the transport has it.
+const KIND_MESSAGES: u16 = 18;
+/// How long a node waits before it dials again.
+const REDIAL: (u64, u64) = (50_000, 500_000);
+
+/// Something that is due at some time.
+pub(crate) enum Action {
+    Start { node: usize },
+    Tick { node: usize, life: u32 },
+    Wake { node: usize, life: u32 },
+    Synced { node: usize, life: u32 },
+    RunCheckpoint { node: usize, life: u32, group: GroupId, job: CheckpointJob },
+    CheckpointRan { node: usize, life: u32, group: GroupId, result: Result<CheckpointDone, CheckpointError> },
+    Frame { from: usize, to: usize, life: u32, bytes: Vec<u8> },
+    Unreachable { node: usize, life: u32, other: usize },
+    Dial { from: usize, to: usize, life: u32 },
+    Request { client: usize, attempt: u64, node: usize, bytes: Vec<u8> },
+    Answer { client: usize, attempt: u64, bytes: Vec<u8> },
+    Client { client: usize, timer: u64 },
+    Fault(Box<Fault>),
+    Mend { from: usize, to: usize },
+    MendClient { client: usize, node: usize },
+    PowerLoss { node: usize, life: u32, down: u64 },
+}
+
+struct Due {
+    at: u64,
+    number: u64,
+    action: Action,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+pub(crate) struct Cluster {
+    pub(crate) options: Options,
+    pub(crate) keys: Keys,
+    pub(crate) now: u64,
+    queue: BinaryHeap<Reverse<Due>>,
+    number: u64,
+    pub(crate) network: Network,
+    pub(crate) nodes: Vec<SimNode>,
+    names: Vec<NodeId>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) log: EventLog,
+    pub(crate) random: Random,
+    ops: u32,
+    attempts: u64,
+    pub(crate) faults_struck: u64,
+    pub(crate) healed: bool,
+    pub(crate) violation: Option<Violation>,
+    limits: FrameLimits,
+}
+
+impl Cluster {
+    pub(crate) fn new(options: Options, verbose: bool) -> Self {
+        let random = Random::new(options.seed ^ 0x51_0db5);
+        let keys = Keys::new(options.shards, options.keys_per_shard);
+        let nodes: Vec<SimNode> =
+            (0..options.nodes).map(|index| SimNode::new(index, random.fork(100 + index as u64))).collect();
+        let names = nodes.iter().map(|node| node.name.clone()).collect();
+        let network = Network::new(options.net, options.nodes, options.clients, random.fork(1));
+        let mut cluster = Cluster {
+            keys,
+            now: 0,
+            queue: BinaryHeap::new(),
+            number: 0,
+            network,
+            nodes,
+            names,
+            clients: Vec::new(),
+            log: EventLog::new(verbose),
+            random: random.fork(2),
+            ops: 0,
+            attempts: 0,
+            faults_struck: 0,
+            healed: false,
+            violation: None,
+            limits: FrameLimits::default(),
+            options,
+        };
+        for node in 0..cluster.options.nodes {
+            let delay = cluster.random.below(100_000);
+            cluster.after(delay, Action::Start { node });
+        }
+        for index in 0..cluster.options.clients {
+            let client = Client::new(index, &cluster.options, random.fork(1000 + index as u64));
+            cluster.add_client(client);
+        }
+        cluster
+    }
+
+    pub(crate) fn add_client(&mut self, client: Client) {
+        let delay = self.random.below(10_000);
+        let (client_index, timer) = (client.index, client.timer);
+        self.clients.push(client);
+        self.after(delay, Action::Client { client: client_index, timer });
+    }
+
+    pub(crate) fn after(&mut self, delay: u64, action: Action) {
+        self.at(self.now + delay, action);
+    }
+
+    pub(crate) fn at(&mut self, at: u64, action: Action) {
+        self.number += 1;
+        self.queue.push(Reverse(Due { at: at.max(self.now), number: self.number, action }));
+    }
+
+    /// Lets things happen until `until`, or until `done` says so (asked about every simulated millisecond), or
+    /// something is wrong. Says whether `done` was reached.
+    pub(crate) fn run(&mut self, until: u64, mut done: impl FnMut(&Cluster) -> bool) -> bool {
+        let mut look_at = self.now;
+        while self.violation.is_none() {
+            if self.now >= look_at {
+                if done(self) {
+                    return true;
+                }
+                look_at = self.now + 1000;
+            }
+            match self.queue.pop() {
+                Some(Reverse(due)) if due.at <= until => {
+                    self.now = due.at;
+                    self.perform(due.action);
+                }
+                Some(due) => {
+                    self.queue.push(due);
+                    self.now = until;
+                    return done(self);
+                }
+                None => return done(self),
+            }
+        }
+        false
+    }
+
+    /// Operations begun so far.
+    pub(crate) fn ops(&self) -> u64 {
+        u64::from(self.ops)
+    }
+
+    pub(crate) fn fail(&mut self, checker: &'static str, what: String) {
+        self.violation.get_or_insert(Violation { checker, what });
+    }
+
+    fn lives(&self, node: usize, life: u32) -> bool {
+        self.nodes[node].life == life && self.nodes[node].running.is_some()
+    }
+
+    /// A stopped process does nothing until it goes on.
+    fn paused(&self, node: usize) -> Option<u64> {
+        let until = self.nodes[node].paused_until;
+        (until > self.now).then_some(until)
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Start { node } => self.start(node),
+            Action::Tick { node, life } if self.lives(node, life) => {
+                self.after(TICK_MICROS, Action::Tick { node, life });
+                self.nodes[node].tick();
+                self.wake(node);
+            }
+            Action::Wake { node, life } if self.lives(node, life) => match self.paused(node) {
+                Some(until) => self.at(until, Action::Wake { node, life }),
+                None => self.turn(node),
+            },
+            Action::Synced { node, life } if self.lives(node, life) => match self.paused(node) {
+                Some(until) => self.at(until, Action::Synced { node, life }),
+                None => self.synced(node),
+            },
+            Action::RunCheckpoint { node, life, group, job } if self.lives(node, life) => {
+                let result = job.run();
+                let delay = self.random.between(self.options.disk.checkpoint);
+                self.after(delay, Action::CheckpointRan { node, life, group, result });
+                self.notice_power(node);
+            }
+            Action::CheckpointRan { node, life, group, result } if self.lives(node, life) => {
+                self.input(node, Input::Command(Command::Checkpointed { group, result }));
+            }
+            Action::Frame { from, to, life, bytes } if self.lives(to, life) => self.frame(from, to, &bytes),
+            Action::Unreachable { node, life, other } if self.lives(node, life) => {
+                self.input(node, Input::Unreachable { node: other });
+            }
+            Action::Dial { from, to, life } if self.lives(from, life) => self.dial(from, to, life),
+            Action::Request { client, attempt, node, bytes } => self.request(client, attempt, node, &bytes),
+            Action::Answer { client, attempt, bytes } => self.answer(client, attempt, &bytes),
+            Action::Client { client, timer } if self.clients[client].timer == timer => self.client(client),
+            Action::Fault(fault) => self.strike(*fault),
+            Action::Mend { from, to } => self.network.mend(from, to),
+            Action::MendClient { client, node } => self.network.mend_client(client, node),
+            Action::PowerLoss { node, life, down } if self.lives(node, life) && !self.healed => {
+                self.stop(node, Stop::PowerLoss, down);
+            }
+            _ => {}
+        }
+    }
+
+    // Nodes.
+
+    fn start(&mut self, node: usize) {
+        if self.nodes[node].running.is_some() {
+            return;
+        }
+        if let Err(why) = self.nodes[node].start(&self.options) {
+            if !self.notice_power(node) {
+                self.disk_trouble(node, &format!("it does not start: {why}"));
+            }
+            return;
+        }
+        if self.notice_power(node) {
+            return;
+        }
+        self.log.push(self.now, Event::Started { node });
+        let life = self.nodes[node].life;
+        let offset = self.random.below(TICK_MICROS);
+        self.after(offset, Action::Tick { node, life });
+        self.wake(node);
+        for other in (0..self.options.nodes).filter(|other| *other != node) {
+            self.dial_soon(node, other);
+            self.dial_soon(other, node);
+        }
+    }
+
+    fn dial_soon(&mut self, from: usize, to: usize) {
+        if self.nodes[from].running.is_some() {
+            let delay = self.random.below(5_000);
+            let life = self.nodes[from].life;
+            self.after(delay, Action::Dial { from, to, life });
+        }
+    }
+
+    /// Says hello both ways, as the transport does when it connects.
+    fn dial(&mut self, from: usize, to: usize, life: u32) {
+        if self.network.is_connected(from, to, self.nodes[to].life) {
+            return;
+        }
+        let reachable = !self.network.is_cut(from, to) && !self.network.is_cut(to, from);
+        let here = self.nodes[from].running.as_ref().map(|running| running.own.clone());
+        let there = self.nodes[to].running.as_ref().map(|running| running.own.clone());
+        let (Some(here), Some(there), true) = (here, there, reachable) else {
+            let delay = self.random.between(REDIAL);
+            return self.after(delay, Action::Dial { from, to, life });
+        };
+        let hello = here.hello(&self.names[to]);
+        let admitted = there.admit(&hello).and_then(|()| here.admit(&there.hello(&hello.node)));
+        if self.notice_power(from) | self.notice_power(to) {
+            return;
+        }
+        match admitted {
+            Ok(()) => self.network.connect(from, to, self.nodes[to].life),
+            Err(_) if self.nodes[from].disk_failed || self.nodes[to].disk_failed => {
+                let delay = self.random.between(REDIAL);
+                self.after(delay, Action::Dial { from, to, life });
+            }
+            Err(why) => self.fail("gate", format!("node {from} and node {to} refuse each other: {why}")),
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self, from: usize, to: usize) {
+        self.network.disconnect(from, to);
+        if self.nodes[from].running.is_some() {
+            let life = self.nodes[from].life;
+            let delay = self.random.between((100, 50_000));
+            self.after(delay, Action::Unreachable { node: from, life, other: to });
+            self.dial_soon(from, to);
+        }
+    }
+
+    /// Takes a node away, and lets it come back after `down`.
+    pub(crate) fn stop(&mut self, node: usize, how: Stop, down: u64) {
+        if self.nodes[node].running.is_none() && how != Stop::PowerLoss {
+            return;
+        }
+        self.nodes[node].stop(how);
+        if how == Stop::PowerLoss {
+            self.nodes[node].disk_failed = false;
+        }
+        self.log.push(self.now, Event::Stopped { node, how });
+        for other in (0..self.options.nodes).filter(|other| *other != node) {
+            self.network.disconnect(node, other);
+            self.disconnect(other, node);
+        }
+        self.after(down, Action::Start { node });
+    }
+
+    /// Whether the power of a node just went away at a sync; if so the node is gone.
+    fn notice_power(&mut self, node: usize) -> bool {
+        let down = self.nodes[node].disk.is_down();
+        if down {
+            let away = self.random.between(self.options.faults.down);
+            self.stop(node, Stop::PowerLoss, away);
+        }
+        down
+    }
+
+    /// A node says that it cannot go on: right if a sync was made to fail, and else a bug.
+    fn disk_trouble(&mut self, node: usize, why: &str) {
+        if !self.nodes[node].disk_failed {
+            return self.fail("node", format!("node {node}: {why}"));
+        }
+        let away = self.random.between(self.options.faults.down);
+        if self.nodes[node].running.is_some() {
+            self.stop(node, Stop::DiskFailed, away);
+        } else {
+            self.after(away, Action::Start { node });
+        }
+    }
+
+    fn wake(&mut self, node: usize) {
+        let Some(running) = &mut self.nodes[node].running else { return };
+        if !std::mem::replace(&mut running.wake_scheduled, true) {
+            let life = self.nodes[node].life;
+            let delay = self.random.below(60);
+            self.after(delay, Action::Wake { node, life });
+        }
+    }
+
+    fn input(&mut self, node: usize, input: Input) {
+        if let Some(running) = &mut self.nodes[node].running {
+            running.inbox.push_back(input);
+            self.wake(node);
+        }
+    }
+
+    fn turn(&mut self, node: usize) {
+        let mut wishes = Vec::new();
+        let result = self.nodes[node].turn(self.now, &self.names, &mut wishes);
+        self.after_turn(node, result, wishes);
+        if self.nodes[node].running.as_ref().is_some_and(|running| !running.inbox.is_empty()) {
+            self.wake(node);
+        }
+    }
+
+    fn synced(&mut self, node: usize) {
+        let mut wishes = Vec::new();
+        let result = self.nodes[node].synced(self.now, &mut wishes);
+        self.after_turn(node, result, wishes);
+    }
+
+    fn after_turn(&mut self, node: usize, result: Result<(), WalError>, wishes: Vec<Wish>) {
+        // What was said before the power went was said.
+        let mut stop = result.err().map(|error| format!("the log failed: {error}"));
+        for wish in wishes {
+            match wish {
+                Wish::Send(frame) => self.send(node, frame),
+                Wish::Answer { client, attempt, reply, body } => self.reply(node, client, attempt, &reply, body),
+                Wish::Checkpoint { group, job } => {
+                    let delay = self.random.between(self.options.disk.checkpoint);
+                    let life = self.nodes[node].life;
+                    self.after(delay, Action::RunCheckpoint { node, life, group, job });
+                }
+                Wish::Sync => {
+                    let slow = if self.nodes[node].slow_until > self.now { self.nodes[node].slow_factor } else { 1 };
+                    let delay = self.random.between(self.options.disk.sync) * slow;
+                    let life = self.nodes[node].life;
+                    self.after(delay, Action::Synced { node, life });
+                }
+                Wish::Stop(why) => {
+                    stop.get_or_insert(why);
+                }
+            }
+        }
+        if self.notice_power(node) {
+            return;
+        }
+        if let Some(why) = stop {
+            return self.disk_trouble(node, &why);
+        }
+        self.nodes[node].check_invariants();
+        self.look(node);
+    }
+
+    /// Takes note of what is different in a node's groups.
+    fn look(&mut self, node: usize) {
+        let mut halted = None;
+        let mut elected = false;
+        let (log, now) = (&mut self.log, self.now);
+        self.nodes[node].changes(|Change { before, after }| {
+            let group = after.group.0;
+            let led_before = before.is_some_and(|before| before.leads && before.term == after.term);
+            if after.leads && !led_before {
+                log.push(now, Event::Leads { node, group, term: after.term });
+                elected = true;
+            }
+            let moved = before.is_none_or(|before| before.applied != after.applied);
+            // A halted group may be in the middle of an entry.
+            if let (true, false, Some(digest)) = (moved, after.halted, after.digest) {
+                log.push(now, Event::Applied { node, group, position: after.applied, digest });
+            }
+            if after.halted {
+                halted = Some(after.group);
+            }
+        });
+        if let Some(group) = halted {
+            let why = self.nodes[node].why_halted(group);
+            self.disk_trouble(node, &format!("{group} is halted: {why}"));
+        }
+        if elected && !self.healed && self.random.chance(self.options.faults.power_loss_on_election) {
+            self.power_loss_after_election();
+        }
+    }
+
+    // Frames.
+
+    fn send(&mut self, from: usize, frame: Outgoing) {
+        let Some(to) = self.names.iter().position(|name| *name == frame.to) else {
+            return self.fail("transport", format!("node {from} sends to an unknown node {}", frame.to));
+        };
+        let life = self.nodes[to].life;
+        if !self.network.is_connected(from, to, life) {
+            return;
+        }
+        let Outgoing { lane, meta, body, .. } = frame;
+        let fate = self.network.send(self.now, from, to, lane);
+        self.log.note(self.now, (from, to, fate.arrives, meta.len()));
+        let Some(first) = fate.arrives[0] else { return };
+        let mut bytes =
+            slowdb_net::encode(&FrameOut { kind: KIND_MESSAGES, meta, body }).expect("frames of nodes are small");
+        if let Some(second) = fate.arrives[1] {
+            self.at(second, Action::Frame { from, to, life, bytes: bytes.clone() });
+        }
+        if fate.damaged {
+            self.network.damage(&mut bytes);
+        }
+        self.at(first, Action::Frame { from, to, life, bytes });
+    }
+
+    fn frame(&mut self, from: usize, to: usize, bytes: &[u8]) {
+        match slowdb_net::decode(bytes, &self.limits) {
+            Ok((frame, _)) => {
+                self.input(to, Input::Frame { from, meta: frame.meta, body: frame.body });
+            }
+            // The transport gives the connection up.
+            Err(_) => self.disconnect(from, to),
+        }
+    }
+
+    // Clients.
+
+    fn client(&mut self, client: usize) {
+        let now = self.now;
+        let this = &mut self.clients[client];
+        let step = if this.attempt.take().is_some() {
+            this.timed_out(now)
+        } else if this.current.is_some() {
+            this.send(&self.options)
+        } else {
+            let op = OpId(self.ops);
+            let Some(begun) = this.begin(now, op, &self.keys, &self.options) else { return };
+            let (shard, ask) = (begun.shard, begun.ask.clone());
+            self.ops += 1;
+            self.log.push(now, Event::Invoke { op, client, shard, ask });
+            this.send(&self.options)
+        };
+        self.step(client, step);
+    }
+
+    fn step(&mut self, client: usize, step: Step) {
+        let delay = match step {
+            Step::Send { node, within } => {
+                self.send_request(client, node, within);
+                within
+            }
+            Step::Wait { micros } => micros,
+            Step::Done { op, outcome } => {
+                self.log.push(self.now, Event::Return { op, outcome });
+                self.random.between(self.options.think)
+            }
+            Step::Nothing => return,
+        };
+        let this = &mut self.clients[client];
+        this.timer += 1;
+        let timer = this.timer;
+        self.after(delay, Action::Client { client, timer });
+    }
+
+    fn send_request(&mut self, client: usize, node: usize, within: u64) {
+        let Some((op, retry, request, body)) = self.clients[client].request(within, &self.keys) else { return };
+        self.attempts += 1;
+        let attempt = self.attempts;
+        self.clients[client].attempt = Some(attempt);
+        self.log.push(self.now, Event::Attempt { op, node, retry });
+        if let Some(at) = self.network.send_client(self.now, client, node) {
+            let meta = slowdb_proto::encode_request(&request);
+            let frame = FrameOut { kind: KIND_REQUEST, meta, body: vec![body] };
+            let bytes = slowdb_net::encode(&frame).expect("requests are small");
+            self.at(at, Action::Request { client, attempt, node, bytes });
+        }
+    }
+
+    fn request(&mut self, client: usize, attempt: u64, node: usize, bytes: &[u8]) {
+        let decoded = slowdb_net::decode(bytes, &self.limits).map_err(|error| error.to_string());
+        let request = decoded.and_then(|(frame, _)| {
+            let request = slowdb_proto::decode_request(&frame.meta).map_err(|error| error.to_string())?;
+            Ok((request, frame.body))
+        });
+        match request {
+            Ok((request, body)) => {
+                self.nodes[node].request(client, attempt, request, body);
+                self.wake(node);
+            }
+            Err(why) => self.fail("wire", format!("a client's request cannot be read: {why}")),
+        }
+    }
+
+    fn reply(&mut self, node: usize, client: usize, attempt: u64, reply: &Reply, body: Vec<Bytes>) {
+        if let Some(at) = self.network.send_client(self.now, client, node) {
+            let frame = FrameOut { kind: KIND_REPLY, meta: slowdb_proto::encode_reply(reply), body };
+            let bytes = slowdb_net::encode(&frame).expect("replies are small");
+            self.at(at, Action::Answer { client, attempt, bytes });
+        }
+    }
+
+    fn answer(&mut self, client: usize, attempt: u64, bytes: &[u8]) {
+        if self.clients[client].attempt != Some(attempt) {
+            return;
+        }
+        self.clients[client].attempt = None;
+        let decoded = slowdb_net::decode(bytes, &self.limits).map_err(|error| error.to_string());
+        let reply = decoded.and_then(|(frame, _)| {
+            let reply = slowdb_proto::decode_reply(&frame.meta).map_err(|error| error.to_string())?;
+            Ok((reply, frame.body))
+        });
+        let (reply, body) = match reply {
+            Ok(reply) => reply,
+            Err(why) => return self.fail("wire", format!("a reply cannot be read: {why}")),
+        };
+        let this = &mut self.clients[client];
+        if let (Reply::Error(error), Some(current)) = (&reply, &this.current) {
+            self.log.push(self.now, Event::Setback { op: current.op, code: error.code });
+        }
+        match this.answer(self.now, reply, &body, &self.keys, &self.options) {
+            Ok(step) => self.step(client, step),
+            Err(error) => self.fail("content", format!("client {client} got something that nobody wrote: {error}")),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What happened in a run, in order. Checkers read nothing else.
+//!
+//! The log also keeps a hash over everything that happened, messages included, by which two runs of one seed
+//! are compared.
+
+use slowdb_proto::{Code, Position, ReadLevel, WriteLevel};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use xxhash_rust::xxh3::Xxh3;
+
+/// An operation of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u32);
+
+/// A record's id, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub u16);
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Ask {
+    /// Writes to ids of one shard; a value of `None` deletes. Values are never used twice.
+    Write {
+        /// When it is acknowledged.
+        level: WriteLevel,
+        /// Id and value of each write.
+        writes: Vec<(Key, Option<u64>)>,
+    },
+    /// Reads ids of one shard.
+    Read {
+        /// Who may answer.
+        level: ReadLevel,
+        /// The ids.
+        keys: Vec<Key>,
+        /// The one node that is asked, if it matters.
+        at: Option<usize>,
+    },
+}
+
+/// A record as a read found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// The value written.
+    pub value: u64,
+    /// Position of the write that made it.
+    pub position: Position,
+}
+
+/// How an operation ended for its client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The write stands as asked.
+    Written {
+        /// Position of its first write.
+        first: Position,
+        /// Replicas on which it is known to be durable.
+        durable_on: u32,
+    },
+    /// The write stands at `quorum`, but not at `all`.
+    StandsAtQuorum,
+    /// What was read.
+    Read {
+        /// How far the answering replica was applied.
+        applied: Position,
+        /// One for each id asked for.
+        seen: Vec<Option<Seen>>,
+    },
+    /// Nothing happened.
+    Refused(Code),
+    /// It may have happened, or may happen yet.
+    Unknown,
+}
+
+/// How a node went away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stop {
+    /// The process was killed; what it wrote is there.
+    Kill,
+    /// The power went away, and with it any part of what was not synced.
+    PowerLoss,
+    /// It stopped by itself, since its disk had failed.
+    DiskFailed,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A client begins an operation.
+    Invoke {
+        /// The operation.
+        op: OpId,
+        /// The client.
+        client: usize,
+        /// The shard.
+        shard: u32,
+        /// What it asks for.
+        ask: Ask,
+    },
+    /// It sends a request.
+    Attempt {
+        /// The operation.
+        op: OpId,
+        /// To this node.
+        node: usize,
+        /// Whether an earlier one may have arrived.
+        retry: bool,
+    },
+    /// It is answered with an error and goes on trying.
+    Setback {
+        /// The operation.
+        op: OpId,
+        /// What the node said.
+        code: Code,
+    },
+    /// The operation is over.
+    Return {
+        /// The operation.
+        op: OpId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A node began to lead a group.
+    Leads {
+        /// The node.
+        node: usize,
+        /// The group.
+        group: u64,
+        /// In this term.
+        term: u64,
+    },
+    /// A node applied entries of a group.
+    Applied {
+        /// The node.
+        node: usize,
+        /// The group.
+        group: u64,
+        /// Up to here.
+        position: Position,
+        /// Digest of all replicated state after it.
+        digest: [u8; 16],
+    },
+    /// A node started.
+    Started {
+        /// The node.
+        node: usize,
+    },
+    /// A node is gone.
+    Stopped {
+        /// The node.
+        node: usize,
+        /// How.
+        how: Stop,
+    },
+    /// Something else was done to the cluster.
+    Fault {
+        /// In words.
+        what: String,
+    },
+    /// No more faults from here on; all nodes are started, all links whole.
+    Healed,
+    /// All replicas have applied the same, and nothing is under way.
+    Quiet,
+    /// It did not get quiet in time.
+    NotQuiet {
+        /// What was still different.
+        why: String,
+    },
+}
+
+/// The events of a run.
+#[derive(Default)]
+pub struct EventLog {
+    events: Vec<(u64, Event)>,
+    hash: Xxh3,
+    verbose: bool,
+}
+
+impl EventLog {
+    pub(crate) fn new(verbose: bool) -> Self {
+        EventLog { verbose, ..EventLog::default() }
+    }
+
+    pub(crate) fn push(&mut self, now: u64, event: Event) {
+        now.hash(&mut self.hash);
+        event.hash(&mut self.hash);
+        if self.verbose {
+            println!("{}", Line(now, &event));
+        }
+        self.events.push((now, event));
+    }
+
+    /// Takes note of something that no checker needs, such as a message.
+    pub(crate) fn note(&mut self, now: u64, what: impl Hash) {
+        now.hash(&mut self.hash);
+        what.hash(&mut self.hash);
+    }
+
+    /// All events with their times in microseconds, in order.
+    pub fn events(&self) -> &[(u64, Event)] {
+        &self.events
+    }
+
+    /// A hash over everything that happened.
+    pub fn hash(&self) -> u64 {
+        self.hash.finish()
+    }
+
+    /// The last events, one a line.
+    pub fn tail(&self, lines: usize) -> String {
+        let from = self.events.len().saturating_sub(lines);
+        self.events[from..].iter().map(|(now, event)| format!("{}\n", Line(*now, event))).collect()
+    }
+}
+
+struct Line<'a>(u64, &'a Event);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  {:>3}.{:06}  ", self.0 / 1_000_000, self.0 % 1_000_000)?;
+        match self.1 {
+            Event::Invoke { op, client, shard, ask } => {
+                write!(f, "op {} client {client} shard {shard}: {ask:?}", op.0)
+            }
+            Event::Return { op, outcome } => write!(f, "op {} -> {outcome:?}", op.0),
+            Event::Applied { node, group, position, digest } => {
+                write!(f, "node {node} group {group} applied {position} digest {:02x?}", &digest[..4])
+            }
+            other => write!(f, "{other:?}"),
+        }
+    }
+}

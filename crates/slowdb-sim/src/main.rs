@@ -1,0 +1,133 @@
+//! Runs seeds, replays one, or plants bugs and sees whether they are caught.
+
+use clap::Parser;
+use slowdb_sim::{Options, Profile, run};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Simulates whole clusters, one after the other, each from its seed.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    start: u64,
+    /// Runs this one seed and prints what happens in it.
+    #[arg(long, value_name = "SEED")]
+    replay: Option<u64>,
+    /// Runs the planted bugs instead: each must be caught. Needs a build with the feature `canary`.
+    #[arg(long)]
+    canaries: bool,
+    /// Which faults to concentrate on. By default each seed has its own.
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    profile: Option<Profile>,
+    /// Goes on after a failure, and tells of the later ones in one line each.
+    #[arg(long)]
+    keep_going: bool,
+    /// Prints every event.
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // A panic inside a run is one of the ways to fail, and is reported as such.
+    std::panic::set_hook(Box::new(|_| {}));
+    let passed = match arguments.replay {
+        Some(seed) => replay(draw(seed, arguments.profile)),
+        None if arguments.canaries => canaries(arguments.start),
+        None => many(&arguments),
+    };
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn draw(seed: u64, profile: Option<Profile>) -> Options {
+    match profile {
+        Some(profile) => Options::draw(seed, profile),
+        None => Options::of_seed(seed),
+    }
+}
+
+fn replay(options: Options) -> bool {
+    println!("{options}");
+    match run(options, true) {
+        Ok(report) => {
+            println!("passed: {report:?}");
+            true
+        }
+        Err(failure) => {
+            println!("{failure}");
+            false
+        }
+    }
+}
+
+fn many(arguments: &Arguments) -> bool {
+    let begun = Instant::now();
+    let (mut simulated, mut ops, mut faults, mut reported, mut failed) = (0, 0, 0, 0, 0);
+    for (done, seed) in (1..).zip(arguments.start..arguments.start + arguments.seeds) {
+        match run(draw(seed, arguments.profile), arguments.verbose) {
+            Ok(report) => {
+                simulated += report.simulated_micros;
+                ops += report.ops;
+                faults += report.faults;
+            }
+            Err(failure) => {
+                failed += 1;
+                if failed == 1 {
+                    println!("{failure}");
+                } else {
+                    println!("seed {seed} ({:?}) FAILED: {}", failure.options.profile, failure.violation);
+                }
+                if !arguments.keep_going {
+                    return false;
+                }
+            }
+        }
+        let seconds = begun.elapsed().as_secs();
+        if seconds >= reported + 10 {
+            reported = seconds;
+            println!("{done} of {} seeds passed, {seconds} s", arguments.seeds);
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let simulated = simulated as f64 / 1e6;
+    println!(
+        "{} of {} seeds from {} passed: {simulated:.0} simulated seconds in {seconds:.1} s ({:.0} each second), {ops} \
+         operations, {faults} faults",
+        arguments.seeds - failed,
+        arguments.seeds,
+        arguments.start,
+        simulated / seconds
+    );
+    failed == 0
+}
+
+#[cfg(feature = "canary")]
+fn canaries(start: u64) -> bool {
+    use slowdb_sim::{Bug, SEEDS_MAX, hunt};
+    println!("{:<30} {:>8} {:>6}  {:<16} what", "planted bug", "seed", "tries", "caught by");
+    let mut all = true;
+    for bug in Bug::ALL {
+        let hunted = hunt(bug, start);
+        match hunted.caught {
+            Some((seed, tries, checker)) => {
+                let what: String = hunted.what.chars().take(100).collect();
+                println!("{:<30} {seed:>8} {tries:>6}  {checker:<16} {what}", bug.name());
+            }
+            None => {
+                all = false;
+                println!("{:<30} NOT CAUGHT in {SEEDS_MAX} seeds", bug.name());
+            }
+        }
+    }
+    all
+}
+
+#[cfg(not(feature = "canary"))]
+fn canaries(_: u64) -> bool {
+    eprintln!("this build has no planted bugs: build it with --features slowdb-sim/canary");
+    false
+}

@@ -1,0 +1,375 @@
+//! What a run is made of: everything is drawn from its seed, and printed with a failure.
+
+use crate::random::Random;
+use std::fmt;
+
+/// A range of microseconds, both ends included.
+pub type Span = (u64, u64);
+
+const MILLI: u64 = 1_000;
+const SECOND: u64 = 1_000_000;
+
+/// Which faults a run concentrates on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// A mixture, different for each seed.
+    General,
+    /// No faults at all.
+    Calm,
+    /// Elections over and over, and power lost right after votes.
+    Elections,
+    /// Power lost on all nodes at once.
+    PowerLoss,
+    /// Leaders cut off from the majority, with clients on their side.
+    Minority,
+    /// Small log segments, used again and again, and power lost at any sync.
+    Recycling,
+    /// Records overwritten and deleted, checkpoints all the time, and power lost.
+    Checkpoints,
+    /// Messages that arrive long after they were sent.
+    LateMessages,
+}
+
+impl Profile {
+    /// As it is spelt on the command line.
+    pub fn name(self) -> String {
+        use clap::ValueEnum;
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// A bug that is planted on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// What was only written counts as durable.
+    AckBeforeSync,
+    /// Term and vote are not written to the log.
+    VoteNotPersisted,
+    /// A quorum read does not ask a majority.
+    ReadWithoutMajority,
+    /// What an earlier use of a segment left behind passes for a part of the log.
+    ChainNotChecked,
+    /// A slot is reused while a durable checkpoint refers to it.
+    SlotReusedEarly,
+    /// An append of a deposed leader is accepted.
+    TermNotChecked,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 6] = [
+        Bug::AckBeforeSync,
+        Bug::VoteNotPersisted,
+        Bug::ReadWithoutMajority,
+        Bug::ChainNotChecked,
+        Bug::SlotReusedEarly,
+        Bug::TermNotChecked,
+    ];
+
+    /// The faults under which it shows.
+    pub fn profile(self) -> Profile {
+        match self {
+            Bug::AckBeforeSync => Profile::PowerLoss,
+            Bug::VoteNotPersisted => Profile::Elections,
+            Bug::ReadWithoutMajority => Profile::Minority,
+            Bug::ChainNotChecked => Profile::Recycling,
+            Bug::SlotReusedEarly => Profile::Checkpoints,
+            Bug::TermNotChecked => Profile::LateMessages,
+        }
+    }
+
+    /// As it is called in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bug::AckBeforeSync => "ack before sync",
+            Bug::VoteNotPersisted => "vote without persisting",
+            Bug::ReadWithoutMajority => "read without asking a majority",
+            Bug::ChainNotChecked => "append not chained",
+            Bug::SlotReusedEarly => "stale slot reused",
+            Bug::TermNotChecked => "term not checked",
+        }
+    }
+}
+
+/// How the network behaves while there are faults. Chances are per thousand frames.
+#[derive(Clone, Copy, Debug)]
+pub struct NetOptions {
+    /// One way.
+    pub delay: Span,
+    /// Lost.
+    pub loss: u64,
+    /// Delivered twice.
+    pub duplicate: u64,
+    /// Delivered out of order, as after a reconnection.
+    pub reorder: u64,
+    /// Delivered very late.
+    pub late: u64,
+    /// How late.
+    pub late_by: Span,
+    /// With a flipped bit.
+    pub damage: u64,
+    /// Sent into a partition, and delivered late all the same.
+    pub held: u64,
+}
+
+impl NetOptions {
+    /// The same network when nothing goes wrong.
+    pub(crate) fn calm(self) -> Self {
+        NetOptions { loss: 0, duplicate: 0, reorder: 0, late: 0, damage: 0, held: 0, ..self }
+    }
+}
+
+/// Disks and what is on them.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskOptions {
+    /// How long a sync of the log takes.
+    pub sync: Span,
+    /// Size of a log segment.
+    pub segment_bytes: u64,
+    /// Segments kept for reuse.
+    pub spare_segments: usize,
+    /// Size of an extent of a vector file.
+    pub extent_bytes: usize,
+    /// Bytes after which a shard is checkpointed.
+    pub checkpoint_bytes: u64,
+    /// Ticks after which it is.
+    pub checkpoint_ticks: u64,
+    /// How long a checkpoint waits before it runs, and before it is reported.
+    pub checkpoint: Span,
+}
+
+/// Mean time between faults of each kind, in microseconds; 0 for never.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FaultOptions {
+    /// Power lost on one node.
+    pub power_loss: u64,
+    /// Power lost on a leader right after it changed.
+    pub power_loss_leader: u64,
+    /// Power lost on all nodes.
+    pub power_loss_all: u64,
+    /// Power lost on some nodes just after an election: a chance per thousand elections.
+    pub power_loss_on_election: u64,
+    /// Power lost on a node at one of its next syncs.
+    pub power_at_sync: u64,
+    /// A process killed.
+    pub kill: u64,
+    /// A sync that fails.
+    pub fail_sync: u64,
+    /// Nodes cut off from each other.
+    pub partition: u64,
+    /// A leader cut off from the others.
+    pub isolate_leader: u64,
+    /// A process stopped for a while.
+    pub pause: u64,
+    /// A slow disk for a while.
+    pub slow_disk: u64,
+    /// Connections reset.
+    pub reset: u64,
+    /// A wall clock that jumps.
+    pub clock_jump: u64,
+    /// How long a node stays away.
+    pub down: Span,
+    /// How long a partition or pause lasts.
+    pub lasts: Span,
+}
+
+/// Everything that a run is made of.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where all of it comes from.
+    pub seed: u64,
+    /// Which faults it concentrates on.
+    pub profile: Profile,
+    /// Nodes.
+    pub nodes: usize,
+    /// Shards.
+    pub shards: u32,
+    /// Replicas of each.
+    pub replication_factor: u32,
+    /// Clients.
+    pub clients: usize,
+    /// Ids in each shard.
+    pub keys_per_shard: usize,
+    /// When faults begin, in microseconds.
+    pub faults_from: u64,
+    /// When faults stop, in microseconds.
+    pub faults_until: u64,
+    /// Between two operations of a client.
+    pub think: Span,
+    /// How long a client waits for one answer.
+    pub attempt: Span,
+    /// How long a client tries.
+    pub patience: Span,
+    /// The network.
+    pub net: NetOptions,
+    /// The disks.
+    pub disk: DiskOptions,
+    /// The faults.
+    pub faults: FaultOptions,
+    /// What is planted, if anything.
+    pub bug: Option<Bug>,
+}
+
+impl Options {
+    /// The run of a seed: mostly a mixture of everything, at times one thing in excess.
+    pub fn of_seed(seed: u64) -> Self {
+        use Profile as P;
+        const IN_EXCESS: [Profile; 6] =
+            [P::Elections, P::PowerLoss, P::Minority, P::Recycling, P::Checkpoints, P::LateMessages];
+        let mut random = Random::new(seed ^ 0x9f0f_11e5);
+        let profile = if random.chance(600) { Profile::General } else { random.pick(&IN_EXCESS) };
+        Options::draw(seed, profile)
+    }
+
+    /// The run of a seed that concentrates on something.
+    pub fn draw(seed: u64, profile: Profile) -> Self {
+        let random = &mut Random::new(seed);
+        let nodes = random.pick(&[3, 3, 3, 3, 3, 3, 3, 5, 2, 1]);
+        let slow = random.pick(&[1, 1, 4]);
+        let mut options = Options {
+            seed,
+            profile,
+            nodes,
+            shards: random.between((1, 4)) as u32,
+            replication_factor: 3,
+            clients: random.between((2, 6)) as usize,
+            keys_per_shard: random.pick(&[2, 4, 8]),
+            faults_from: random.pick(&[0, 0, 2 * SECOND]),
+            faults_until: random.between((10 * SECOND, 30 * SECOND)),
+            think: (0, random.pick(&[5, 20, 100]) * MILLI),
+            attempt: (100 * MILLI, random.pick(&[300, 800]) * MILLI),
+            patience: (500 * MILLI, 4 * SECOND),
+            net: NetOptions {
+                delay: (50, random.pick(&[300, 2000, 8000])),
+                loss: random.pick(&[0, 0, 10, 50]),
+                duplicate: random.pick(&[0, 0, 10, 30]),
+                reorder: random.pick(&[0, 0, 20, 200]),
+                late: random.pick(&[0, 0, 5]),
+                late_by: (50 * MILLI, 3 * SECOND),
+                damage: random.pick(&[0, 0, 1]),
+                held: random.pick(&[0, 0, 50]),
+            },
+            disk: DiskOptions {
+                sync: (100, slow * random.pick(&[500, 3000, 10_000])),
+                segment_bytes: random.pick(&[16, 16, 32, 128]) * 1024,
+                spare_segments: random.pick(&[1, 1, 3]),
+                extent_bytes: random.pick(&[4096, 65_536]),
+                checkpoint_bytes: random.pick(&[1, 4, 16, 64]) * 1024,
+                checkpoint_ticks: random.between((20, 400)),
+                checkpoint: (MILLI, random.pick(&[5, 50, 400]) * MILLI),
+            },
+            faults: FaultOptions {
+                down: (20 * MILLI, random.pick(&[500, 3000]) * MILLI),
+                lasts: (50 * MILLI, random.pick(&[800, 4000]) * MILLI),
+                ..FaultOptions::default()
+            },
+            bug: None,
+        };
+        options.draw_faults(random);
+        options
+    }
+
+    fn draw_faults(&mut self, random: &mut Random) {
+        let faults = &mut self.faults;
+        let mut often = |seconds: Span| random.between((seconds.0 * SECOND, seconds.1 * SECOND));
+        match self.profile {
+            Profile::Calm => {
+                self.net = self.net.calm();
+            }
+            Profile::General => {
+                // Each kind is there in about half of the runs.
+                for kind in [
+                    &mut faults.power_loss,
+                    &mut faults.power_loss_leader,
+                    &mut faults.power_loss_all,
+                    &mut faults.power_at_sync,
+                    &mut faults.kill,
+                    &mut faults.fail_sync,
+                    &mut faults.partition,
+                    &mut faults.isolate_leader,
+                    &mut faults.pause,
+                    &mut faults.slow_disk,
+                    &mut faults.reset,
+                    &mut faults.clock_jump,
+                ] {
+                    let mean = random.between((2 * SECOND, 12 * SECOND));
+                    *kind = if random.chance(500) { mean } else { 0 };
+                }
+            }
+            Profile::Elections => {
+                self.nodes = 3;
+                faults.power_loss_leader = often((1, 2));
+                faults.power_loss = often((1, 2));
+                faults.isolate_leader = often((2, 3));
+                faults.power_loss_on_election = 400;
+                faults.down = (MILLI, 60 * MILLI);
+            }
+            Profile::PowerLoss => {
+                self.nodes = 3;
+                faults.power_loss_all = often((1, 2));
+                faults.power_loss = often((2, 4));
+                faults.down = (MILLI, 200 * MILLI);
+                self.disk.sync = (2 * MILLI, 30 * MILLI);
+            }
+            Profile::Minority => {
+                self.nodes = 3;
+                faults.isolate_leader = often((1, 3));
+                faults.lasts = (300 * MILLI, 3 * SECOND);
+                self.think = (0, 5 * MILLI);
+            }
+            Profile::Recycling => {
+                self.nodes = 3;
+                faults.power_at_sync = often((1, 2));
+                faults.power_loss_all = often((1, 3));
+                faults.down = (MILLI, 100 * MILLI);
+                self.think = (0, 2 * MILLI);
+                self.disk.segment_bytes = 16 * 1024;
+                self.disk.spare_segments = 1;
+                self.disk.checkpoint_bytes = 1024;
+                self.disk.checkpoint = (MILLI, 5 * MILLI);
+                self.disk.sync = (MILLI, 20 * MILLI);
+            }
+            Profile::Checkpoints => {
+                self.nodes = 3;
+                faults.power_loss_all = often((1, 3));
+                faults.power_loss = often((1, 3));
+                self.think = (0, 3 * MILLI);
+                self.keys_per_shard = 8;
+                self.disk.checkpoint_bytes = 2048;
+                self.disk.checkpoint = (MILLI, 20 * MILLI);
+            }
+            Profile::LateMessages => {
+                self.nodes = 3;
+                faults.isolate_leader = often((1, 2));
+                faults.lasts = (300 * MILLI, 2 * SECOND);
+                self.net.late = 30;
+                self.net.held = 300;
+                self.net.late_by = (200 * MILLI, 3 * SECOND);
+                self.net.reorder = 200;
+                self.think = (0, 5 * MILLI);
+            }
+        }
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "seed {} ({:?}): {} nodes, {} shards of {} ids, {} clients, faults from {} ms until {} ms, bug {:?}",
+            self.seed,
+            self.profile,
+            self.nodes,
+            self.shards,
+            self.keys_per_shard,
+            self.clients,
+            self.faults_from / 1000,
+            self.faults_until / 1000,
+            self.bug
+        )?;
+        writeln!(f, "  clients: think {:?}, attempt {:?}, patience {:?}", self.think, self.attempt, self.patience)?;
+        writeln!(f, "  {:?}", self.net)?;
+        writeln!(f, "  {:?}", self.disk)?;
+        write!(f, "  {:?}", self.faults)
+    }
+}

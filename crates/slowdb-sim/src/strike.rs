@@ -1,0 +1,141 @@
+//! Carrying out the schedule of faults, and ending it.
+
+use crate::cluster::{Action, Cluster};
+use crate::events::{Event, Stop};
+use crate::faults::{Fault, Target};
+
+impl Cluster {
+    fn resolve(&mut self, target: Target) -> usize {
+        match target {
+            Target::Node(node) => node,
+            Target::LeaderOf(shard) => {
+                let group = 1 + u64::from(shard);
+                let leads = |node: &usize| {
+                    self.nodes[*node].probes().iter().any(|probe| probe.group.0 == group && probe.leads)
+                };
+                (0..self.options.nodes).find(leads).unwrap_or_else(|| self.random.index(self.options.nodes))
+            }
+        }
+    }
+
+    /// Does to the cluster what the schedule says.
+    pub(crate) fn strike(&mut self, fault: Fault) {
+        if self.healed {
+            return;
+        }
+        self.faults_struck += 1;
+        match fault {
+            Fault::PowerLoss { target, down } => {
+                let node = self.resolve(target);
+                self.stop(node, Stop::PowerLoss, down);
+            }
+            Fault::PowerLossAll { down } => {
+                for (node, down) in down.into_iter().enumerate() {
+                    self.stop(node, Stop::PowerLoss, down);
+                }
+            }
+            Fault::Kill { target, down } => {
+                let node = self.resolve(target);
+                self.stop(node, Stop::Kill, down);
+            }
+            Fault::PowerAtSync { node, after } => {
+                let disk = &self.nodes[node].disk;
+                disk.crash_at_sync(disk.syncs() + after);
+                self.note(format!("power of node {node} goes away at a sync, after {after} others"));
+            }
+            Fault::FailSync { node, after } => {
+                self.nodes[node].disk.fail_sync_in(after);
+                self.nodes[node].disk_failed = true;
+                self.note(format!("a sync of node {node} fails, after {after} others"));
+            }
+            Fault::Partition { cut, clients, lasts } => self.partition(&cut, &clients, lasts),
+            Fault::Isolate { target, one_way, clients_with, lasts } => {
+                let alone = self.resolve(target);
+                let nodes = self.options.nodes;
+                let mut cut = vec![vec![false; nodes]; nodes];
+                for other in (0..nodes).filter(|other| *other != alone) {
+                    cut[other][alone] = true;
+                    cut[alone][other] = !one_way;
+                }
+                let reach = |with: &bool| (0..nodes).map(|node| *with != (node == alone)).collect();
+                let clients: Vec<Vec<bool>> = clients_with.iter().map(reach).collect();
+                self.partition(&cut, &clients, lasts);
+            }
+            Fault::Pause { target, lasts } => {
+                let node = self.resolve(target);
+                self.nodes[node].paused_until = self.now + lasts;
+                self.note(format!("node {node} is stopped for {lasts} us"));
+            }
+            Fault::SlowDisk { node, factor, lasts } => {
+                self.nodes[node].slow_until = self.now + lasts;
+                self.nodes[node].slow_factor = factor;
+                self.note(format!("disk of node {node} is {factor} times slower for {lasts} us"));
+            }
+            Fault::Reset { from, to } if from != to => {
+                self.disconnect(from, to);
+                self.note(format!("connection of node {from} to node {to} is reset"));
+            }
+            Fault::Reset { .. } => {}
+            Fault::ClockJump { node, millis } => {
+                self.nodes[node].wall_offset = millis;
+                self.note(format!("wall clock of node {node} is off by {millis} ms"));
+            }
+        }
+    }
+
+    fn note(&mut self, what: String) {
+        self.log.push(self.now, Event::Fault { what });
+    }
+
+    fn partition(&mut self, cut: &[Vec<bool>], clients: &[Vec<bool>], lasts: u64) {
+        let mut links = Vec::new();
+        for (from, row) in cut.iter().enumerate() {
+            for (to, _) in row.iter().enumerate().filter(|(to, cut)| **cut && *to != from) {
+                self.network.cut(from, to);
+                links.push(format!("{from}>{to}"));
+                self.after(lasts, Action::Mend { from, to });
+                // Sooner or later the transport finds that nobody answers.
+                if self.random.chance(300) {
+                    self.disconnect(from, to);
+                }
+            }
+        }
+        for (client, row) in clients.iter().enumerate() {
+            for (node, _) in row.iter().enumerate().filter(|(_, cut)| **cut) {
+                self.network.cut_client(client, node);
+                links.push(format!("client {client}>{node}"));
+                self.after(lasts, Action::MendClient { client, node });
+            }
+        }
+        self.note(format!("cut for {lasts} us: {}", links.join(" ")));
+    }
+
+    /// Somebody has just been elected: the power of some nodes goes away before they can do much about it.
+    pub(crate) fn power_loss_after_election(&mut self) {
+        self.faults_struck += 1;
+        for node in 0..self.options.nodes {
+            if self.random.chance(700) {
+                let life = self.nodes[node].life;
+                let down = self.random.between(self.options.faults.down);
+                let delay = self.random.below(3_000);
+                self.after(delay, Action::PowerLoss { node, life, down });
+            }
+        }
+    }
+
+    /// Ends all faults. Nodes that are away come back when they were to.
+    pub(crate) fn heal(&mut self) {
+        self.healed = true;
+        self.network.heal();
+        for node in 0..self.options.nodes {
+            self.nodes[node].paused_until = 0;
+            self.nodes[node].slow_until = 0;
+            if self.nodes[node].disk_failed {
+                // What its disk dropped is in doubt until it is read anew.
+                self.stop(node, Stop::PowerLoss, 1000);
+            }
+            self.nodes[node].disk.crash_at_sync(u64::MAX);
+        }
+        self.log.push(self.now, Event::Healed);
+    }
+}
