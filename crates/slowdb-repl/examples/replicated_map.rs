@@ -51,7 +51,14 @@ struct ByName(NodeId);
 
 impl Gate for ByName {
     fn hello(&self, to: &NodeId) -> Hello {
-        Hello { cluster: [1; 16], storage: [0; 16], instance: 0, node: self.0.clone(), to: to.clone() }
+        Hello {
+            cluster: [1; 16],
+            storage: [0; 16],
+            instance: 0,
+            node: self.0.clone(),
+            to: to.clone(),
+            note: String::new(),
+        }
     }
 
     fn admit(&self, hello: &Hello) -> Result<(), String> {

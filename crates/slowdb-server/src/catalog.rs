@@ -9,6 +9,7 @@ use slowdb_disk::Disk;
 use slowdb_proto::{ClusterId, CollectionInfo, NodeInfo, ReplicaInfo, ShardInfo};
 use slowdb_repl::{ApplyError, GroupId, Member, Membership, NodeId, ProposalView, ReplicaId};
 use slowdb_ring::{HashRing, RingNode};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -37,6 +38,13 @@ pub(crate) struct Catalog {
 pub(crate) enum CatalogChange {
     /// The first of all. Any later one is without effect.
     Found(Catalog),
+    /// A node's zone became known, or changed.
+    Zone {
+        /// The node.
+        node: String,
+        /// Its zone.
+        zone: String,
+    },
 }
 
 impl CatalogChange {
@@ -85,6 +93,12 @@ impl CatalogMachine {
         match change {
             CatalogChange::Found(catalog) if self.catalog.cluster.is_none() => self.catalog = catalog,
             CatalogChange::Found(_) => {}
+            CatalogChange::Zone { node, zone } => {
+                if let Some(info) = self.catalog.nodes.iter_mut().find(|info| info.id == node) {
+                    info.zone = Some(zone);
+                    self.catalog.epoch += 1;
+                }
+            }
         }
         self.checkpoint(proposal.first.index)
     }
@@ -126,9 +140,19 @@ pub(crate) fn catalog_membership(founding: &Founding, own: &str) -> Option<Membe
 }
 
 /// The catalog of a new cluster.
-pub(crate) fn found(founding: &Founding, cluster: ClusterId) -> Result<Catalog, String> {
+pub(crate) fn found(
+    founding: &Founding,
+    zones: &BTreeMap<String, String>,
+    cluster: ClusterId,
+) -> Result<Catalog, String> {
     let names: Vec<String> = founding.nodes.iter().map(|(node, _)| node.clone()).collect();
-    let ring_nodes = names.iter().map(|node| RingNode::new(node.as_str()));
+    let ring_nodes = names.iter().map(|node| {
+        let ring_node = RingNode::new(node.as_str());
+        match zones.get(node) {
+            Some(zone) => ring_node.with_zone(zone.as_str()),
+            None => ring_node,
+        }
+    });
     let ring = HashRing::new(ring_nodes, founding.virtual_nodes).map_err(|error| error.to_string())?;
     let replicas = founding.replication_factor.min(names.len() as u32);
     let placement = ring.place(founding.num_shards, replicas as usize).map_err(|error| error.to_string())?;
@@ -147,8 +171,11 @@ pub(crate) fn found(founding: &Founding, cluster: ClusterId) -> Result<Catalog, 
         let replicas = members.into_iter().map(replica).collect();
         shards.push(ShardInfo { shard, group: 1 + u64::from(shard), replicas, leader: None, term: 0 });
     }
-    let node =
-        |(id, address): &(String, String)| NodeInfo { id: id.clone(), address: address.clone(), zone: None };
+    let node = |(id, address): &(String, String)| NodeInfo {
+        id: id.clone(),
+        address: address.clone(),
+        zone: zones.get(id).cloned(),
+    };
     Ok(Catalog {
         cluster: Some(cluster),
         epoch: 1,

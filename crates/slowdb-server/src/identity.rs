@@ -25,7 +25,7 @@ const MAGIC: [u8; 4] = *b"SDBI";
 pub struct Founding {
     /// Node id and address of each founding node, sorted by id.
     pub nodes: Vec<(String, String)>,
-    /// Zone of this node.
+    /// Zone of this node; it may change from start to start.
     pub zone: Option<String>,
     /// Dimension of the collection `default`.
     pub dimension: u32,
@@ -92,12 +92,14 @@ pub struct Own {
     disk: Arc<dyn Disk>,
     instance: u64,
     identity: Arc<Mutex<Identity>>,
+    /// Zones of the other nodes that said theirs.
+    zones: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Own {
     /// `instance` is drawn anew for each run.
     pub fn new(disk: Arc<dyn Disk>, identity: Identity, instance: u64) -> Self {
-        Own { disk, instance, identity: Arc::new(Mutex::new(identity)) }
+        Own { disk, instance, identity: Arc::new(Mutex::new(identity)), zones: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Identity> {
@@ -107,6 +109,22 @@ impl Own {
     /// A copy of the identity.
     pub fn get(&self) -> Identity {
         self.lock().clone()
+    }
+
+    /// Zones of the nodes as far as they are known, this one's included.
+    pub(crate) fn zones(&self) -> BTreeMap<String, String> {
+        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let identity = self.lock();
+        zones.extend(identity.founding.zone.clone().map(|zone| (identity.node.clone(), zone)));
+        zones
+    }
+
+    fn learn_zone(&self, node: &str, zone: &str) {
+        let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
+        match slowdb_proto::check_name(zone) {
+            Ok(()) => zones.insert(node.to_owned(), zone.to_owned()),
+            Err(_) => zones.remove(node),
+        };
     }
 
     /// The node became part of a cluster.
@@ -128,6 +146,7 @@ impl Gate for Own {
             instance: self.instance,
             node: NodeId::new(&identity.node),
             to: to.clone(),
+            note: identity.founding.zone.clone().unwrap_or_default(),
         }
     }
 
@@ -151,7 +170,10 @@ impl Gate for Own {
             return Err(format!("node {name} belongs to cluster {theirs}, this is cluster {ours}"));
         }
         match identity.peers.get(name) {
-            Some(known) if *known == hello.storage => Ok(()),
+            Some(known) if *known == hello.storage => {
+                self.learn_zone(name, &hello.note);
+                Ok(())
+            }
             Some(_) => Err(format!(
                 "node {name} came back with another storage path than the one it had: its disk was wiped or \
                  replaced, and it could vote away what it forgot. Start it with its old storage path"
@@ -161,6 +183,7 @@ impl Gate for Own {
                 met.peers.insert(name.to_owned(), hello.storage);
                 met.save(&*self.disk).map_err(|error| format!("cannot remember node {name}: {error}"))?;
                 *identity = met;
+                self.learn_zone(name, &hello.note);
                 Ok(())
             }
         }

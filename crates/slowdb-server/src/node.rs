@@ -154,7 +154,7 @@ pub struct Node {
     pub(crate) started: Option<Now>,
     pub(crate) halted: BTreeMap<GroupId, String>,
     epoch_hosted: u64,
-    founding_token: Option<Token>,
+    own_proposal: Option<Token>,
     checkpoint_running: Option<GroupId>,
     checkpoint_queue: VecDeque<GroupId>,
     ticks: u64,
@@ -181,7 +181,7 @@ impl Node {
             started: None,
             halted: BTreeMap::new(),
             epoch_hosted: 0,
-            founding_token: None,
+            own_proposal: None,
             checkpoint_running: None,
             checkpoint_queue: VecDeque::new(),
             ticks: 0,
@@ -295,17 +295,28 @@ impl Node {
         opened.map_err(|error| fail(error.to_string()))
     }
 
-    /// A node that leads the catalog of a cluster that is not founded yet founds it.
-    fn found_if_needed(&mut self, now: Now) {
-        let founded = self.catalog().is_some_and(|catalog| catalog.cluster.is_some());
-        if founded || self.founding_token.is_some() || !self.repl.leads(CATALOG) {
+    /// What the catalog's leader sees to: a cluster that is not founded yet is founded, and zones that nodes
+    /// have told are written down.
+    fn tend_catalog(&mut self, now: Now) {
+        if self.own_proposal.is_some() || !self.repl.leads(CATALOG) {
             return;
         }
-        let founding = self.setup.own.get().founding;
-        let cluster = draw_cluster_id(self.setup.seed, now);
-        let catalog = match catalog::found(&founding, cluster) {
-            Ok(catalog) => catalog,
-            Err(why) => return self.effects.push(Effect::Fail { why }),
+        let Some(catalog) = self.catalog() else { return };
+        let zones = self.setup.own.zones();
+        let change = if catalog.cluster.is_some() {
+            let differs = |(node, zone): &(String, String)| {
+                catalog.nodes.iter().any(|info| info.id == *node && info.zone.as_ref() != Some(zone))
+            };
+            match zones.into_iter().find(differs) {
+                Some((node, zone)) => CatalogChange::Zone { node, zone },
+                None => return,
+            }
+        } else {
+            let founding = self.setup.own.get().founding;
+            match catalog::found(&founding, &zones, draw_cluster_id(self.setup.seed, now)) {
+                Ok(catalog) => CatalogChange::Found(catalog),
+                Err(why) => return self.effects.push(Effect::Fail { why }),
+            }
         };
         let token = self.pending.own_token();
         let proposal = Proposal {
@@ -315,11 +326,11 @@ impl Node {
             writes: 1,
             client: [0; 16],
             sequence: 0,
-            body: Bytes::from(CatalogChange::Found(catalog).encode()),
+            body: Bytes::from(change.encode()),
             deadline: now.micros + OWN_PROPOSAL_MICROS,
         };
         if self.repl.propose(CATALOG, proposal).is_ok() {
-            self.founding_token = Some(token);
+            self.own_proposal = Some(token);
         }
     }
 
@@ -333,10 +344,8 @@ impl Node {
                 tracing::error!(%group, why, "halted on this node");
                 self.halted.insert(group, why);
             }
-            Event::Acked { token, .. } | Event::Failed { token, .. }
-                if Some(token) == self.founding_token =>
-            {
-                self.founding_token = None;
+            Event::Acked { token, .. } | Event::Failed { token, .. } if Some(token) == self.own_proposal => {
+                self.own_proposal = None;
             }
             other => self.answer(other),
         }
@@ -456,6 +465,7 @@ impl Core for Node {
         let mut events = Vec::new();
         self.repl.tick(now, &mut events);
         events.into_iter().for_each(|event| self.event(event));
+        self.tend_catalog(now);
         self.queue_checkpoints();
         if self.stopping {
             self.prepare_to_stop();
@@ -467,7 +477,6 @@ impl Core for Node {
     }
 
     fn flush(&mut self, now: Now) -> Turn<Effect> {
-        self.found_if_needed(now);
         let output = self.repl.flush(now);
         output.events.into_iter().for_each(|event| self.event(event));
         if let Err(error) = self.host_shards(None) {

@@ -2,7 +2,7 @@
 
 use crate::clients::{Clients, serve_client};
 use crate::config::{NodeConfig, StartError};
-use crate::identity::{Founding, Identity, Own};
+use crate::identity::{Founding, Identity, IdentityError, Own};
 use crate::node::{CheckpointPace, Command, Effect, Node, NodeSetup};
 use slowdb_disk::{DirLock, Disk, LockError, RealDisk};
 use slowdb_net::{AcceptLimits, Endpoint, Profile, Service};
@@ -177,7 +177,8 @@ fn take_storage(config: &NodeConfig) -> Result<(Arc<dyn Disk>, DirLock), StartEr
 fn identify(config: &NodeConfig, disk: &Arc<dyn Disk>, address: SocketAddr) -> Result<Identity, StartError> {
     let fail = |what: String| storage_error(config, what);
     if let Some(identity) = Identity::load(&**disk).map_err(|error| fail(error.to_string()))? {
-        return goes_on(config, identity);
+        let identity = goes_on(config, identity)?;
+        return rezone(config, disk, identity).map_err(|error| fail(error.to_string()));
     }
     if disk.exists("wal").map_err(|error| fail(error.to_string()))? {
         return Err(fail(
@@ -257,6 +258,17 @@ fn goes_on(config: &NodeConfig, identity: Identity) -> Result<Identity, StartErr
             "the cluster goes on with what it was founded with"
         );
     }
+    Ok(identity)
+}
+
+/// A node may be started in another zone than before.
+fn rezone(config: &NodeConfig, disk: &Arc<dyn Disk>, identity: Identity) -> Result<Identity, IdentityError> {
+    if config.zone.is_none() || config.zone == identity.founding.zone {
+        return Ok(identity);
+    }
+    let founding = Founding { zone: config.zone.clone(), ..identity.founding.clone() };
+    let identity = Identity { founding, ..identity };
+    identity.save(&**disk)?;
     Ok(identity)
 }
 

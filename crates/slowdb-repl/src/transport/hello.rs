@@ -9,6 +9,7 @@
 //!          32..40  instance, drawn when the process started
 //!          40..42  length of the node's id   u16, then the id
 //!          ..      length of the id of the node it wants to speak to   u16, then the id
+//!          ..      length of the note   u16, then the note, UTF-8
 //! refusal  0..     the reason, UTF-8
 //! ```
 
@@ -22,7 +23,7 @@ pub(crate) const KIND_REFUSAL: u16 = 17;
 /// Frame kind of consensus messages.
 pub(crate) const KIND_MESSAGES: u16 = 18;
 
-const NAME_BYTES_MAX: usize = 256;
+const TEXT_BYTES_MAX: usize = 256;
 
 /// What a node says of itself when it connects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Hello {
     pub node: NodeId,
     /// Whom it takes the other side for.
     pub to: NodeId,
+    /// What else the embedder has to say of itself, at most 256 bytes.
+    pub note: String,
 }
 
 impl Hello {
@@ -45,9 +48,9 @@ impl Hello {
         out.put_slice(&self.cluster);
         out.put_slice(&self.storage);
         out.put_u64_le(self.instance);
-        for name in [&self.node, &self.to] {
-            out.put_u16_le(name.as_str().len() as u16);
-            out.put_slice(name.as_str().as_bytes());
+        for text in [self.node.as_str(), self.to.as_str(), &self.note] {
+            out.put_u16_le(text.len() as u16);
+            out.put_slice(text.as_bytes());
         }
         out.freeze()
     }
@@ -57,20 +60,25 @@ impl Hello {
         let (storage, rest) = rest.split_first_chunk::<16>()?;
         let (instance, rest) = rest.split_first_chunk::<8>()?;
         let instance = u64::from_le_bytes(*instance);
-        let (node, rest) = name(rest)?;
-        let (to, rest) = name(rest)?;
-        rest.is_empty().then_some(Hello { cluster: *cluster, storage: *storage, instance, node, to })
+        let (node, rest) = text(rest)?;
+        let (to, rest) = text(rest)?;
+        let (note, rest) = text(rest)?;
+        if node.is_empty() || to.is_empty() || !rest.is_empty() {
+            return None;
+        }
+        let (node, to, note) = (NodeId::new(node), NodeId::new(to), note.to_owned());
+        Some(Hello { cluster: *cluster, storage: *storage, instance, node, to, note })
     }
 }
 
-fn name(bytes: &[u8]) -> Option<(NodeId, &[u8])> {
+fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<2>()?;
     let len = usize::from(u16::from_le_bytes(*len));
-    if len == 0 || len > NAME_BYTES_MAX {
+    if len > TEXT_BYTES_MAX {
         return None;
     }
-    let (name, rest) = rest.split_at_checked(len)?;
-    Some((NodeId::new(std::str::from_utf8(name).ok()?), rest))
+    let (text, rest) = rest.split_at_checked(len)?;
+    Some((std::str::from_utf8(text).ok()?, rest))
 }
 
 /// Decides who may be a peer. Called for every connection, in both directions; may write to disk.

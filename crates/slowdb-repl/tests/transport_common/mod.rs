@@ -52,6 +52,7 @@ impl Gate for TestGate {
             instance: *instance,
             node: node.clone(),
             to: to.clone(),
+            note: String::new(),
         }
     }
 

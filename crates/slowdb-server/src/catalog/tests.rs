@@ -22,7 +22,8 @@ fn founding(nodes: usize, replication_factor: u32) -> Founding {
 }
 
 fn shards(nodes: usize, replication_factor: u32) -> Vec<ShardInfo> {
-    let catalog = found(&founding(nodes, replication_factor), ClusterId([1; 16])).expect("it can be founded");
+    let catalog = found(&founding(nodes, replication_factor), &BTreeMap::new(), ClusterId([1; 16]))
+        .expect("it can be founded");
     assert_eq!(catalog.nodes.len(), nodes);
     let [collection] = &catalog.collections[..] else { panic!("one collection to begin with") };
     assert_eq!((collection.name.as_str(), collection.replication_factor), ("default", replication_factor));
@@ -102,8 +103,8 @@ fn apply(machine: &mut CatalogMachine, index: u64, body: &[u8]) -> Result<(), Ap
 fn the_first_founding_stands_and_survives() {
     let disk = SimDisk::new();
     let mut machine = CatalogMachine::open(Arc::new(disk.clone())).expect("nothing is there yet");
-    let first = found(&founding(3, 3), ClusterId([1; 16])).expect("it can be founded");
-    let second = found(&founding(2, 1), ClusterId([2; 16])).expect("it can be founded");
+    let first = found(&founding(3, 3), &BTreeMap::new(), ClusterId([1; 16])).expect("it can be founded");
+    let second = found(&founding(2, 1), &BTreeMap::new(), ClusterId([2; 16])).expect("it can be founded");
     apply(&mut machine, 4, &CatalogChange::Found(first.clone()).encode()).expect("the disk works");
     apply(&mut machine, 5, &CatalogChange::Found(second).encode()).expect("the disk works");
     assert_eq!(machine.catalog(), &first);
@@ -116,9 +117,24 @@ fn the_first_founding_stands_and_survives() {
 #[test]
 fn bytes_that_are_no_change_are_an_error() {
     let mut machine = CatalogMachine::open(Arc::new(SimDisk::new())).expect("nothing is there yet");
-    let good = CatalogChange::Found(found(&founding(3, 3), ClusterId([1; 16])).expect("founded")).encode();
+    let good =
+        CatalogChange::Found(found(&founding(3, 3), &BTreeMap::new(), ClusterId([1; 16])).expect("founded"))
+            .encode();
     for bad in [&b""[..], b"nonsense", &good[..good.len() - 8]] {
         assert!(apply(&mut machine, 1, bad).is_err());
     }
     assert_eq!(machine.catalog().cluster, None);
+}
+
+#[test]
+fn a_zone_told_later_is_written_down() {
+    let mut machine = CatalogMachine::open(Arc::new(SimDisk::new())).expect("an empty disk is a new catalog");
+    let zones = BTreeMap::from([("n1".to_owned(), "east".to_owned())]);
+    let first = found(&founding(3, 3), &zones, ClusterId([1; 16])).expect("it can be founded");
+    let names: Vec<String> = first.nodes.iter().map(|node| node.id.clone()).collect();
+    apply(&mut machine, 1, &CatalogChange::Found(first).encode()).expect("it is a change");
+    let change = CatalogChange::Zone { node: names[1].clone(), zone: "west".to_owned() };
+    apply(&mut machine, 2, &change.encode()).expect("it is a change");
+    assert_eq!(machine.catalog().nodes[1].zone.as_deref(), Some("west"));
+    assert_eq!(machine.catalog().epoch, 2);
 }

@@ -34,7 +34,14 @@ fn own(disk: &SimDisk, cluster: Option<[u8; 16]>) -> Own {
 }
 
 fn hello(node: &str) -> Hello {
-    Hello { cluster: OURS, storage: [9; 16], instance: 1, node: NodeId::new(node), to: NodeId::new("ada") }
+    Hello {
+        cluster: OURS,
+        storage: [9; 16],
+        instance: 1,
+        node: NodeId::new(node),
+        to: NodeId::new("ada"),
+        note: String::new(),
+    }
 }
 
 fn refusal(own: &Own, hello: &Hello) -> String {

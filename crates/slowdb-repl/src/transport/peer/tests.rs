@@ -7,7 +7,14 @@ struct Anyone;
 
 impl Gate for Anyone {
     fn hello(&self, to: &NodeId) -> Hello {
-        Hello { cluster: [0; 16], storage: [0; 16], instance: 1, node: NodeId::new("a"), to: to.clone() }
+        Hello {
+            cluster: [0; 16],
+            storage: [0; 16],
+            instance: 1,
+            node: NodeId::new("a"),
+            to: to.clone(),
+            note: String::new(),
+        }
     }
 
     fn admit(&self, _hello: &Hello) -> Result<(), String> {
