@@ -88,7 +88,7 @@ fn start(
     addresses: &[String; 3],
 ) -> Result<Node, Box<dyn Error>> {
     let node = NodeId::new(NAMES[own]);
-    let disk = Arc::new(RealDisk::open(&dir.join(NAMES[own]))?);
+    let disk = Arc::new(RealDisk::open(dir.join(NAMES[own]))?);
     let (wal, _) = Wal::open(disk, "wal", WalOptions { log_id: own as u64 + 1, ..WalOptions::default() })?;
 
     let mut repl = Replicator::new(node.clone(), [1; 16], own as u64, Limits::default(), wal.reader());

@@ -150,9 +150,10 @@ fn hello(from: &str, to: &str) -> Bytes {
     let mut out = vec![1; 16];
     out.extend_from_slice(&[2; 16]);
     out.extend_from_slice(&77_u64.to_le_bytes());
-    for name in [from, to] {
-        out.extend_from_slice(&(name.len() as u16).to_le_bytes());
-        out.extend_from_slice(name.as_bytes());
+    let note = "";
+    for text in [from, to, note] {
+        out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+        out.extend_from_slice(text.as_bytes());
     }
     Bytes::from(out)
 }
@@ -181,12 +182,13 @@ async fn a_malformed_hello_is_refused() {
     let mut longer = good.to_vec();
     longer.push(0);
     let no_name = hello("", "a");
+    let no_note = good.slice(..good.len() - 2);
     let not_text = {
         let mut bytes = good.to_vec();
         bytes[42] = 0xff;
         Bytes::from(bytes)
     };
-    let cases = [Bytes::new(), good.slice(..good.len() - 1), Bytes::from(longer), no_name, not_text];
+    let cases = [Bytes::new(), good.slice(..good.len() - 1), Bytes::from(longer), no_name, no_note, not_text];
     for (number, bad) in cases.into_iter().enumerate() {
         for alpn in [ALPN_CONTROL, ALPN_DATA] {
             let connection = dial(&connector, &at, alpn).await;
