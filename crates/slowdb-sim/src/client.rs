@@ -107,7 +107,8 @@ impl Client {
         let (ask, patience) = match &mut self.source {
             Source::Drawn { stopped: true } => return None,
             Source::Drawn { .. } => {
-                let ask = draw(&mut self.random, op, keys, options);
+                let only_reads = self.index < options.readers;
+                let ask = draw(&mut self.random, op, only_reads, keys, options);
                 (ask, self.random.between(options.patience))
             }
             Source::Script(script) => (script.pop_front()?, u64::MAX / 2),
@@ -259,11 +260,11 @@ fn value(op: OpId, at: usize) -> u64 {
     u64::from(op.0) * 16 + at as u64 + 1
 }
 
-fn draw(random: &mut Random, op: OpId, keys: &Keys, options: &Options) -> Ask {
+fn draw(random: &mut Random, op: OpId, only_reads: bool, keys: &Keys, options: &Options) -> Ask {
     let shard = random.below(u64::from(options.shards)) as u32;
     let strict = random.chance(600);
     let class = keys.class(shard, strict);
-    if random.chance(400) {
+    if only_reads || random.chance(400) {
         let level = if random.chance(750) { ReadLevel::Quorum } else { ReadLevel::One };
         let keys = some_of(random, class);
         return Ask::Read { level, keys, at: None };

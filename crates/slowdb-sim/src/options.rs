@@ -188,6 +188,8 @@ pub struct Options {
     pub replication_factor: u32,
     /// Clients.
     pub clients: usize,
+    /// How many of them only read.
+    pub readers: usize,
     /// Ids in each shard.
     pub keys_per_shard: usize,
     /// When faults begin, in microseconds.
@@ -233,6 +235,7 @@ impl Options {
             shards: random.between((1, 4)) as u32,
             replication_factor: 3,
             clients: random.between((2, 6)) as usize,
+            readers: random.pick(&[0, 0, 1]),
             keys_per_shard: random.pick(&[2, 4, 8]),
             faults_from: random.pick(&[0, 0, 2 * SECOND]),
             faults_until: random.between((10 * SECOND, 30 * SECOND)),
@@ -315,6 +318,12 @@ impl Options {
                 self.nodes = 3;
                 faults.isolate_leader = often((1, 3));
                 faults.lasts = (300 * MILLI, 3 * SECOND);
+                // One shard, so that nobody waits for another one's leader while this one's is cut off.
+                self.shards = 1;
+                self.clients = 6;
+                self.readers = 3;
+                self.attempt = (20 * MILLI, 120 * MILLI);
+                self.keys_per_shard = 2;
                 self.think = (0, 5 * MILLI);
             }
             Profile::Recycling => {
@@ -341,11 +350,12 @@ impl Options {
             Profile::LateMessages => {
                 self.nodes = 3;
                 faults.isolate_leader = often((1, 2));
-                faults.lasts = (300 * MILLI, 2 * SECOND);
-                self.net.late = 30;
-                self.net.held = 300;
-                self.net.late_by = (200 * MILLI, 3 * SECOND);
-                self.net.reorder = 200;
+                faults.lasts = (400 * MILLI, 1200 * MILLI);
+                self.net.late = 10;
+                self.net.held = 700;
+                self.net.late_by = (300 * MILLI, SECOND);
+                self.clients = 6;
+                self.disk.sync = (5 * MILLI, 80 * MILLI);
                 self.think = (0, 5 * MILLI);
             }
         }
@@ -356,13 +366,14 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {} ({:?}): {} nodes, {} shards of {} ids, {} clients, faults from {} ms until {} ms, bug {:?}",
+            "seed {} ({:?}): {} nodes, {} shards of {} ids, {} clients ({} only read), faults from {} ms until {} ms, bug {:?}",
             self.seed,
             self.profile,
             self.nodes,
             self.shards,
             self.keys_per_shard,
             self.clients,
+            self.readers,
             self.faults_from / 1000,
             self.faults_until / 1000,
             self.bug

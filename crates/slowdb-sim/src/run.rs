@@ -67,7 +67,7 @@ pub fn run(options: Options, verbose: bool) -> Result<Report, Box<RunFailure>> {
     if let Err(panic) = ended {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        cluster.fail("assertion", text.to_owned());
+        cluster.fail("assertion", text.replace('\n', ";"));
     }
     let violation = cluster.violation.take().or_else(|| checks::all(cluster.log.events(), &cluster.keys));
     let hash = cluster.log.hash();

@@ -176,13 +176,18 @@ fn decode_message(
     }
     message.msg_type = message_type(fixed.u8()?)?;
     message.reject = fixed.u8()? != 0;
+    // The engine takes an entry that it does not have for one of term 0.
+    let is_append = message.msg_type == MessageType::MsgAppend;
+    if is_append && (message.index == 0) != (message.log_term == 0) {
+        return Err(WireError::Malformed("an append follows an entry that cannot be"));
+    }
     let context_len = usize::from(fixed.u16()?);
     let entries = fixed.u32()?;
     if context_len > CONTEXT_BYTES_MAX {
         return Err(WireError::Malformed("a context is too long"));
     }
     message.context = Bytes::copy_from_slice(reader.take(context_len)?);
-    if entries > 0 && message.msg_type != MessageType::MsgAppend {
+    if entries > 0 && !is_append {
         return Err(WireError::Malformed("only an append carries entries"));
     }
     if entries as usize > reader.rest.len() / ENTRY_BYTES {
