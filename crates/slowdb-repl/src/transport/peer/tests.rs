@@ -100,6 +100,8 @@ async fn a_new_instance_heard_of_on_one_lane_wakes_the_other() {
     let (_sender, mut receiver) = mpsc::unbounded_channel();
     state.heard_of(1);
     state.heard_of(2);
-    assert!(!send_all(&state, Line::Data, &connection, 1, &mut receiver).await);
+    let sending = send_all(&state, Line::Data, &connection, 1, &mut receiver);
+    let over = tokio::time::timeout(Duration::from_secs(60), sending).await;
+    assert_eq!(over, Ok(false), "it goes on talking to a process that is gone");
     assert_eq!(connection.lost(), Some(slowdb_net::LostError::ClosedHere));
 }
