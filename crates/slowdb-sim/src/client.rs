@@ -240,7 +240,8 @@ impl Client {
             Code::NotLeader | Code::StaleRoute | Code::Overloaded | Code::Unavailable | Code::ShuttingDown
         );
         current.uncertain |= !nothing_happened;
-        let hint = error.leader.as_ref().and_then(|name| (0..options.nodes).find(|node| node_name(*node) == *name));
+        let hint =
+            error.leader.as_ref().and_then(|name| (0..options.nodes).find(|node| node_name(*node) == *name));
         self.leaders[current.shard as usize] = hint.filter(|node| *node != current.node);
         match error.code {
             Code::LevelNotReached => self.done(Outcome::StandsAtQuorum),

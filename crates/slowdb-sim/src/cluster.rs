@@ -385,14 +385,17 @@ impl Cluster {
         for wish in wishes {
             match wish {
                 Wish::Send(frame) => self.send(node, frame),
-                Wish::Answer { client, attempt, reply, body } => self.reply(node, client, attempt, &reply, body),
+                Wish::Answer { client, attempt, reply, body } => {
+                    self.reply(node, client, attempt, &reply, body)
+                }
                 Wish::Checkpoint { group, job } => {
                     let delay = self.random.between(self.options.disk.checkpoint);
                     let life = self.nodes[node].life;
                     self.after(delay, Action::RunCheckpoint { node, life, group, job });
                 }
                 Wish::Sync => {
-                    let slow = if self.nodes[node].slow_until > self.now { self.nodes[node].slow_factor } else { 1 };
+                    let slow =
+                        if self.nodes[node].slow_until > self.now { self.nodes[node].slow_factor } else { 1 };
                     let delay = self.random.between(self.options.disk.sync) * slow;
                     let life = self.nodes[node].life;
                     self.after(delay, Action::Synced { node, life });
@@ -456,8 +459,8 @@ impl Cluster {
         let fate = self.network.send(self.now, from, to, lane);
         self.log.note(self.now, (from, to, fate.arrives, meta.len()));
         let Some(first) = fate.arrives[0] else { return };
-        let mut bytes =
-            slowdb_net::encode(&FrameOut { kind: KIND_MESSAGES, meta, body }).expect("frames of nodes are small");
+        let mut bytes = slowdb_net::encode(&FrameOut { kind: KIND_MESSAGES, meta, body })
+            .expect("frames of nodes are small");
         if let Some(second) = fate.arrives[1] {
             self.at(second, Action::Frame { from, to, life, bytes: bytes.clone() });
         }
@@ -517,7 +520,9 @@ impl Cluster {
     }
 
     fn send_request(&mut self, client: usize, node: usize, within: u64) {
-        let Some((op, retry, request, body)) = self.clients[client].request(within, &self.keys) else { return };
+        let Some((op, retry, request, body)) = self.clients[client].request(within, &self.keys) else {
+            return;
+        };
         self.attempts += 1;
         let attempt = self.attempts;
         self.clients[client].attempt = Some(attempt);
@@ -573,7 +578,9 @@ impl Cluster {
         }
         match this.answer(self.now, reply, &body, &self.keys, &self.options) {
             Ok(step) => self.step(client, step),
-            Err(error) => self.fail("content", format!("client {client} got something that nobody wrote: {error}")),
+            Err(error) => {
+                self.fail("content", format!("client {client} got something that nobody wrote: {error}"))
+            }
         }
     }
 }

@@ -17,19 +17,55 @@ pub(crate) enum Target {
 /// A fault. Times are in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
-    PowerLoss { target: Target, down: u64 },
-    PowerLossAll { down: Vec<u64> },
-    PowerAtSync { node: usize, after: u64 },
-    Kill { target: Target, down: u64 },
-    FailSync { node: usize, after: u64 },
+    PowerLoss {
+        target: Target,
+        down: u64,
+    },
+    PowerLossAll {
+        down: Vec<u64>,
+    },
+    PowerAtSync {
+        node: usize,
+        after: u64,
+    },
+    Kill {
+        target: Target,
+        down: u64,
+    },
+    FailSync {
+        node: usize,
+        after: u64,
+    },
     /// `cut[from][to]` are the links that carry nothing; clients by the nodes that they cannot reach.
-    Partition { cut: Vec<Vec<bool>>, clients: Vec<Vec<bool>>, lasts: u64 },
+    Partition {
+        cut: Vec<Vec<bool>>,
+        clients: Vec<Vec<bool>>,
+        lasts: u64,
+    },
     /// The leader, with some clients, against all others.
-    Isolate { target: Target, one_way: bool, clients_with: Vec<bool>, lasts: u64 },
-    Pause { target: Target, lasts: u64 },
-    SlowDisk { node: usize, factor: u64, lasts: u64 },
-    Reset { from: usize, to: usize },
-    ClockJump { node: usize, millis: i64 },
+    Isolate {
+        target: Target,
+        one_way: bool,
+        clients_with: Vec<bool>,
+        lasts: u64,
+    },
+    Pause {
+        target: Target,
+        lasts: u64,
+    },
+    SlowDisk {
+        node: usize,
+        factor: u64,
+        lasts: u64,
+    },
+    Reset {
+        from: usize,
+        to: usize,
+    },
+    ClockJump {
+        node: usize,
+        millis: i64,
+    },
 }
 
 /// Draws the faults of a run, with their times, in order.

@@ -1,7 +1,7 @@
 //! The ids that clients use, and what a record holds so that it can be told from any other.
 
 use crate::events::Key;
-use slowdb_proto::{ErrorReply, Code, OpsBuilder};
+use slowdb_proto::{Code, ErrorReply, OpsBuilder};
 
 /// Components of each vector.
 pub(crate) const DIMENSION: usize = 4;
@@ -16,7 +16,8 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn new(shards: u32, per_shard: usize) -> Self {
-        let mut keys = Keys { names: Vec::new(), shard_of: Vec::new(), by_shard: vec![Vec::new(); shards as usize] };
+        let mut keys =
+            Keys { names: Vec::new(), shard_of: Vec::new(), by_shard: vec![Vec::new(); shards as usize] };
         let mut number = 0;
         while keys.by_shard.iter().any(|shard| shard.len() < per_shard) {
             let name = format!("id-{number}");

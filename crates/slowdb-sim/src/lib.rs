@@ -20,13 +20,13 @@ mod node;
 mod options;
 mod random;
 mod run;
+#[cfg(test)]
+mod scenarios;
 mod strike;
 
 #[cfg(feature = "canary")]
 pub use canary::{Catch, SEEDS_MAX, hunt};
 pub use checks::Violation;
 pub use events::{Ask, Event, EventLog, Key, OpId, Outcome, Seen, Stop};
-pub use options::{
-    Bug, DiskOptions, FaultOptions, NetOptions, Options, Profile, Span,
-};
+pub use options::{Bug, DiskOptions, FaultOptions, NetOptions, Options, Profile, Span};
 pub use run::{Report, RunFailure, run};

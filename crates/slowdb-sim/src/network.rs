@@ -5,6 +5,9 @@ use crate::random::Random;
 use slowdb_repl::Lane;
 use std::collections::BTreeMap;
 
+/// Clients that may be added in the course of a run.
+const SCRIPTED_CLIENTS_MAX: usize = 16;
+
 /// What becomes of a frame: when copies of it arrive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Fate {
@@ -33,7 +36,7 @@ impl Network {
             random,
             nodes,
             cuts: vec![0; nodes * nodes],
-            client_cuts: vec![vec![0; nodes]; clients],
+            client_cuts: vec![vec![0; nodes]; clients + SCRIPTED_CLIENTS_MAX],
             connected: vec![None; nodes * nodes],
             lanes: BTreeMap::new(),
         }

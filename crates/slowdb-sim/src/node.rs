@@ -32,8 +32,16 @@ pub(crate) enum Input {
 /// What a node wants done outside.
 pub(crate) enum Wish {
     Send(Outgoing),
-    Answer { client: usize, attempt: u64, reply: Reply, body: Vec<Bytes> },
-    Checkpoint { group: GroupId, job: CheckpointJob },
+    Answer {
+        client: usize,
+        attempt: u64,
+        reply: Reply,
+        body: Vec<Bytes>,
+    },
+    Checkpoint {
+        group: GroupId,
+        job: CheckpointJob,
+    },
     /// The log has something to sync.
     Sync,
     /// It has to stop.
@@ -119,8 +127,8 @@ impl SimNode {
         let log_id = u64::from_le_bytes(identity.storage[..8].try_into().expect("8 of 16 bytes"));
         let instance = self.random.next();
         let own = Own::new(Arc::clone(&disk), identity, instance);
-        let (wal, recovered) =
-            Wal::open(Arc::clone(&disk), "wal", wal_options(options, log_id)).map_err(|error| error.to_string())?;
+        let (wal, recovered) = Wal::open(Arc::clone(&disk), "wal", wal_options(options, log_id))
+            .map_err(|error| error.to_string())?;
         let setup = NodeSetup {
             disk,
             own: own.clone(),
@@ -182,7 +190,13 @@ impl SimNode {
     }
 
     /// A client's request arrived.
-    pub(crate) fn request(&mut self, client: usize, attempt: u64, request: slowdb_proto::Request, body: Bytes) {
+    pub(crate) fn request(
+        &mut self,
+        client: usize,
+        attempt: u64,
+        request: slowdb_proto::Request,
+        body: Bytes,
+    ) {
         let Some(running) = &mut self.running else { return };
         let id = running.next_request;
         running.next_request += 1;
@@ -204,7 +218,12 @@ impl SimNode {
     }
 
     /// One turn: hears what has arrived, thinks once, says what is to be done.
-    pub(crate) fn turn(&mut self, micros: u64, names: &[NodeId], wishes: &mut Vec<Wish>) -> Result<(), WalError> {
+    pub(crate) fn turn(
+        &mut self,
+        micros: u64,
+        names: &[NodeId],
+        wishes: &mut Vec<Wish>,
+    ) -> Result<(), WalError> {
         let now = self.now(micros);
         let Some(running) = &mut self.running else { return Ok(()) };
         running.wake_scheduled = false;
@@ -213,7 +232,9 @@ impl SimNode {
         }
         for _ in 0..INPUTS_PER_TURN {
             match running.inbox.pop_front() {
-                Some(Input::Frame { from, meta, body }) => running.core.receive(now, &names[from], &meta, &body),
+                Some(Input::Frame { from, meta, body }) => {
+                    running.core.receive(now, &names[from], &meta, &body)
+                }
                 Some(Input::Unreachable { node }) => running.core.unreachable(now, &names[node]),
                 Some(Input::Command(command)) => running.core.command(now, command),
                 None => break,

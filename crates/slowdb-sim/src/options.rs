@@ -378,7 +378,11 @@ impl fmt::Display for Options {
             self.faults_until / 1000,
             self.bug
         )?;
-        writeln!(f, "  clients: think {:?}, attempt {:?}, patience {:?}", self.think, self.attempt, self.patience)?;
+        writeln!(
+            f,
+            "  clients: think {:?}, attempt {:?}, patience {:?}",
+            self.think, self.attempt, self.patience
+        )?;
         writeln!(f, "  {:?}", self.net)?;
         writeln!(f, "  {:?}", self.disk)?;
         write!(f, "  {:?}", self.faults)

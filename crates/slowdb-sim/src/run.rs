@@ -72,9 +72,7 @@ pub fn run(options: Options, verbose: bool) -> Result<Report, Box<RunFailure>> {
     let violation = cluster.violation.take().or_else(|| checks::all(cluster.log.events(), &cluster.keys));
     let hash = cluster.log.hash();
     match violation {
-        Some(violation) => {
-            Err(Box::new(RunFailure { options, violation, tail: cluster.log.tail(40), hash }))
-        }
+        Some(violation) => Err(Box::new(RunFailure { options, violation, tail: cluster.log.tail(40), hash })),
         None => Ok(Report {
             simulated_micros: cluster.now,
             ops: cluster.ops(),
@@ -114,7 +112,10 @@ impl Cluster {
         let end = self.now + PROGRESS_WITHIN;
         if !self.run(end, |cluster| cluster.clients[index].is_idle()) && self.violation.is_none() {
             let current = self.clients[index].current.as_ref().map(|current| current.ask.clone());
-            self.fail("progress", format!("{what}: no answer to {current:?} {PROGRESS_WITHIN} us after the faults"));
+            self.fail(
+                "progress",
+                format!("{what}: no answer to {current:?} {PROGRESS_WITHIN} us after the faults"),
+            );
         }
     }
 
@@ -168,7 +169,9 @@ impl Cluster {
             }
         }
         let open = |node: &usize| self.nodes[*node].requests_open() > 0;
-        (0..self.options.nodes).find(open).map(|node| format!("node {node} has requests that it has not answered"))
+        (0..self.options.nodes)
+            .find(open)
+            .map(|node| format!("node {node} has requests that it has not answered"))
     }
 
     fn replicas(&self, shard: u32) -> Vec<usize> {

@@ -20,6 +20,9 @@ use std::sync::Arc;
 pub const GROUP: GroupId = GroupId(7);
 pub const CLUSTER: [u8; 16] = [9; 16];
 
+/// How long proposals and reads may take.
+const DEADLINE_TICKS: u64 = 80;
+
 /// Byte that says what a message is; see the layout in `engine/wire.rs`.
 pub const APPEND: u8 = 3;
 pub const APPEND_RESPONSE: u8 = 4;
@@ -269,7 +272,7 @@ impl Trio {
             client: [1; 16],
             sequence: self.tokens,
             body: Bytes::copy_from_slice(body),
-            deadline: self.now.micros + 2_000_000,
+            deadline: self.now.micros + DEADLINE_TICKS * TICK_MICROS,
         };
         self.peers[node].repl.propose(GROUP, proposal).map(|()| token)
     }
@@ -277,7 +280,10 @@ impl Trio {
     pub fn read(&mut self, node: usize) -> Result<Token, Failure> {
         self.tokens += 1;
         let token = Token(self.tokens);
-        self.peers[node].repl.read(GROUP, token, self.now.micros + 2_000_000).map(|()| token)
+        self.peers[node]
+            .repl
+            .read(GROUP, token, self.now.micros + DEADLINE_TICKS * TICK_MICROS)
+            .map(|()| token)
     }
 
     pub fn acked(&self, node: usize, token: Token) -> bool {

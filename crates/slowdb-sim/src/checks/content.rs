@@ -20,7 +20,8 @@ fn nothing_out_of_thin_air(ops: &[Op]) -> Result<(), String> {
         }
     }
     for op in ops {
-        let (Ask::Read { keys, .. }, Some((ended, Outcome::Read { seen, .. }))) = (&op.ask, &op.outcome) else {
+        let (Ask::Read { keys, .. }, Some((ended, Outcome::Read { seen, .. }))) = (&op.ask, &op.outcome)
+        else {
             continue;
         };
         for (key, seen) in keys.iter().zip(seen).filter_map(|(key, seen)| Some((key, seen.as_ref()?))) {
@@ -39,7 +40,8 @@ fn nothing_out_of_thin_air(ops: &[Op]) -> Result<(), String> {
 fn replicas_show_the_same(ops: &[Op]) -> Result<(), String> {
     let mut shards: BTreeMap<u32, (usize, &Vec<Option<Seen>>)> = BTreeMap::new();
     for op in ops {
-        let (Ask::Read { at: Some(node), keys, .. }, Outcome::Read { seen, .. }) = (&op.ask, op.outcome()) else {
+        let (Ask::Read { at: Some(node), keys, .. }, Outcome::Read { seen, .. }) = (&op.ask, op.outcome())
+        else {
             continue;
         };
         let (first, known) = *shards.entry(op.shard).or_insert((*node, seen));

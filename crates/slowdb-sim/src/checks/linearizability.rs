@@ -38,7 +38,9 @@ fn histories(ops: &[Op]) -> BTreeMap<Key, Vec<Step>> {
     for op in ops {
         let ended = op.outcome.as_ref().map_or(usize::MAX, |(at, _)| *at);
         match (&op.ask, op.outcome()) {
-            (Ask::Write { level: WriteLevel::One, writes }, _) => weak.extend(writes.iter().map(|(key, _)| *key)),
+            (Ask::Write { level: WriteLevel::One, writes }, _) => {
+                weak.extend(writes.iter().map(|(key, _)| *key))
+            }
             (Ask::Write { .. }, Outcome::Refused(_)) => {}
             (Ask::Write { writes, .. }, outcome) => {
                 let ended = if *outcome == Outcome::Unknown { usize::MAX } else { ended };
@@ -50,7 +52,13 @@ fn histories(ops: &[Op]) -> BTreeMap<Key, Vec<Step>> {
             (Ask::Read { level: ReadLevel::Quorum, keys, .. }, Outcome::Read { seen, .. }) => {
                 for (key, seen) in keys.iter().zip(seen) {
                     let value = seen.map(|seen| seen.value);
-                    steps.entry(*key).or_default().push(Step { id: op.id, begun: op.begun, ended, sets: false, value });
+                    steps.entry(*key).or_default().push(Step {
+                        id: op.id,
+                        begun: op.begun,
+                        ended,
+                        sets: false,
+                        value,
+                    });
                 }
             }
             (Ask::Read { .. }, _) => {}
@@ -99,7 +107,9 @@ fn search(steps: &[Step]) -> Result<(), String> {
         farthest = farthest.max(path.len());
         let Some((last, before)) = path.pop() else {
             let count = steps.len();
-            return Err(format!("no order of its {count} operations fits; stuck after {farthest}, at {step:?}"));
+            return Err(format!(
+                "no order of its {count} operations fits; stuck after {farthest}, at {step:?}"
+            ));
         };
         value = before;
         taken.set(last, false);
@@ -216,7 +226,10 @@ mod tests {
 
     #[test]
     fn reads_see_the_last_write() {
-        assert_eq!(search(&[write(0, 1, 7), read(2, 3, Some(7)), write(4, 5, 8), read(6, 7, Some(8))]), Ok(()));
+        assert_eq!(
+            search(&[write(0, 1, 7), read(2, 3, Some(7)), write(4, 5, 8), read(6, 7, Some(8))]),
+            Ok(())
+        );
     }
 
     #[test]
@@ -227,7 +240,9 @@ mod tests {
 
     #[test]
     fn concurrent_operations_may_take_effect_in_either_order() {
-        let both = |first, second| [write(0, 10, 7), write(1, 9, 8), read(2, 3, Some(first)), read(4, 5, Some(second))];
+        let both = |first, second| {
+            [write(0, 10, 7), write(1, 9, 8), read(2, 3, Some(first)), read(4, 5, Some(second))]
+        };
         assert_eq!(search(&both(7, 8)), Ok(()));
         assert_eq!(search(&both(8, 7)), Ok(()));
         // But not back and forth.

@@ -1,0 +1,202 @@
+//! Small stories with a known end, for what random runs reach late.
+
+use crate::checks;
+use crate::client::Client;
+use crate::cluster::Cluster;
+use crate::events::{Ask, Event, Key, Outcome, Seen, Stop};
+use crate::options::{Options, Profile};
+use slowdb_proto::{Position, ReadLevel, WriteLevel};
+
+const SECOND: u64 = 1_000_000;
+
+/// Three nodes and one shard, no faults and no clients but those of the story.
+struct Story {
+    cluster: Cluster,
+}
+
+impl Story {
+    fn new(seed: u64) -> Self {
+        println!("seed {seed}");
+        let options = Options {
+            nodes: 3,
+            shards: 1,
+            clients: 0,
+            attempt: (100_000, 200_000),
+            ..Options::draw(seed, Profile::Calm)
+        };
+        let mut story = Story { cluster: Cluster::new(options, false) };
+        story.until("the cluster is founded", |cluster| leader(cluster).is_some());
+        story
+    }
+
+    fn until(&mut self, what: &str, done: impl FnMut(&Cluster) -> bool) {
+        let end = self.cluster.now + 30 * SECOND;
+        let reached = self.cluster.run(end, done);
+        let violation = self.cluster.violation.take();
+        assert!(reached && violation.is_none(), "{what}: {violation:?}\n{}", self.cluster.log.tail(40));
+    }
+
+    fn wait(&mut self, micros: u64) {
+        let end = self.cluster.now + micros;
+        self.cluster.run(end, |_| false);
+    }
+
+    fn key(&self) -> Key {
+        self.cluster.keys.of_shard(0)[0]
+    }
+
+    fn write(&self, value: u64) -> Ask {
+        Ask::Write { level: WriteLevel::Quorum, writes: vec![(self.key(), Some(value))] }
+    }
+
+    fn read(&self) -> Ask {
+        Ask::Read { level: ReadLevel::Quorum, keys: vec![self.key()], at: None }
+    }
+
+    /// Adds a client with these things to do, and says its number.
+    fn client(&mut self, script: Vec<Ask>) -> usize {
+        let index = self.cluster.clients.len();
+        let random = self.cluster.random.fork(index as u64);
+        let client = Client::scripted(index, &self.cluster.options, random, script);
+        self.cluster.add_client(client);
+        index
+    }
+
+    /// Does these things and says how each ended.
+    fn ask(&mut self, script: Vec<Ask>) -> Vec<Outcome> {
+        let client = self.client(script);
+        self.until("an answer", |cluster| cluster.clients[client].is_idle());
+        outcomes(&self.cluster, client)
+    }
+
+    fn leader(&self) -> usize {
+        leader(&self.cluster).expect("there is a leader")
+    }
+
+    /// Nothing passes between this node and the others.
+    fn isolate(&mut self, node: usize) {
+        for other in (0..3).filter(|other| *other != node) {
+            self.cluster.network.cut(node, other);
+            self.cluster.network.cut(other, node);
+        }
+    }
+
+    /// All that the checkers look for holds.
+    fn check(mut self) {
+        self.cluster.heal();
+        self.ask(vec![self.read()]);
+        let violation = checks::all(self.cluster.log.events(), &self.cluster.keys);
+        assert_eq!(violation, None, "{}", self.cluster.log.tail(60));
+    }
+}
+
+/// Who leads the shard in its latest term.
+fn leader(cluster: &Cluster) -> Option<usize> {
+    let led =
+        |node: usize| cluster.nodes[node].probes().iter().find(|p| p.group.0 == 1 && p.leads).map(|p| p.term);
+    (0..cluster.options.nodes).filter_map(|node| Some((led(node)?, node))).max().map(|(_, node)| node)
+}
+
+fn outcomes(cluster: &Cluster, client: usize) -> Vec<Outcome> {
+    let events = cluster.log.events();
+    let ops = checks::operations(events);
+    let of_client =
+        |op: &checks::Op| matches!(&events[op.begun].1, Event::Invoke { client: c, .. } if *c == client);
+    ops.iter().filter(|op| of_client(op)).filter_map(|op| Some(op.outcome.as_ref()?.1.clone())).collect()
+}
+
+fn written(outcome: &Outcome) -> Position {
+    match outcome {
+        Outcome::Written { first, .. } => *first,
+        other => panic!("not written: {other:?}"),
+    }
+}
+
+fn value(outcome: &Outcome) -> Option<u64> {
+    match outcome {
+        Outcome::Read { seen, .. } => seen[0].map(|Seen { value, .. }| value),
+        other => panic!("not read: {other:?}"),
+    }
+}
+
+#[test]
+fn a_deposed_leader_in_a_minority_neither_commits_nor_answers_quorum_reads() {
+    for seed in 1..6 {
+        let mut story = Story::new(seed);
+        story.ask(vec![story.write(1)]);
+        let old = story.leader();
+        story.isolate(old);
+        // These two can reach the old leader only, and begin before it can know.
+        let writes = story.client(vec![story.write(2)]);
+        let reads = story.client(vec![story.read()]);
+        // This one cannot reach it.
+        let others = story.client(vec![story.write(3), story.read()]);
+        for other in (0..3).filter(|other| *other != old) {
+            story.cluster.network.cut_client(writes, other);
+            story.cluster.network.cut_client(reads, other);
+        }
+        story.cluster.network.cut_client(others, old);
+        story.until("the majority goes on", |cluster| cluster.clients[others].is_idle());
+        let of_majority = outcomes(&story.cluster, others);
+        assert_eq!(value(&of_majority[1]), Some(3));
+        story.wait(3 * SECOND);
+        assert_eq!(outcomes(&story.cluster, writes), [], "a minority has committed a write");
+        let read = outcomes(&story.cluster, reads);
+        assert!(read.iter().all(|outcome| value(outcome) == Some(1)), "only before it was deposed: {read:?}");
+        assert_ne!(story.leader(), old);
+        story.check();
+    }
+}
+
+#[test]
+fn power_lost_everywhere_right_after_an_acknowledgement_loses_nothing() {
+    for seed in 10..14 {
+        let mut story = Story::new(seed);
+        for value in 1..8 {
+            let outcome = story.ask(vec![story.write(value)]);
+            written(&outcome[0]);
+            for node in 0..3 {
+                story.cluster.stop(node, Stop::PowerLoss, 10_000);
+            }
+            let read = story.ask(vec![story.read()]);
+            assert_eq!(super::scenarios::value(&read[0]), Some(value));
+        }
+        story.check();
+    }
+}
+
+#[test]
+fn a_write_tried_again_after_a_change_of_leaders_is_executed_once() {
+    for seed in 20..25 {
+        let mut story = Story::new(seed);
+        let old = story.leader();
+        let first = story.client(vec![story.write(1)]);
+        // Its first attempt finds the leader, but hears nothing from it.
+        story.until("an attempt at the leader", |cluster| {
+            let sent = |event: &(u64, Event)| matches!(event.1, Event::Attempt { node, .. } if node == old);
+            cluster.log.events().iter().any(sent)
+        });
+        story.cluster.network.cut_client(first, old);
+        story.until("it is applied elsewhere", |cluster| {
+            let others = (0..3).filter(|node| *node != old);
+            others
+                .flat_map(|node| cluster.nodes[node].probes())
+                .any(|p| p.group.0 == 1 && p.applied.index >= 2)
+        });
+        story.isolate(old);
+        story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != old));
+        for node in 0..3 {
+            story.cluster.network.cut_client(first, node);
+        }
+        let second = story.ask(vec![story.write(2)]);
+        for node in 0..3 {
+            story.cluster.network.mend_client(first, node);
+        }
+        story.until("an answer", |cluster| cluster.clients[first].is_idle());
+        let first = written(&outcomes(&story.cluster, first)[0]);
+        assert!(first < written(&second[0]), "the stored result is given, not a new one: {first}");
+        let read = story.ask(vec![story.read()]);
+        assert_eq!(value(&read[0]), Some(2), "the first write has not come back over the second");
+        story.check();
+    }
+}

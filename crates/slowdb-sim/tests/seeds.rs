@@ -1,0 +1,56 @@
+//! Whole clusters under faults: the same seeds every time, and a few that are the commit's own.
+
+use slowdb_sim::{Options, run};
+use std::process::Command;
+
+/// Runs all seeds, on as many threads as there are processors; each run is one thread's.
+fn pass(seeds: impl Iterator<Item = u64>) {
+    let seeds: Vec<u64> = seeds.collect();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let mine = seeds.iter().skip(thread).step_by(threads);
+            scope.spawn(move || {
+                for seed in mine {
+                    if let Err(failure) = run(Options::of_seed(*seed), false) {
+                        panic!("{failure}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn fixed_seeds_pass() {
+    pass(1..=80);
+}
+
+#[test]
+fn the_commits_own_seeds_pass() {
+    let first = commit_seed();
+    println!("seeds from {first}; set SLOWDB_SIM_SEED={first} to run them again");
+    pass(first..first + 40);
+}
+
+#[test]
+fn a_seed_is_repeated_exactly() {
+    for seed in [3, 7, 500] {
+        let hash =
+            || run(Options::of_seed(seed), false).map(|report| (report.hash, report.ops)).expect("it passes");
+        assert_eq!(hash(), hash(), "seed {seed}");
+    }
+    let hashes = [8, 9].map(|seed| run(Options::of_seed(seed), false).expect("it passes").hash);
+    assert_ne!(hashes[0], hashes[1]);
+}
+
+/// From the environment, or the leading digits of the commit that is checked out; 0 outside of a checkout.
+fn commit_seed() -> u64 {
+    if let Some(seed) = std::env::var("SLOWDB_SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return seed;
+    }
+    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+    let hash = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let digits: String = hash.chars().take_while(char::is_ascii_hexdigit).take(12).collect();
+    1_000_000 + u64::from_str_radix(&digits, 16).unwrap_or(0)
+}
