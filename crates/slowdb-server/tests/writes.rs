@@ -195,10 +195,16 @@ fn a_retry_is_not_executed_again() {
 
 #[test]
 fn a_retry_at_one_is_answered_when_its_outcome_is_known() {
-    let mut cluster = single();
-    let first = cluster.written(0, write(0, 1, WriteLevel::One), &put("x", &V));
-    let again = cluster.written(0, retry(write(0, 1, WriteLevel::One)), &put("x", &V));
+    let mut cluster = three();
+    let (leader, id) = (cluster.leader(0), id_in(0, 2, 0));
+    let first = cluster.written(leader, write(0, 1, WriteLevel::One), &put(&id, &V));
+    let again = cluster.written(leader, retry(write(0, 1, WriteLevel::One)), &put(&id, &V));
     assert_eq!((again.first, again.replaced), (first.first, Some(0)));
+    // Whether it was executed before is known when it is applied, and for that a majority is needed.
+    others(leader).into_iter().for_each(|at| cluster.kill(at));
+    let asked = short(RequestKind::Write(retry(write(0, 1, WriteLevel::One))));
+    let (reply, _) = cluster.ask_as(leader, asked, &put(&id, &V));
+    assert!(matches!(&reply, Reply::Error(error) if error.code != Code::UnknownOutcome), "{reply:?}");
 }
 
 #[test]

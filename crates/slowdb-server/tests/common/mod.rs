@@ -292,7 +292,7 @@ impl Cluster {
     pub(crate) fn refused(&mut self, at: usize, kind: RequestKind, body: &[u8]) -> ErrorReply {
         match self.ask(at, kind, body).0 {
             Reply::Error(error) => error,
-            other => panic!("wanted an error, got {other:?}"),
+            other => panic!("wanted an error, got {:.300}", format!("{other:?}")),
         }
     }
 
