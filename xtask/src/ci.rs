@@ -129,17 +129,17 @@ fn simulations() -> Result<u64> {
     let (commit, _) = workspace::commit();
     let first = commit_seed(&commit);
     println!("\nthe commit is {commit}, its seeds start at {first}");
-    let run = ["run", "--quiet", "--package", "slowdb-sim", "--"];
+    let run = ["run", "--quiet", "--package", "slowdb-sim"];
     let simulate = |name: &str, args: &[String]| {
         let args: Vec<&str> = run.into_iter().chain(args.iter().map(String::as_str)).collect();
         plain(name, &args, &[])
     };
     let seeds = |count: u64, start: u64| {
-        vec!["--seeds".to_owned(), count.to_string(), "--start".to_owned(), start.to_string()]
+        ["--", "--seeds", &count.to_string(), "--start", &start.to_string()].map(str::to_owned)
     };
     simulate("simulation, fixed seeds", &seeds(FIXED_SEEDS, 1))?;
     simulate("simulation, the commit's seeds", &seeds(COMMIT_SEEDS, first))?;
-    simulate("simulation, planted bugs", &["--canaries".to_owned()])?;
+    simulate("simulation, planted bugs", &["--features", "canary", "--", "--canaries"].map(str::to_owned))?;
     Ok(FIXED_SEEDS + COMMIT_SEEDS)
 }
 

@@ -41,8 +41,12 @@ impl SimArgs {
 
 /// Builds and runs it.
 pub fn run(args: &SimArgs) -> Result<()> {
+    // Planted bugs are not even compiled unless they are asked for.
+    let features: &[&str] = if args.canaries { &["--features", "canary"] } else { &[] };
     let status = workspace::cargo()
-        .args(["run", "--release", "--quiet", "--package", "slowdb-sim", "--"])
+        .args(["run", "--release", "--quiet", "--package", "slowdb-sim"])
+        .args(features)
+        .arg("--")
         .args(args.passed_on())
         .status()
         .context("cargo cannot be run")?;

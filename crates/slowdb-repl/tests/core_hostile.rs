@@ -90,7 +90,7 @@ fn a_message_from_a_node_that_is_not_its_sender_is_dropped() {
     assert_eq!(trio.peers[1].repl.view(GROUP).expect("the group").term, before);
 }
 
-fn mutate(meta: &mut Vec<u8>, edits: &[(prop::sample::Index, u8)]) {
+fn mutate(meta: &mut [u8], edits: &[(prop::sample::Index, u8)]) {
     for (at, byte) in edits {
         let at = at.index(meta.len());
         meta[at] = *byte;

@@ -68,10 +68,13 @@ pub(crate) enum Fault {
     },
 }
 
+/// The mean time between faults of a kind, and what draws one.
+type Kind = (u64, fn(&Options, &mut Random) -> Fault);
+
 /// Draws the faults of a run, with their times, in order.
 pub(crate) fn draw(options: &Options, random: &mut Random) -> Vec<(u64, Fault)> {
     let faults = options.faults;
-    let kinds: [(u64, fn(&Options, &mut Random) -> Fault); 12] = [
+    let kinds: [Kind; 12] = [
         (faults.power_loss, power_loss),
         (faults.power_loss_leader, |o, r| {
             let target = leader(o, r);
@@ -99,9 +102,9 @@ pub(crate) fn draw(options: &Options, random: &mut Random) -> Vec<(u64, Fault)> 
         }),
     ];
     let mut schedule = Vec::new();
-    for (mean, make) in kinds {
+    for (mean, make) in kinds.into_iter().filter(|(mean, _)| *mean > 0) {
         let mut at = options.faults_from;
-        while mean > 0 {
+        loop {
             at += random.between((mean / 4, mean * 7 / 4));
             if at >= options.faults_until {
                 break;

@@ -17,34 +17,34 @@ use slowdb_repl::{
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub const GROUP: GroupId = GroupId(7);
-pub const CLUSTER: [u8; 16] = [9; 16];
+pub(crate) const GROUP: GroupId = GroupId(7);
+pub(crate) const CLUSTER: [u8; 16] = [9; 16];
 
 /// How long proposals and reads may take.
 const DEADLINE_TICKS: u64 = 80;
 
 /// Byte that says what a message is; see the layout in `engine/wire.rs`.
-pub const APPEND: u8 = 3;
-pub const APPEND_RESPONSE: u8 = 4;
-pub const VOTE: u8 = 5;
-pub const VOTE_RESPONSE: u8 = 6;
-pub const HEARTBEAT: u8 = 8;
-pub const HEARTBEAT_RESPONSE: u8 = 9;
-pub const PRE_VOTE: u8 = 17;
-pub const PRE_VOTE_RESPONSE: u8 = 18;
+pub(crate) const APPEND: u8 = 3;
+pub(crate) const APPEND_RESPONSE: u8 = 4;
+pub(crate) const VOTE: u8 = 5;
+pub(crate) const VOTE_RESPONSE: u8 = 6;
+pub(crate) const HEARTBEAT: u8 = 8;
+pub(crate) const HEARTBEAT_RESPONSE: u8 = 9;
+pub(crate) const PRE_VOTE: u8 = 17;
+pub(crate) const PRE_VOTE_RESPONSE: u8 = 18;
 
 /// Where the first message begins in a frame's meta, and where its fields are.
-pub const MESSAGE_AT: usize = 24;
-pub const TERM_AT: usize = MESSAGE_AT + 24;
-pub const INDEX_AT: usize = MESSAGE_AT + 40;
-pub const COMMIT_AT: usize = MESSAGE_AT + 48;
-pub const TYPE_AT: usize = MESSAGE_AT + 80;
+pub(crate) const MESSAGE_AT: usize = 24;
+pub(crate) const TERM_AT: usize = MESSAGE_AT + 24;
+pub(crate) const INDEX_AT: usize = MESSAGE_AT + 40;
+pub(crate) const COMMIT_AT: usize = MESSAGE_AT + 48;
+pub(crate) const TYPE_AT: usize = MESSAGE_AT + 80;
 
 /// Everything applied, in order.
 #[derive(Debug, Default)]
-pub struct List {
-    pub applied: Vec<(u64, Vec<u8>)>,
-    pub held: u64,
+pub(crate) struct List {
+    pub(crate) applied: Vec<(u64, Vec<u8>)>,
+    pub(crate) held: u64,
 }
 
 impl StateMachine for List {
@@ -60,38 +60,38 @@ impl StateMachine for List {
     }
 }
 
-pub struct Peer {
-    pub name: NodeId,
-    pub repl: Replicator<List>,
-    pub wal: Wal,
-    pub disk: SimDisk,
-    pub unsynced: VecDeque<Batch>,
-    pub events: Vec<Event<usize>>,
+pub(crate) struct Peer {
+    pub(crate) name: NodeId,
+    pub(crate) repl: Replicator<List>,
+    pub(crate) wal: Wal,
+    pub(crate) disk: SimDisk,
+    pub(crate) unsynced: VecDeque<Batch>,
+    pub(crate) events: Vec<Event<usize>>,
 }
 
 /// A message on its way.
 #[derive(Clone, Debug)]
-pub struct InFlight {
-    pub from: usize,
-    pub to: usize,
-    pub lane: Lane,
-    pub meta: Bytes,
-    pub body: Bytes,
+pub(crate) struct InFlight {
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+    pub(crate) lane: Lane,
+    pub(crate) meta: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl InFlight {
     /// The types of the messages in the frame.
-    pub fn types(&self) -> Vec<u8> {
+    pub(crate) fn types(&self) -> Vec<u8> {
         messages(&self.meta).into_iter().map(|at| self.meta[at + 80]).collect()
     }
 
-    pub fn has(&self, kind: u8) -> bool {
+    pub(crate) fn has(&self, kind: u8) -> bool {
         self.types().contains(&kind)
     }
 }
 
 /// Where each message of a frame begins in its meta.
-pub fn messages(meta: &[u8]) -> Vec<usize> {
+pub(crate) fn messages(meta: &[u8]) -> Vec<usize> {
     let count = u32::from_le_bytes(meta[16..20].try_into().unwrap());
     let mut at = MESSAGE_AT;
     let mut found = Vec::new();
@@ -104,33 +104,33 @@ pub fn messages(meta: &[u8]) -> Vec<usize> {
     found
 }
 
-pub fn word(meta: &[u8], at: usize) -> u64 {
+pub(crate) fn word(meta: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(meta[at..at + 8].try_into().unwrap())
 }
 
 /// A copy of a frame's meta with a number changed.
-pub fn with_word(meta: &[u8], at: usize, word: u64) -> Bytes {
+pub(crate) fn with_word(meta: &[u8], at: usize, word: u64) -> Bytes {
     let mut changed = meta.to_vec();
     changed[at..at + 8].copy_from_slice(&word.to_le_bytes());
     Bytes::from(changed)
 }
 
-pub struct Trio {
-    pub peers: Vec<Peer>,
-    pub wire: Vec<InFlight>,
-    pub now: Now,
+pub(crate) struct Trio {
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) wire: Vec<InFlight>,
+    pub(crate) now: Now,
     /// Nodes that nothing reaches and nothing leaves.
-    pub cut: Vec<bool>,
+    pub(crate) cut: Vec<bool>,
     tokens: u64,
 }
 
-pub fn membership(own: usize) -> Membership {
+pub(crate) fn membership(own: usize) -> Membership {
     let member =
         |at: u64| Member { replica: ReplicaId(at + 1), node: NodeId::new(&format!("n{at}")), voter: true };
     Membership { own: ReplicaId(own as u64 + 1), members: (0..3).map(member).collect() }
 }
 
-pub fn open_wal(disk: &SimDisk) -> (Wal, Recovered) {
+pub(crate) fn open_wal(disk: &SimDisk) -> (Wal, Recovered) {
     let options = WalOptions { segment_bytes: 64 * 1024, log_id: 5, ..WalOptions::default() };
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     Wal::open(disk, "wal", options).expect("the log opens")
@@ -138,11 +138,11 @@ pub fn open_wal(disk: &SimDisk) -> (Wal, Recovered) {
 
 impl Trio {
     /// Three nodes with a new group, of which the first is about to stand for election.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Trio::with_limits(seed, Limits::default())
     }
 
-    pub fn with_limits(seed: u64, limits: Limits) -> Self {
+    pub(crate) fn with_limits(seed: u64, limits: Limits) -> Self {
         let peers = (0..3)
             .map(|at| {
                 let name = NodeId::new(&format!("n{at}"));
@@ -157,7 +157,7 @@ impl Trio {
     }
 
     /// The same, with node 0 leading and everybody knowing it.
-    pub fn led(seed: u64) -> Self {
+    pub(crate) fn led(seed: u64) -> Self {
         let mut trio = Trio::new(seed);
         trio.settle();
         trio.tick_all(3);
@@ -180,7 +180,7 @@ impl Trio {
     }
 
     /// Lets a node think once. What it wants to be durable waits for [`Trio::sync`].
-    pub fn flush(&mut self, node: usize) {
+    pub(crate) fn flush(&mut self, node: usize) {
         let output = self.peers[node].repl.flush(self.now);
         self.peers[node].repl.check_invariants();
         self.peers[node].unsynced.extend(output.batch);
@@ -189,7 +189,7 @@ impl Trio {
     }
 
     /// Makes durable all that a node waits for.
-    pub fn sync(&mut self, node: usize) {
+    pub(crate) fn sync(&mut self, node: usize) {
         while let Some(batch) = self.peers[node].unsynced.pop_front() {
             let mut locations = Vec::new();
             let peer = &mut self.peers[node];
@@ -202,21 +202,21 @@ impl Trio {
     }
 
     /// Takes the messages off the wire that a test wants to look at or lose.
-    pub fn take(&mut self, wanted: impl Fn(&InFlight) -> bool) -> Vec<InFlight> {
+    pub(crate) fn take(&mut self, wanted: impl Fn(&InFlight) -> bool) -> Vec<InFlight> {
         let (taken, left) = std::mem::take(&mut self.wire).into_iter().partition(|frame| wanted(frame));
         self.wire = left;
         taken
     }
 
     /// Delivers a message, whatever is cut.
-    pub fn deliver(&mut self, frame: &InFlight) {
+    pub(crate) fn deliver(&mut self, frame: &InFlight) {
         let from = self.peers[frame.from].name.clone();
         let to = &mut self.peers[frame.to];
         to.repl.receive(&from, &frame.meta, &frame.body).expect("a sound frame");
     }
 
     /// Thinks, syncs and delivers until nothing is left to do.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..1000 {
             for node in 0..3 {
                 self.flush(node);
@@ -234,14 +234,14 @@ impl Trio {
         panic!("it does not come to rest");
     }
 
-    pub fn tick(&mut self, node: usize) {
+    pub(crate) fn tick(&mut self, node: usize) {
         let now = self.now;
         let peer = &mut self.peers[node];
         peer.repl.tick(now, &mut peer.events);
     }
 
     /// Lets time pass for all.
-    pub fn tick_all(&mut self, ticks: usize) {
+    pub(crate) fn tick_all(&mut self, ticks: usize) {
         for _ in 0..ticks {
             self.now.micros += TICK_MICROS;
             (0..3).for_each(|node| self.tick(node));
@@ -250,7 +250,7 @@ impl Trio {
     }
 
     /// Time passes until a node that is not cut off leads.
-    pub fn elect(&mut self) -> usize {
+    pub(crate) fn elect(&mut self) -> usize {
         for _ in 0..400 {
             self.tick_all(1);
             if let Some(leader) = (0..3).find(|node| !self.cut[*node] && self.peers[*node].repl.leads(GROUP))
@@ -261,7 +261,7 @@ impl Trio {
         panic!("nobody was elected");
     }
 
-    pub fn propose(&mut self, node: usize, level: AckLevel, body: &[u8]) -> Result<Token, Failure> {
+    pub(crate) fn propose(&mut self, node: usize, level: AckLevel, body: &[u8]) -> Result<Token, Failure> {
         self.tokens += 1;
         let token = Token(self.tokens);
         let proposal = Proposal {
@@ -277,7 +277,7 @@ impl Trio {
         self.peers[node].repl.propose(GROUP, proposal).map(|()| token)
     }
 
-    pub fn read(&mut self, node: usize) -> Result<Token, Failure> {
+    pub(crate) fn read(&mut self, node: usize) -> Result<Token, Failure> {
         self.tokens += 1;
         let token = Token(self.tokens);
         self.peers[node]
@@ -286,37 +286,42 @@ impl Trio {
             .map(|()| token)
     }
 
-    pub fn acked(&self, node: usize, token: Token) -> bool {
+    pub(crate) fn acked(&self, node: usize, token: Token) -> bool {
         self.peers[node]
             .events
             .iter()
             .any(|event| matches!(event, Event::Acked { token: t, .. } if *t == token))
     }
 
-    pub fn read_ready(&self, node: usize, token: Token) -> bool {
+    pub(crate) fn read_ready(&self, node: usize, token: Token) -> bool {
         self.peers[node]
             .events
             .iter()
             .any(|event| matches!(event, Event::ReadReady { token: t, .. } if *t == token))
     }
 
-    pub fn failure(&self, node: usize, token: Token) -> Option<Failure> {
+    pub(crate) fn failure(&self, node: usize, token: Token) -> Option<Failure> {
         self.peers[node].events.iter().find_map(|event| match event {
             Event::Failed { token: t, why, .. } if *t == token => Some(why.clone()),
             _ => None,
         })
     }
 
-    pub fn halted(&self, node: usize) -> Option<String> {
+    pub(crate) fn halted(&self, node: usize) -> Option<String> {
         self.peers[node].repl.view(GROUP).expect("the group is there").halted
     }
 
-    pub fn applied(&self, node: usize) -> &[(u64, Vec<u8>)] {
+    pub(crate) fn applied(&self, node: usize) -> &[(u64, Vec<u8>)] {
         &self.peers[node].repl.machine(GROUP).expect("the group is there").applied
     }
 
     /// Starts a node anew on what its disk has synced, with a machine that holds everything up to `held`.
-    pub fn reopen(&mut self, node: usize, held: u64, change: impl Fn(&mut Recovered)) -> Result<(), String> {
+    pub(crate) fn reopen(
+        &mut self,
+        node: usize,
+        held: u64,
+        change: impl Fn(&mut Recovered),
+    ) -> Result<(), String> {
         let disk = self.peers[node].disk.crash(&mut || 0);
         let (wal, mut recovered) = open_wal(&disk);
         change(&mut recovered);

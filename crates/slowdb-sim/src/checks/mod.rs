@@ -64,10 +64,13 @@ pub(crate) fn operations(events: &[(u64, Event)]) -> Vec<Op> {
     ops.into_values().collect()
 }
 
+/// A checker's name, and what runs it.
+type Checker<'a> = (&'static str, &'a dyn Fn() -> Result<(), String>);
+
 /// Runs all checkers; the first violation found.
 pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
     let ops = operations(events);
-    let checkers: [(&'static str, &dyn Fn() -> Result<(), String>); 5] = [
+    let checkers: [Checker<'_>; 5] = [
         ("leaders", &|| leaders::check(events)),
         ("agreement", &|| agreement::check(events)),
         ("durability", &|| durability::check(&ops)),
