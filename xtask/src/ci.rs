@@ -1,8 +1,8 @@
 //! `cargo xtask ci`: everything that must hold before a change is taken, in one command.
 //!
 //! All that runs code shares the `dev` profile, so that dependencies are compiled once for it: tests, the
-//! nodes that tests start as processes, and the simulator, with overflow and debug assertions on. The other
-//! compilation, without code, is clippy's and rustdoc's.
+//! nodes that tests start as processes, and the simulator, with overflow and debug assertions on. Planted bugs
+//! are compiled in for their own tests only. The other compilation, without code, is clippy's and rustdoc's.
 
 use crate::workspace;
 use anyhow::{Context, Result, bail};
@@ -11,17 +11,26 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Seeds that every run tries.
-const FIXED_SEEDS: u64 = 20;
-/// Further seeds, drawn from the commit.
-const COMMIT_SEEDS: u64 = 20;
+/// Tests that need builds with planted bugs: each must be caught.
+const PLANTED_BUGS: [&str; 10] = [
+    "test",
+    "--package",
+    "slowdb-sim",
+    "--package",
+    "slowdb-repl",
+    "--features",
+    "slowdb-sim/canary",
+    "--test=canaries",
+    "--test=wal_model",
+    "--no-fail-fast",
+];
 
 /// Runs all checks and tests.
 #[derive(Debug, Args)]
 pub struct CiArgs {
-    /// Leaves out what takes longest: the simulation.
+    /// Only formatting, lints and documentation: nothing is run.
     #[arg(long)]
-    no_sim: bool,
+    no_tests: bool,
 }
 
 /// What test programs said in all.
@@ -30,6 +39,14 @@ struct Counts {
     passed: u64,
     failed: u64,
     ignored: u64,
+}
+
+impl Counts {
+    fn add(&mut self, more: Counts) {
+        self.passed += more.passed;
+        self.failed += more.failed;
+        self.ignored += more.ignored;
+    }
 }
 
 /// Runs one check after the other; the first that fails ends it.
@@ -42,10 +59,16 @@ pub fn run(args: &CiArgs) -> Result<()> {
         &["doc", "--workspace", "--no-deps", "--quiet"],
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
-    let mut counts = tests()?;
-    if !args.no_sim {
-        counts.passed += simulations()?;
+    if args.no_tests {
+        return Ok(());
     }
+    let (commit, _) = workspace::commit();
+    println!("\nthe commit is {commit}: the simulator's own seeds for it are drawn from that");
+    let mut counts = Counts::default();
+    // Units, properties, crashes, simulation with fixed seeds and the commit's own, real processes, examples
+    // in documents.
+    counts.add(tests("tests", &["test", "--workspace", "--no-fail-fast"])?);
+    counts.add(tests("planted bugs", &PLANTED_BUGS)?);
     println!(
         "\ntest result: ok. {} passed; {} failed; {} ignored; 0 measured; 0 filtered out; finished in {:.2}s",
         counts.passed,
@@ -77,16 +100,15 @@ fn plain(name: &str, args: &[&str], environment: &[(&str, &str)]) -> Result<()> 
     Ok(())
 }
 
-/// Unit, property, integration and documentation tests of all crates, three-process tests among them.
-fn tests() -> Result<Counts> {
-    let start = announce("tests");
+fn tests(name: &str, args: &[&str]) -> Result<Counts> {
+    let start = announce(name);
     let mut command = workspace::cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]);
+    command.args(args);
     let (success, counts) = counted(command)?;
     if !success || counts.failed > 0 {
-        bail!("tests failed: {} of {}", counts.failed, counts.failed + counts.passed);
+        bail!("{name}: {} of {} failed", counts.failed, counts.failed + counts.passed);
     }
-    done("tests", start);
+    done(name, start);
     Ok(counts)
 }
 
@@ -99,9 +121,7 @@ fn counted(mut command: Command) -> Result<(bool, Counts)> {
         let line = line?;
         println!("{line}");
         if let Some(more) = result_line(&line) {
-            counts.passed += more.passed;
-            counts.failed += more.failed;
-            counts.ignored += more.ignored;
+            counts.add(more);
         }
     }
     Ok((child.wait()?.success(), counts))
@@ -124,31 +144,6 @@ fn result_line(line: &str) -> Option<Counts> {
     Some(counts)
 }
 
-/// Fixed seeds, a slice that is the commit's own, and the planted bugs. Says how many runs there were.
-fn simulations() -> Result<u64> {
-    let (commit, _) = workspace::commit();
-    let first = commit_seed(&commit);
-    println!("\nthe commit is {commit}, its seeds start at {first}");
-    let run = ["run", "--quiet", "--package", "slowdb-sim"];
-    let simulate = |name: &str, args: &[String]| {
-        let args: Vec<&str> = run.into_iter().chain(args.iter().map(String::as_str)).collect();
-        plain(name, &args, &[])
-    };
-    let seeds = |count: u64, start: u64| {
-        ["--", "--seeds", &count.to_string(), "--start", &start.to_string()].map(str::to_owned)
-    };
-    simulate("simulation, fixed seeds", &seeds(FIXED_SEEDS, 1))?;
-    simulate("simulation, the commit's seeds", &seeds(COMMIT_SEEDS, first))?;
-    simulate("simulation, planted bugs", &["--features", "canary", "--", "--canaries"].map(str::to_owned))?;
-    Ok(FIXED_SEEDS + COMMIT_SEEDS)
-}
-
-/// The first of a commit's seeds: its leading digits, far from the fixed ones.
-fn commit_seed(hash: &str) -> u64 {
-    let digits: String = hash.chars().take_while(char::is_ascii_hexdigit).take(12).collect();
-    1_000_000 + u64::from_str_radix(&digits, 16).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,12 +153,5 @@ mod tests {
         let line = "test result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.31s";
         assert_eq!(result_line(line), Some(Counts { passed: 12, failed: 2, ignored: 1 }));
         assert_eq!(result_line("test a_test ... ok"), None);
-    }
-
-    #[test]
-    fn a_commit_has_seeds_of_its_own() {
-        assert_eq!(commit_seed("0000000000ff00"), 1_000_255);
-        assert_ne!(commit_seed("e6a3a28aaaaaaa"), commit_seed("1f60731aaaaaaa"));
-        assert_eq!(commit_seed("unknown"), 1_000_000);
     }
 }

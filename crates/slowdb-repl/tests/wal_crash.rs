@@ -11,7 +11,13 @@ use slowdb_repl::wal::{HardState, Record, Wal, WalError, WalOptions};
 use wal_common::{Model, Rng, fail};
 
 fn options() -> WalOptions {
-    WalOptions { segment_bytes: 16 << 10, spare_segments: 2, log_id: 77, ..WalOptions::default() }
+    WalOptions {
+        segment_bytes: 16 << 10,
+        spare_segments: 2,
+        log_id: 77,
+        #[cfg(feature = "canary")]
+        chain_not_checked: false,
+    }
 }
 
 fn open(disk: &SimDisk) -> Result<(Wal, Model), String> {
