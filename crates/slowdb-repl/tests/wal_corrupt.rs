@@ -13,7 +13,13 @@ use slowdb_repl::wal::{
 use wal_common::{Model, Rng, copy_dir};
 
 fn options() -> WalOptions {
-    WalOptions { segment_bytes: 16 << 10, spare_segments: 2, log_id: 4711, ..WalOptions::default() }
+    WalOptions {
+        segment_bytes: 16 << 10,
+        spare_segments: 2,
+        log_id: 4711,
+        #[cfg(feature = "canary")]
+        chain_not_checked: false,
+    }
 }
 
 fn open(disk: &SimDisk) -> Result<(Wal, Model), WalOpenError> {

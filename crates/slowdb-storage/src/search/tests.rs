@@ -87,8 +87,11 @@ fn compare(
     }
 }
 
+/// Ids and vectors.
+type Records = Vec<(Vec<u8>, Vec<f32>)>;
+
 /// Components that are small whole numbers, so that many scores are equal and none is rounded.
-fn store(dimension: usize, count: u64) -> (Store, Vec<(Vec<u8>, Vec<f32>)>) {
+fn store(dimension: usize, count: u64) -> (Store, Records) {
     let mut options = Options::new(dimension);
     options.extent_bytes = 4096;
     let mut store = Store::open(Arc::new(SimDisk::new()), "", options).unwrap();
