@@ -33,6 +33,7 @@ mod hits;
 mod input;
 mod latency;
 mod leader;
+mod plan;
 mod pool;
 mod race;
 mod random;

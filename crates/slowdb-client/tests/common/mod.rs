@@ -157,11 +157,12 @@ impl FakeCluster {
         self.seen().into_iter().filter_map(write).collect()
     }
 
-    /// Waits until a request arrived that `is_it`.
+    /// Waits until a request arrived that `is_it`; a test in which none ever does fails instead of hanging.
     pub(crate) async fn wait_for(&self, is_it: impl Fn(&Seen) -> bool) {
         let mut count = self.world.count.subscribe();
         while !self.world.seen.lock().unwrap().iter().any(&is_it) {
-            count.changed().await.expect("the world goes on");
+            let changed = tokio::time::timeout(Duration::from_secs(60), count.changed()).await;
+            changed.expect("the request never came").expect("the world goes on");
         }
     }
 
