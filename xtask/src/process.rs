@@ -48,6 +48,11 @@ impl ProcessId {
         }
     }
 
+    /// Whether it was stopped by a signal and can go on.
+    pub fn is_paused(self) -> bool {
+        stat(self.pid).is_some_and(|(started, state)| started == self.started && state == 'T')
+    }
+
     /// Waits until it has ended; false if the deadline came first.
     pub fn wait_ended(self, deadline: Duration) -> bool {
         let start = Instant::now();

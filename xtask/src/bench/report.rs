@@ -195,7 +195,7 @@ impl Report {
 
 fn print_line(cells: [&str; 7]) {
     let [what, unit, measured, baseline, ratio, target, verdict] = cells;
-    println!("{what:<36} {unit:<10} {measured:>24} {baseline:>24} {ratio:>8} {target:>10}  {verdict}");
+    println!("{what:<40} {unit:<10} {measured:>24} {baseline:>24} {ratio:>8} {target:>10}  {verdict}");
 }
 
 #[cfg(test)]

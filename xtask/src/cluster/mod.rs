@@ -19,7 +19,7 @@ pub mod view;
 pub use state::Shape;
 
 use crate::ports::{self, Reserved};
-use crate::process::ProcessId;
+use crate::process::{ProcessId, wait_until};
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use state::{NodeState, State};
@@ -247,7 +247,9 @@ impl Cluster {
 
     /// Stops a node's clock, so to speak: SIGSTOP. It does nothing until it is resumed, and does not notice.
     pub fn pause(&self, id: &str) -> Result<()> {
-        self.process(id)?.with_context(|| format!("{id} is not running"))?.signal(Signal::STOP)
+        let process = self.process(id)?.with_context(|| format!("{id} is not running"))?;
+        process.signal(Signal::STOP)?;
+        wait_until(&format!("{id} is paused"), KILL_DEADLINE, || Ok(process.is_paused())).map(drop)
     }
 
     /// Lets a paused node go on.

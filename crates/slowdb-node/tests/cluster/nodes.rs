@@ -120,9 +120,9 @@ impl Direct {
         Direct { connection, _connector: connector }
     }
 
-    /// Asks exactly this node, once.
-    pub(crate) async fn ask(&self, kind: RequestKind, body: Vec<u8>) -> (Reply, Vec<u8>) {
-        let timeout_ms = DEADLINE.as_millis() as u32;
+    /// Asks exactly this node, once. It may try for so long.
+    pub(crate) async fn ask(&self, kind: RequestKind, body: Vec<u8>, timeout: Duration) -> (Reply, Vec<u8>) {
+        let timeout_ms = timeout.as_millis() as u32;
         let request = Request { cluster: None, timeout_ms, kind };
         let body = vec![body.into()];
         let frame = FrameOut { kind: KIND_REQUEST, meta: encode_request(&request), body };
