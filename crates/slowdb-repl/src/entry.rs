@@ -156,7 +156,8 @@ impl<'a> EntryView<'a> {
         let mut proposals = Vec::new();
         let mut offset = 0u32;
         for _ in 0..count {
-            let (header, body, tail) = split_proposal(rest).ok_or_else(|| error("a proposal is malformed"))?;
+            let (header, body, tail) =
+                split_proposal(rest).ok_or_else(|| error("a proposal is malformed"))?;
             proposals.push(ProposalView { header, first: Position { term, index, offset }, body });
             offset = offset.checked_add(header.writes).ok_or_else(|| error("too many writes"))?;
             rest = tail;

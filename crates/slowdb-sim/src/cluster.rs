@@ -25,6 +25,8 @@ use std::collections::BinaryHeap;
 
 /// Kind of the frames between nodes, as the transport has it.
 const KIND_MESSAGES: u16 = 18;
+/// After so long without work the log is marked, as the driver has it.
+const MARK_AFTER: u64 = 100_000;
 /// How long a node waits before it dials again.
 const REDIAL: (u64, u64) = (50_000, 500_000);
 
@@ -34,6 +36,8 @@ pub(crate) enum Action {
     Tick { node: usize, life: u32 },
     Wake { node: usize, life: u32 },
     Synced { node: usize, life: u32 },
+    Mark { node: usize, life: u32, batch: u64 },
+    Close { node: usize, life: u32, down: u64 },
     RunCheckpoint { node: usize, life: u32, group: GroupId, job: CheckpointJob },
     CheckpointRan { node: usize, life: u32, group: GroupId, result: Result<CheckpointDone, CheckpointError> },
     Frame { from: usize, to: usize, life: u32, bytes: Vec<u8> },
@@ -210,6 +214,8 @@ impl Cluster {
                 Some(until) => self.at(until, Action::Synced { node, life }),
                 None => self.synced(node),
             },
+            Action::Mark { node, life, batch } if self.lives(node, life) => self.mark(node, batch),
+            Action::Close { node, life, down } if self.lives(node, life) => self.close(node, down),
             Action::RunCheckpoint { node, life, group, job } if self.lives(node, life) => {
                 let result = job.run();
                 let delay = self.random.between(self.options.disk.checkpoint);
@@ -310,7 +316,7 @@ impl Cluster {
 
     /// Takes a node away, and lets it come back after `down`.
     pub(crate) fn stop(&mut self, node: usize, how: Stop, down: u64) {
-        if self.nodes[node].running.is_none() && how != Stop::PowerLoss {
+        if self.nodes[node].running.is_none() && !matches!(how, Stop::PowerLoss | Stop::Asked) {
             return;
         }
         self.nodes[node].stop(how);
@@ -337,7 +343,7 @@ impl Cluster {
 
     /// A node says that it cannot go on: right if a sync was made to fail, and else a bug.
     fn disk_trouble(&mut self, node: usize, why: &str) {
-        if !self.nodes[node].disk_failed {
+        if !self.nodes[node].disk_failed || !why.contains("simulated disk") {
             return self.fail("node", format!("node {node}: {why}"));
         }
         let away = self.random.between(self.options.faults.down);
@@ -357,7 +363,7 @@ impl Cluster {
         }
     }
 
-    fn input(&mut self, node: usize, input: Input) {
+    pub(crate) fn input(&mut self, node: usize, input: Input) {
         if let Some(running) = &mut self.nodes[node].running {
             running.inbox.push_back(input);
             self.wake(node);
@@ -377,6 +383,33 @@ impl Cluster {
         let mut wishes = Vec::new();
         let result = self.nodes[node].synced(self.now, &mut wishes);
         self.after_turn(node, result, wishes);
+    }
+
+    /// The log of a node had nothing to do since this batch.
+    fn mark(&mut self, node: usize, batch: u64) {
+        if self.nodes[node].idle_since() != Some(batch) {
+            return;
+        }
+        let result = self.nodes[node].mark();
+        if !self.notice_power(node)
+            && let Err(error) = result
+        {
+            self.disk_trouble(node, &format!("the log failed: {error}"));
+        }
+    }
+
+    /// A node that was asked to stop has prepared itself, or was given up waiting for.
+    fn close(&mut self, node: usize, down: u64) {
+        let result = self.nodes[node].close();
+        if self.notice_power(node) {
+            return;
+        }
+        self.stop(node, Stop::Asked, down);
+        if let Err(error) = result
+            && !self.nodes[node].disk_failed
+        {
+            self.fail("node", format!("node {node} cannot close its log: {error}"));
+        }
     }
 
     fn after_turn(&mut self, node: usize, result: Result<(), WalError>, wishes: Vec<Wish>) {
@@ -399,6 +432,16 @@ impl Cluster {
                     let delay = self.random.between(self.options.disk.sync) * slow;
                     let life = self.nodes[node].life;
                     self.after(delay, Action::Synced { node, life });
+                }
+                Wish::Idle => {
+                    let life = self.nodes[node].life;
+                    let batch = self.nodes[node].idle_since().unwrap_or_default();
+                    self.after(MARK_AFTER, Action::Mark { node, life, batch });
+                }
+                Wish::ReadyToStop => {
+                    let life = self.nodes[node].life;
+                    let down = self.random.between(self.options.faults.down);
+                    self.after(0, Action::Close { node, life, down });
                 }
                 Wish::Stop(why) => {
                     stop.get_or_insert(why);

@@ -80,6 +80,8 @@ pub enum Stop {
     PowerLoss,
     /// It stopped by itself, since its disk had failed.
     DiskFailed,
+    /// It was asked to, and had time to prepare itself.
+    Asked,
 }
 
 /// Something that happened.

@@ -44,6 +44,10 @@ pub(crate) enum Wish {
     },
     /// The log has something to sync.
     Sync,
+    /// The log has nothing to do: if that stays so, it is marked.
+    Idle,
+    /// It is ready to be stopped, as it was asked to be.
+    ReadyToStop,
     /// It has to stop.
     Stop(String),
 }
@@ -64,6 +68,8 @@ pub(crate) struct Running {
     ticked: bool,
     queue: VecDeque<Batch>,
     syncing: Option<Syncing>,
+    /// The last batch handed to the log.
+    last_batch: u64,
     /// Request → client and attempt.
     requests: BTreeMap<u64, (usize, u64)>,
     next_request: u64,
@@ -149,6 +155,7 @@ impl SimNode {
             ticked: false,
             queue: VecDeque::new(),
             syncing: None,
+            last_batch: 0,
             requests: BTreeMap::new(),
             next_request: 1,
             probes: Vec::new(),
@@ -255,7 +262,26 @@ impl SimNode {
             running.wal.release()?;
         }
         running.flush(now, wishes)?;
-        running.write_queued(wishes)
+        running.write_queued(wishes)?;
+        if running.syncing.is_none() {
+            wishes.push(Wish::Idle);
+        }
+        Ok(())
+    }
+
+    /// The last batch that the log was given, as long as it is not busy with it.
+    pub(crate) fn idle_since(&self) -> Option<u64> {
+        self.running.as_ref().filter(|running| running.syncing.is_none()).map(|running| running.last_batch)
+    }
+
+    /// The log was idle for a while.
+    pub(crate) fn mark(&mut self) -> Result<(), WalError> {
+        self.running.as_mut().map_or(Ok(()), |running| running.wal.mark())
+    }
+
+    /// The end of a process that was asked to stop: the log is closed.
+    pub(crate) fn close(&mut self) -> Result<(), WalError> {
+        self.running.take().map_or(Ok(()), |running| running.wal.close())
     }
 
     /// Looks at all groups and says what is different.
@@ -295,6 +321,7 @@ impl Running {
         let turn = self.core.flush(now);
         wishes.extend(turn.messages.into_iter().map(Wish::Send));
         if let Some(batch) = turn.batch {
+            self.last_batch = batch.number;
             self.queue.push_back(batch);
             if self.syncing.is_none() {
                 self.write_queued(wishes)?;
@@ -309,7 +336,7 @@ impl Running {
                 }
                 Effect::Checkpoint { group, job } => wishes.push(Wish::Checkpoint { group, job }),
                 Effect::Fail { why } => wishes.push(Wish::Stop(why)),
-                Effect::ReadyToStop => {}
+                Effect::ReadyToStop => wishes.push(Wish::ReadyToStop),
             }
         }
         Ok(())

@@ -159,7 +159,7 @@ fn power_lost_everywhere_right_after_an_acknowledgement_loses_nothing() {
                 story.cluster.stop(node, Stop::PowerLoss, 10_000);
             }
             let read = story.ask(vec![story.read()]);
-            assert_eq!(super::scenarios::value(&read[0]), Some(value));
+            assert_eq!(self::value(&read[0]), Some(value));
         }
         story.check();
     }

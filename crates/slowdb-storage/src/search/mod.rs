@@ -15,7 +15,7 @@ use crate::files::{Extent, Life};
 use crate::reader::{Reader, Snapshot};
 use crate::shared::bit;
 use crate::types::{RecordRef, Version};
-use kernel::{Kernels, QUERIES, ROWS};
+use kernel::{Kernels, QUERIES, ROWS, prefetch};
 use top::Top;
 
 /// How near two vectors are.
@@ -147,11 +147,23 @@ impl Queries {
     }
 }
 
+/// Rows that share a page are read in an order that processors do not foresee; longer ones are streams of
+/// their own, which they do.
+const PREFETCH_STRIDE_MAX: usize = 2048;
+/// How many bytes ahead of the gathering memory is asked for.
+const PREFETCH_AHEAD: usize = 8192;
+
 /// Slots gathered to be compared together.
-#[derive(Default)]
 struct Rows {
     count: usize,
     slots: [u32; ROWS],
+    vectors: [*const f32; ROWS],
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self { count: 0, slots: [0; ROWS], vectors: [std::ptr::null(); ROWS] }
+    }
 }
 
 /// A search under way.
@@ -180,6 +192,8 @@ impl<'a> Walk<'a> {
 
     fn extent(&mut self, first: usize, extent: &Extent, lives: &[Life]) -> Result<(), Corruption> {
         let check = !extent.all_verified.load(Ordering::Relaxed);
+        let stride = self.snapshot.shared.geometry.stride;
+        let vectors = extent.vectors.ptr(0, lives.len() * stride).cast_const();
         for (n, life) in lives.iter().enumerate() {
             if !life.is_visible(self.snapshot.pin.at) {
                 continue;
@@ -189,7 +203,12 @@ impl<'a> Walk<'a> {
                 // SAFETY: the slot is visible at the pin.
                 unsafe { self.snapshot.shared.verify(slot)? };
             }
+            if stride <= PREFETCH_STRIDE_MAX {
+                prefetch(vectors.wrapping_add(n * stride + PREFETCH_AHEAD), stride);
+            }
             self.rows.slots[self.rows.count] = slot;
+            // SAFETY: inside the range that was asked for.
+            self.rows.vectors[self.rows.count] = unsafe { vectors.add(n * stride) }.cast::<f32>();
             self.rows.count += 1;
             if self.rows.count == ROWS {
                 self.compare_rows()?;
@@ -209,12 +228,10 @@ impl<'a> Walk<'a> {
         if count == 0 {
             return Ok(());
         }
-        let shared = self.snapshot.shared;
-        let rows = std::array::from_fn(|n| {
-            // Missing rows are the last one again, whose scores are then not looked at.
-            // SAFETY: the slot is visible at the pin.
-            unsafe { shared.padded_vector(self.rows.slots[n.min(count - 1)]) }.as_ptr()
-        });
+        // Missing rows are the last one again, whose scores are then not looked at.
+        let last = self.rows.vectors[count - 1];
+        self.rows.vectors[count..].fill(last);
+        let rows = self.rows.vectors;
         let len = self.queries.len;
         let mut norms = [0.0; ROWS];
         let dot_like = self.query.metric != Metric::L2;

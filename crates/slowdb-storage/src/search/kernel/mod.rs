@@ -76,22 +76,36 @@ impl Kernels {
     }
 }
 
+/// Asks for the memory from `start` on, which need not be there. Does nothing where it cannot be asked for.
+pub(super) fn prefetch(start: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..bytes).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 processor has this instruction, and it does not fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast::<i8>()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (start, bytes);
+}
+
 /// Writes the kernels for one kind of register. What differs between processors is how to load, multiply,
-/// subtract and sum up.
+/// subtract and add up.
 macro_rules! simd_kernels {
     (
         $kernels:ident, $name:literal, $features:literal, $register:ty, $lanes:literal,
-        zero: $zero:expr, load: $load:expr, fma: $fma:expr, sub: $sub:expr, store: $store:expr
+        zero: $zero:expr, load: $load:expr, fma: $fma:expr, sub: $sub:expr, totals: $totals:expr
     ) => {
-        /// `Q` queries with `R` rows: squared distances if `L2`, else inner products.
+        /// `Q` queries with `R` rows, `Q * R` being [`ROWS`]: squared distances if `L2`, else inner products.
+        /// Query by query, the scores of the rows.
         #[target_feature(enable = $features)]
         #[inline]
         unsafe fn tile<const Q: usize, const R: usize, const L2: bool>(
             queries: [*const f32; Q],
             rows: [*const f32; R],
             len: usize,
-        ) -> [[f32; R]; Q] {
-            let mut sums: [[$register; R]; Q] = [[$zero; R]; Q];
+        ) -> Scores {
+            const { assert!(Q * R == ROWS) };
+            let mut sums: [$register; ROWS] = [$zero; ROWS];
             let mut at = 0;
             while at < len {
                 // SAFETY: `at` is a multiple of the register's components below `len`, which is one too.
@@ -100,40 +114,24 @@ macro_rules! simd_kernels {
                     // SAFETY: as above.
                     let query: $register = unsafe { $load(queries[q].add(at)) };
                     for r in 0..R {
-                        sums[q][r] = if L2 {
+                        let sum = &mut sums[q * R + r];
+                        *sum = if L2 {
                             let difference = $sub(query, row[r]);
-                            $fma(difference, difference, sums[q][r])
+                            $fma(difference, difference, *sum)
                         } else {
-                            $fma(query, row[r], sums[q][r])
+                            $fma(query, row[r], *sum)
                         };
                     }
                 }
                 at += $lanes;
             }
-            std::array::from_fn(|q| std::array::from_fn(|r| total(sums[q][r])))
-        }
-
-        /// The sum of a register's components, by halves.
-        #[target_feature(enable = $features)]
-        #[inline]
-        fn total(register: $register) -> f32 {
-            let mut parts = [0.0f32; $lanes];
-            // SAFETY: the array has room for the register.
-            unsafe { $store(parts.as_mut_ptr(), register) };
-            let mut half = $lanes / 2;
-            while half > 0 {
-                for n in 0..half {
-                    parts[n] += parts[n + half];
-                }
-                half /= 2;
-            }
-            parts[0]
+            $totals(sums)
         }
 
         #[target_feature(enable = $features)]
         unsafe fn one<const L2: bool>(query: Query, rows: &RowPtrs, len: usize, out: &mut Scores) {
             // SAFETY: promised by the caller.
-            [*out] = unsafe { tile::<1, ROWS, L2>([query], *rows, len) };
+            *out = unsafe { tile::<1, ROWS, L2>([query], *rows, len) };
         }
 
         #[target_feature(enable = $features)]
@@ -143,25 +141,30 @@ macro_rules! simd_kernels {
             len: usize,
             out: &mut [Scores; QUERIES],
         ) {
-            // As many sums as fit into the registers beside what is loaded.
-            const TOGETHER: usize = 2;
-            const _: () = assert!(ROWS % TOGETHER == 0);
+            const TOGETHER: usize = ROWS / QUERIES;
             for first in (0..ROWS).step_by(TOGETHER) {
                 let some: [*const f32; TOGETHER] = std::array::from_fn(|n| rows[first + n]);
                 // SAFETY: promised by the caller.
                 let scores = unsafe { tile::<QUERIES, TOGETHER, L2>(*queries, some, len) };
-                for (out, scores) in out.iter_mut().zip(scores) {
-                    out[first..first + TOGETHER].copy_from_slice(&scores);
+                for (out, scores) in out.iter_mut().zip(scores.chunks_exact(TOGETHER)) {
+                    out[first..first + TOGETHER].copy_from_slice(scores);
                 }
             }
         }
 
         #[target_feature(enable = $features)]
         unsafe fn norms(rows: &RowPtrs, len: usize, out: &mut Scores) {
-            for (row, out) in rows.iter().zip(out) {
-                // SAFETY: promised by the caller.
-                [[*out]] = unsafe { tile::<1, 1, false>([*row], [*row], len) };
+            let mut sums: [$register; ROWS] = [$zero; ROWS];
+            let mut at = 0;
+            while at < len {
+                for (sum, row) in sums.iter_mut().zip(rows) {
+                    // SAFETY: as in `tile`.
+                    let row: $register = unsafe { $load(row.add(at)) };
+                    *sum = $fma(row, row, *sum);
+                }
+                at += $lanes;
             }
+            *out = $totals(sums);
         }
 
         pub(super) static $kernels: Kernels = Kernels {
@@ -175,3 +178,15 @@ macro_rules! simd_kernels {
     };
 }
 use simd_kernels;
+
+/// The sum of a register's components, neighbours first.
+fn total<const LANES: usize>(mut parts: [f32; LANES]) -> f32 {
+    let mut count = LANES;
+    while count > 1 {
+        count /= 2;
+        for n in 0..count {
+            parts[n] = parts[2 * n] + parts[2 * n + 1];
+        }
+    }
+    parts[0]
+}

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::{float32x4_t, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32, vsubq_f32};
 
-use super::{Kernels, QUERIES, Query, ROWS, RowPtrs, Scores, simd_kernels};
+use super::{Kernels, QUERIES, Query, ROWS, RowPtrs, Scores, simd_kernels, total};
 
 /// With the sum as the last argument, as the others have it.
 #[target_feature(enable = "neon")]
@@ -11,7 +11,18 @@ fn fma(a: float32x4_t, b: float32x4_t, sum: float32x4_t) -> float32x4_t {
     vfmaq_f32(sum, a, b)
 }
 
+#[target_feature(enable = "neon")]
+#[inline]
+fn totals(sums: [float32x4_t; ROWS]) -> Scores {
+    sums.map(|sum| {
+        let mut parts = [0.0; 4];
+        // SAFETY: the array has room for the register.
+        unsafe { vst1q_f32(parts.as_mut_ptr(), sum) };
+        total(parts)
+    })
+}
+
 simd_kernels!(
     NEON, "neon", "neon", float32x4_t, 4,
-    zero: vdupq_n_f32(0.0), load: vld1q_f32, fma: fma, sub: vsubq_f32, store: vst1q_f32
+    zero: vdupq_n_f32(0.0), load: vld1q_f32, fma: fma, sub: vsubq_f32, totals: totals
 );
