@@ -74,6 +74,27 @@ fn a_vote_leaves_only_when_it_is_durable() {
     assert_eq!(trio.take(|frame| frame.has(VOTE_RESPONSE)).len(), 1);
 }
 
+/// Who needs nobody else's vote leads at once; it must not be heard before it can remember that it did.
+#[test]
+fn an_only_voter_says_nothing_before_its_term_is_durable() {
+    let mut trio = Trio::with_one_voter(7);
+    trio.flush(0);
+    assert!(trio.peers[0].repl.leads(GROUP), "it has elected itself");
+    trio.propose(0, AckLevel::One, b"x").expect("it leads");
+    trio.flush(0);
+    assert!(trio.take(|_| true).is_empty(), "a power loss now would make it lead the same term again");
+    let term = trio.peers[0].repl.view(GROUP).expect("the group").term;
+    trio.sync(0);
+    assert!(!trio.take(|frame| frame.has(APPEND)).is_empty(), "now it is heard");
+    trio.reopen(0, 0, |recovered| assert_eq!(recovered.groups[&GROUP.0].hard_state.term, term))
+        .expect("it reopens");
+    trio.tick_all(60);
+    let again = trio.peers[0].repl.view(GROUP).expect("the group");
+    assert!(trio.peers[0].repl.leads(GROUP) && again.term > term, "{} after {term}", again.term);
+    assert_eq!(trio.applied(1), trio.applied(0));
+    assert_eq!(trio.applied(1).len(), 1);
+}
+
 #[test]
 fn a_vote_is_remembered_over_a_power_loss() {
     let mut trio = Trio::led(4);

@@ -26,7 +26,7 @@ use std::collections::BinaryHeap;
 /// Kind of the frames between nodes, as the transport has it.
 const KIND_MESSAGES: u16 = 18;
 /// After so long without work the log is marked, as the driver has it.
-const MARK_AFTER: u64 = 100_000;
+const MARK_AFTER: u64 = 200_000;
 /// How long a node waits before it dials again.
 const REDIAL: (u64, u64) = (50_000, 500_000);
 
@@ -49,6 +49,7 @@ pub(crate) enum Action {
     Fault(Box<Fault>),
     Mend { from: usize, to: usize },
     MendClient { client: usize, node: usize },
+    FreeDisk { node: usize },
     PowerLoss { node: usize, life: u32, down: u64 },
 }
 
@@ -236,6 +237,7 @@ impl Cluster {
             Action::Fault(fault) => self.strike(*fault),
             Action::Mend { from, to } => self.network.mend(from, to),
             Action::MendClient { client, node } => self.network.mend_client(client, node),
+            Action::FreeDisk { node } => self.free_disk(node),
             Action::PowerLoss { node, life, down } if self.lives(node, life) && !self.healed => {
                 self.stop(node, Stop::PowerLoss, down);
             }
@@ -296,7 +298,7 @@ impl Cluster {
         }
         match admitted {
             Ok(()) => self.network.connect(from, to, self.nodes[to].life),
-            Err(_) if self.nodes[from].disk_failed || self.nodes[to].disk_failed => {
+            Err(_) if self.nodes[from].has_bad_disk() || self.nodes[to].has_bad_disk() => {
                 let delay = self.random.between(REDIAL);
                 self.after(delay, Action::Dial { from, to, life });
             }
@@ -343,7 +345,8 @@ impl Cluster {
 
     /// A node says that it cannot go on: right if a sync was made to fail, and else a bug.
     fn disk_trouble(&mut self, node: usize, why: &str) {
-        if !self.nodes[node].disk_failed || !why.contains("simulated disk") {
+        let says_so = why.contains("simulated disk") || why.contains("no room");
+        if !self.nodes[node].has_bad_disk() || !says_so {
             return self.fail("node", format!("node {node}: {why}"));
         }
         let away = self.random.between(self.options.faults.down);
@@ -406,7 +409,7 @@ impl Cluster {
         }
         self.stop(node, Stop::Asked, down);
         if let Err(error) = result
-            && !self.nodes[node].disk_failed
+            && !self.nodes[node].has_bad_disk()
         {
             self.fail("node", format!("node {node} cannot close its log: {error}"));
         }

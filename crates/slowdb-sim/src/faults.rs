@@ -36,6 +36,19 @@ pub(crate) enum Fault {
         node: usize,
         after: u64,
     },
+    FailWrite {
+        node: usize,
+        after: u64,
+    },
+    FullDisk {
+        node: usize,
+        room: u64,
+        lasts: u64,
+    },
+    Shutdown {
+        target: Target,
+        down: u64,
+    },
     /// `cut[from][to]` are the links that carry nothing; clients by the nodes that they cannot reach.
     Partition {
         cut: Vec<Vec<bool>>,
@@ -74,7 +87,7 @@ type Kind = (u64, fn(&Options, &mut Random) -> Fault);
 /// Draws the faults of a run, with their times, in order.
 pub(crate) fn draw(options: &Options, random: &mut Random) -> Vec<(u64, Fault)> {
     let faults = options.faults;
-    let kinds: [Kind; 12] = [
+    let kinds: [Kind; 15] = [
         (faults.power_loss, power_loss),
         (faults.power_loss_leader, |o, r| {
             let target = leader(o, r);
@@ -87,6 +100,13 @@ pub(crate) fn draw(options: &Options, random: &mut Random) -> Vec<(u64, Fault)> 
         (faults.power_at_sync, |o, r| Fault::PowerAtSync { node: r.index(o.nodes), after: r.below(40) }),
         (faults.kill, |o, r| Fault::Kill { target: any(o, r), down: r.between(o.faults.down) }),
         (faults.fail_sync, |o, r| Fault::FailSync { node: r.index(o.nodes), after: r.below(10) }),
+        (faults.fail_write, |o, r| Fault::FailWrite { node: r.index(o.nodes), after: r.below(30) }),
+        (faults.full_disk, |o, r| Fault::FullDisk {
+            node: r.index(o.nodes),
+            room: r.below(200_000),
+            lasts: r.between(o.faults.lasts),
+        }),
+        (faults.shutdown, |o, r| Fault::Shutdown { target: any(o, r), down: r.between(o.faults.down) }),
         (faults.partition, partition),
         (faults.isolate_leader, isolate),
         (faults.pause, |o, r| Fault::Pause { target: any(o, r), lasts: r.between(o.faults.lasts) }),

@@ -88,6 +88,8 @@ pub(crate) struct SimNode {
     pub(crate) wall_offset: i64,
     /// A sync was made to fail since its power was last lost: it may stop, or halt groups.
     pub(crate) disk_failed: bool,
+    /// Its disk has been given little room.
+    pub(crate) disk_full: bool,
     random: Random,
 }
 
@@ -113,6 +115,7 @@ impl SimNode {
             slow_factor: 1,
             wall_offset: 0,
             disk_failed: false,
+            disk_full: false,
             random,
         }
     }
@@ -194,6 +197,11 @@ impl SimNode {
             let random = &mut self.random;
             self.disk = self.disk.crash(&mut || random.next());
         }
+    }
+
+    /// Whether its disk gives it reason to stop, or to halt groups.
+    pub(crate) fn has_bad_disk(&self) -> bool {
+        self.disk_failed || self.disk_full
     }
 
     /// A client's request arrived.

@@ -155,6 +155,12 @@ pub struct FaultOptions {
     pub kill: u64,
     /// A sync that fails.
     pub fail_sync: u64,
+    /// A write that fails half way.
+    pub fail_write: u64,
+    /// A disk that is full for a while.
+    pub full_disk: u64,
+    /// A node asked to stop.
+    pub shutdown: u64,
     /// Nodes cut off from each other.
     pub partition: u64,
     /// A leader cut off from the others.
@@ -288,6 +294,9 @@ impl Options {
                     &mut faults.power_at_sync,
                     &mut faults.kill,
                     &mut faults.fail_sync,
+                    &mut faults.fail_write,
+                    &mut faults.full_disk,
+                    &mut faults.shutdown,
                     &mut faults.partition,
                     &mut faults.isolate_leader,
                     &mut faults.pause,

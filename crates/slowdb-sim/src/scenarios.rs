@@ -149,6 +149,19 @@ fn a_deposed_leader_in_a_minority_neither_commits_nor_answers_quorum_reads() {
 }
 
 #[test]
+fn a_node_that_comes_back_with_an_empty_disk_is_refused() {
+    let mut story = Story::new(30);
+    story.ask(vec![story.write(1)]);
+    let node = (story.leader() + 1) % 3;
+    story.cluster.stop(node, Stop::PowerLoss, 10_000);
+    story.cluster.nodes[node].disk = slowdb_disk::SimDisk::new();
+    story.wait(5 * SECOND);
+    let refused = story.cluster.violation.take().expect("the others refuse it");
+    assert_eq!(refused.checker, "gate");
+    assert!(refused.what.contains("came back with another storage path"), "{refused}");
+}
+
+#[test]
 fn power_lost_everywhere_right_after_an_acknowledgement_loses_nothing() {
     for seed in 10..14 {
         let mut story = Story::new(seed);

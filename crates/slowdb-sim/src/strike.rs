@@ -3,6 +3,11 @@
 use crate::cluster::{Action, Cluster};
 use crate::events::{Event, Stop};
 use crate::faults::{Fault, Target};
+use crate::node::Input;
+use slowdb_server::Command;
+
+/// How long a node may take to prepare itself for being stopped.
+const PREPARE_WITHIN: u64 = 10_000_000;
 
 impl Cluster {
     fn resolve(&mut self, target: Target) -> usize {
@@ -47,6 +52,26 @@ impl Cluster {
                 self.nodes[node].disk.fail_sync_in(after);
                 self.nodes[node].disk_failed = true;
                 self.note(format!("a sync of node {node} fails, after {after} others"));
+            }
+            Fault::FailWrite { node, after } => {
+                self.nodes[node].disk.fail_write_in(after);
+                self.nodes[node].disk_failed = true;
+                self.note(format!("a write of node {node} fails, after {after} others"));
+            }
+            Fault::FullDisk { node, room, lasts } => {
+                let used = self.nodes[node].disk.bytes_used();
+                self.nodes[node].disk.set_capacity(Some(used + room));
+                self.nodes[node].disk_full = true;
+                self.note(format!("disk of node {node} has room for {room} bytes, for {lasts} us"));
+                self.after(lasts, Action::FreeDisk { node });
+            }
+            Fault::Shutdown { target, down } => {
+                let node = self.resolve(target);
+                self.note(format!("node {node} is asked to stop"));
+                self.input(node, Input::Command(Command::PrepareToStop));
+                // Whoever asked waits for so long, and not for ever.
+                let life = self.nodes[node].life;
+                self.after(PREPARE_WITHIN, Action::Close { node, life, down });
             }
             Fault::Partition { cut, clients, lasts } => self.partition(&cut, &clients, lasts),
             Fault::Isolate { target, one_way, clients_with, lasts } => {
@@ -123,6 +148,12 @@ impl Cluster {
         }
     }
 
+    /// There is room again. What its lack has halted stays so until the node is started anew.
+    pub(crate) fn free_disk(&mut self, node: usize) {
+        self.nodes[node].disk.set_capacity(None);
+        self.nodes[node].disk_full = false;
+    }
+
     /// Ends all faults. Nodes that are away come back when they were to.
     pub(crate) fn heal(&mut self) {
         self.healed = true;
@@ -130,6 +161,7 @@ impl Cluster {
         for node in 0..self.options.nodes {
             self.nodes[node].paused_until = 0;
             self.nodes[node].slow_until = 0;
+            self.free_disk(node);
             if self.nodes[node].disk_failed {
                 // What its disk dropped is in doubt until it is read anew.
                 self.stop(node, Stop::PowerLoss, 1000);

@@ -5,6 +5,8 @@
 //! - nothing is stepped, proposed or ticked between `ready()` and `advance_append_async`: [`Engine::flush`];
 //! - messages of a leader leave at once, those of others only when what they rest on is durable:
 //!   [`Flushed::send`] and [`Flushed::held`];
+//! - a group's only voter elects itself before its term is durable, and could lead that term a second time
+//!   after a power loss: until then its messages are held as well;
 //! - entries are added to an append that waits to be sent, without a look at where it begins:
 //!   [`Engine::aligned`];
 //! - the only randomness inside, the election time-out, is replaced by a function of seed and state after
@@ -128,6 +130,8 @@ pub enum EngineError {
 pub(crate) struct Engine {
     raw: RawNode<GroupLog>,
     seed: u64,
+    /// The ready with a term or vote that is not durable yet.
+    term_unsaved: Option<u64>,
     /// The commit index moved since the hard state was last handed out to be made durable.
     commit_unsaved: bool,
     #[cfg(feature = "canary")]
@@ -180,6 +184,7 @@ impl Engine {
         let mut engine = Engine {
             raw,
             seed,
+            term_unsaved: None,
             commit_unsaved: false,
             #[cfg(feature = "canary")]
             canary: None,
@@ -289,6 +294,9 @@ impl Engine {
 
     /// Everything up to the ready of this number is durable.
     pub(crate) fn persisted(&mut self, ready: u64) {
+        if self.term_unsaved.is_some_and(|unsaved| unsaved <= ready) {
+            self.term_unsaved = None;
+        }
         self.raw.on_persist_ready(ready);
     }
 
@@ -345,6 +353,7 @@ impl Engine {
             let elected = (state.term, state.vote) != (before.term, before.vote);
             if elected && !self.forgets_votes() {
                 out.records.push(Record::HardState { group, state });
+                self.term_unsaved = Some(out.ready);
                 self.commit_unsaved = false;
             } else {
                 self.commit_unsaved = true;
@@ -352,6 +361,9 @@ impl Engine {
             self.raw.mut_store().set_hard_state(state);
         }
         self.raw.advance_append_async(ready);
+        if self.term_unsaved.is_some() {
+            out.held.splice(0..0, std::mem::take(&mut out.send));
+        }
         out
     }
 

@@ -124,9 +124,13 @@ pub(crate) struct Trio {
     tokens: u64,
 }
 
-pub(crate) fn membership(own: usize) -> Membership {
-    let member =
-        |at: u64| Member { replica: ReplicaId(at + 1), node: NodeId::new(&format!("n{at}")), voter: true };
+/// The first `voters` of three nodes vote, the others learn.
+fn membership(own: usize, voters: u64) -> Membership {
+    let member = |at: u64| Member {
+        replica: ReplicaId(at + 1),
+        node: NodeId::new(&format!("n{at}")),
+        voter: at < voters,
+    };
     Membership { own: ReplicaId(own as u64 + 1), members: (0..3).map(member).collect() }
 }
 
@@ -139,17 +143,26 @@ pub(crate) fn open_wal(disk: &SimDisk) -> (Wal, Recovered) {
 impl Trio {
     /// Three nodes with a new group, of which the first is about to stand for election.
     pub(crate) fn new(seed: u64) -> Self {
-        Trio::with_limits(seed, Limits::default())
+        Trio::open(seed, Limits::default(), 3)
     }
 
     pub(crate) fn with_limits(seed: u64, limits: Limits) -> Self {
+        Trio::open(seed, limits, 3)
+    }
+
+    /// A group in which only the first node votes.
+    pub(crate) fn with_one_voter(seed: u64) -> Self {
+        Trio::open(seed, Limits::default(), 1)
+    }
+
+    fn open(seed: u64, limits: Limits, voters: u64) -> Self {
         let peers = (0..3)
             .map(|at| {
                 let name = NodeId::new(&format!("n{at}"));
                 let disk = SimDisk::new();
                 let (wal, _) = open_wal(&disk);
                 let mut repl = Replicator::new(name.clone(), CLUSTER, seed + at as u64, limits, wal.reader());
-                repl.create(GROUP, membership(at), List::default()).expect("a new group");
+                repl.create(GROUP, membership(at, voters), List::default()).expect("a new group");
                 Peer { name, repl, wal, disk, unsynced: VecDeque::new(), events: Vec::new() }
             })
             .collect();
