@@ -19,7 +19,7 @@ use slowdb_repl::{
     WireError,
 };
 use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob, Options};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Bytes applied to a shard after which it is checkpointed: with 16 shards, at most 128 MiB of log to replay.
@@ -159,6 +159,8 @@ pub struct Node {
     checkpoint_queue: VecDeque<GroupId>,
     ticks: u64,
     stopping: bool,
+    /// Groups that are being handed over and whose next leader is not known yet.
+    handing: BTreeSet<GroupId>,
     ready_said: bool,
     strange_frames: u64,
 }
@@ -186,6 +188,7 @@ impl Node {
             checkpoint_queue: VecDeque::new(),
             ticks: 0,
             stopping: false,
+            handing: BTreeSet::new(),
             ready_said: false,
             strange_frames: 0,
         };
@@ -409,12 +412,22 @@ impl Node {
     /// Hands over what this node leads; says once when nothing is left to do.
     fn prepare_to_stop(&mut self) {
         let led: Vec<GroupId> = self.repl.groups().filter(|id| self.repl.leads(*id)).collect();
-        let mut handing = false;
         for id in led {
-            handing |= self.repl.hand_over(id);
+            if self.repl.hand_over(id) {
+                self.handing.insert(id);
+            } else {
+                self.handing.remove(&id);
+            }
         }
+        // A group is handed over once its next leader is heard, not once this replica has stepped down.
+        let repl = &self.repl;
+        let name = &self.name;
+        let led_elsewhere = |id: GroupId| {
+            repl.leader(id).is_none_or(|(leader, _)| leader.is_some_and(|leader| leader.as_str() != name))
+        };
+        self.handing.retain(|id| !led_elsewhere(*id));
         let checkpointing = self.checkpoint_running.is_some() || !self.checkpoint_queue.is_empty();
-        if !handing && !checkpointing && !self.ready_said {
+        if self.handing.is_empty() && !checkpointing && !self.ready_said {
             self.ready_said = true;
             self.effects.push(Effect::ReadyToStop);
         }
