@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::snapshot::SNAPSHOTS_MAX;
 use crate::types::{DIMENSION_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX, SLOTS_MAX};
 
 /// Bytes on the disk that are not what was written there.
@@ -115,6 +116,15 @@ pub enum WriteError {
     /// The disk said no; the store is poisoned.
     #[error("cannot write: {0}")]
     Io(#[source] io::Error),
+}
+
+/// Why there is no snapshot.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// As many as are allowed are held.
+    #[error("{SNAPSHOTS_MAX} snapshots of the store are held: drop one before the next is taken")]
+    TooMany,
 }
 
 /// Why a read could not be answered.

@@ -11,9 +11,11 @@
 compile_error!("vectors are mapped as little-endian numbers");
 
 mod checkpoint;
+mod directory;
 mod entry;
 mod error;
 mod files;
+mod free;
 mod hash;
 mod index;
 mod layout;
@@ -23,13 +25,16 @@ mod reader;
 mod readers;
 mod search;
 mod shared;
+mod snapshot;
 mod store;
 mod types;
 
 pub use checkpoint::{CheckpointDone, CheckpointJob};
-pub use error::{CheckpointError, Corruption, OpenError, ReadError, WriteError};
-pub use reader::{Reader, Scrub, Snapshot};
+pub use directory::{Presence, presence, remove};
+pub use error::{CheckpointError, Corruption, OpenError, ReadError, SnapshotError, WriteError};
+pub use reader::{Reader, Scrub, ShortSnapshot};
 pub use search::{Filter, Hit, Metric, SearchQuery, simd_in_use};
+pub use snapshot::{SNAPSHOTS_MAX, Snapshot};
 pub use store::Store;
 pub use types::{
     DIMENSION_MAX, Digest, ID_BYTES_MAX, Options, PAYLOAD_BYTES_MAX, Record, RecordRef, SLOTS_MAX, VectorRef,

@@ -15,8 +15,8 @@ use crate::error::{Corruption, OpenError};
 /// The version of all of a store's files. A store of another version is refused by name.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"SLOWDBMF";
-const NAME: &str = "manifest";
-const NAME_TEMPORARY: &str = "manifest.tmp";
+pub(crate) const NAME: &str = "manifest";
+pub(crate) const NAME_TEMPORARY: &str = "manifest.tmp";
 /// magic, format version, zero, length of the body, checksum.
 const HEAD_BYTES: usize = 40;
 
@@ -68,21 +68,11 @@ impl Manifest {
         Ok(bytes)
     }
 
-    /// Reads the manifest of a directory; `None` if there is none and nothing else of a store either.
-    pub(crate) fn read(disk: &dyn Disk, dir: &str) -> Result<Option<Self>, OpenError> {
+    /// Reads the manifest of a directory that has one.
+    pub(crate) fn read(disk: &dyn Disk, dir: &str) -> Result<Self, OpenError> {
         let path = in_dir(dir, NAME);
-        let file = match disk.open(&path, false) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                // The manifest is the first file that a store has, so others without it are remains.
-                return match disk.list(dir)?.into_iter().find(|name| name != NAME_TEMPORARY) {
-                    Some(file) => Err(OpenError::ManifestMissing { dir: dir.into(), file }),
-                    None => Ok(None),
-                };
-            }
-            Err(e) => return Err(e.into()),
-        };
-        Self::decode(&path, &*file).map(Some)
+        let file = disk.open(&path, false)?;
+        Self::decode(&path, &*file)
     }
 
     fn decode(path: &str, file: &dyn DiskFile) -> Result<Self, OpenError> {

@@ -17,9 +17,9 @@ pub struct Reader {
     shared: Arc<Shared>,
 }
 
-/// All records as of one moment. Slots that hold records of that moment are not reused as long as it lives,
-/// so do not keep it for long.
-pub struct Snapshot<'a> {
+/// All records as of one moment, for a read that is soon over: as long as it lives, no slot whose record was
+/// replaced or deleted since is used again. What is to be kept is a [`crate::Snapshot`].
+pub struct ShortSnapshot<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) pin: Pin<'a>,
     slots: u64,
@@ -99,9 +99,9 @@ impl Reader {
     }
 
     /// All records as of now.
-    pub fn snapshot(&self) -> Snapshot<'_> {
+    pub fn snapshot(&self) -> ShortSnapshot<'_> {
         let pin = self.shared.pin();
-        Snapshot { shared: &self.shared, slots: self.shared.slots(), pin }
+        ShortSnapshot { shared: &self.shared, slots: self.shared.slots(), pin }
     }
 
     /// Reads every byte of every record and compares it with its hash, and every page of the index.
@@ -110,7 +110,7 @@ impl Reader {
     }
 }
 
-impl Snapshot<'_> {
+impl ShortSnapshot<'_> {
     /// The records, in no particular order; a damaged one is an error in its place.
     pub fn iter(&self) -> impl Iterator<Item = Result<RecordRef<'_>, ReadError>> {
         self.visible_slots().map(|slot| {
@@ -144,6 +144,6 @@ impl Snapshot<'_> {
     }
 
     fn visible_slots(&self) -> impl Iterator<Item = u32> {
-        (0..self.slots as u32).filter(|slot| self.shared.life(*slot).is_visible(self.pin.at))
+        self.shared.visible_slots(0, self.slots, self.pin.at)
     }
 }

@@ -5,7 +5,8 @@
 //!   read them; a release store of the birth, or of the index entry, publishes them. From then on they do
 //!   not change until the slot is cleared.
 //! - A slot is cleared only when every read under way announced a sequence number at which it was already
-//!   dead *and* no index that such a read can hold leads to it ([`crate::readers`]).
+//!   dead *and* no index that such a read can hold leads to it ([`crate::readers`]), and when no snapshot is
+//!   of a moment between its birth and its death ([`crate::free`]).
 //! - What the last durable checkpoint refers to is not cleared before the next one is durable.
 //! - `sequence` is raised, by the writer only, after everything that the operation changed.
 #![expect(unsafe_code, reason = "lends records out of mapped files")]
@@ -23,6 +24,7 @@ use crate::layout::{Geometry, SlotMeta};
 use crate::manifest::in_dir;
 use crate::overlay::Overlay;
 use crate::readers::{Pin, Readers};
+use crate::snapshot::Moments;
 use crate::types::{ID_BYTES_MAX, PAYLOAD_BYTES_MAX, RecordRef};
 
 pub(crate) const VECTORS: &str = "vectors";
@@ -36,6 +38,7 @@ pub(crate) struct Shared {
     /// The number of the last operation of this opening; what was there at open counts as operation 1.
     pub(crate) sequence: AtomicU64,
     pub(crate) readers: Readers,
+    pub(crate) moments: Moments,
     pub(crate) view: ArcSwap<View>,
     /// Slots below this number have been used.
     pub(crate) slots: AtomicU64,
@@ -78,6 +81,11 @@ impl Shared {
     pub(crate) fn life(&self, slot: u32) -> &Life {
         let (extent, at) = self.geometry.locate(slot);
         &self.lives(extent, self.extent(extent))[at]
+    }
+
+    /// The slots from `from` up to `end`, which have been used, whose records are those as of operation `at`.
+    pub(crate) fn visible_slots(&self, from: u64, end: u64, at: u64) -> impl Iterator<Item = u32> {
+        (from..end).map(|slot| slot as u32).filter(move |slot| self.life(*slot).is_visible(at))
     }
 
     /// The newest slot that an id has or had, among those the view knows. It may be dead.

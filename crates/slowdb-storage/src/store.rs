@@ -2,7 +2,6 @@
 //! their own.
 #![expect(unsafe_code, reason = "writes mapped files")]
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,9 +10,11 @@ use arc_swap::ArcSwap;
 use slowdb_disk::Disk;
 
 use crate::checkpoint::Token;
+use crate::directory::{Presence, clear_remains, presence};
 use crate::entry::Entry;
 use crate::error::{Corruption, OpenError, WriteError};
 use crate::files::{AppendList, Extent, ExtentFile};
+use crate::free::FreeSlots;
 use crate::hash;
 use crate::index::Index;
 use crate::layout::{Geometry, SlotMeta};
@@ -21,7 +22,8 @@ use crate::manifest::{Manifest, remove_remains};
 use crate::overlay::{Overlay, Place};
 use crate::reader::Reader;
 use crate::readers::Readers;
-use crate::shared::{HEAP, SLOTS, Shared, VECTORS, View, bit};
+use crate::shared::{HEAP, SLOTS, Shared, VECTORS, View};
+use crate::snapshot::Moments;
 use crate::types::{
     DIMENSION_MAX, Digest, ID_BYTES_MAX, Options, PAYLOAD_BYTES_MAX, SLOTS_MAX, VectorRef, Version,
 };
@@ -58,21 +60,6 @@ pub(crate) struct Files {
     heap_extents: usize,
 }
 
-/// Slots on their way to be used again.
-pub(crate) struct FreeSlots {
-    /// Free once no read under way announced less than the number, which never falls along the queue.
-    ready: VecDeque<(u64, u32)>,
-    /// Dead since the number, and needed by a checkpoint, or to say that an id was deleted.
-    waiting: VecDeque<(u64, u32)>,
-    /// No read under way, now or later, announces less.
-    oldest_read: u64,
-    /// Slots from here to `at_open_end` are free if they held no record at open.
-    at_open_next: u64,
-    at_open_end: u64,
-    /// The last checkpoint begun has everything up to this operation.
-    pub(crate) begun: u64,
-}
-
 /// Where the index has an id.
 struct Found {
     slot: u32,
@@ -82,7 +69,8 @@ struct Found {
 }
 
 impl Store {
-    /// Opens the store in the directory `dir` of `disk`, or creates it there if there is none.
+    /// Opens the store in the directory `dir` of `disk`, or creates it there if there is none, which
+    /// [`presence`] tells beforehand.
     ///
     /// The caller sees to it that no other process or store uses the directory.
     ///
@@ -97,13 +85,18 @@ impl Store {
             return Err(OpenError::BadExtent(options.extent_bytes));
         }
         disk.create_dir_all(dir)?;
-        let manifest = match Manifest::read(&*disk, dir)? {
-            Some(manifest) => {
+        let manifest = match presence(&*disk, dir)? {
+            Presence::Store => {
+                let manifest = Manifest::read(&*disk, dir)?;
                 // It may have been renamed into place without the name being durable yet.
                 disk.sync_dir(dir)?;
                 manifest
             }
-            None => create(&*disk, dir, &options)?,
+            Presence::Remains => {
+                clear_remains(&*disk, dir)?;
+                create(&*disk, dir, &options)?
+            }
+            Presence::Absent => create(&*disk, dir, &options)?,
         };
         if manifest.dimension as usize != options.dimension {
             return Err(OpenError::DimensionMismatch {
@@ -142,6 +135,7 @@ impl Store {
             hash_seed: manifest.hash_seed,
             sequence: AtomicU64::new(1),
             readers: Readers::default(),
+            moments: Moments::default(),
             view: ArcSwap::from_pointee(view),
             slots: AtomicU64::new(manifest.slots),
             records: AtomicU64::new(manifest.records),
@@ -327,7 +321,7 @@ impl Store {
 
     /// A slot that nobody looks at, below `slots`.
     fn take_slot(&mut self) -> Result<u32, WriteError> {
-        if let Some(slot) = self.slots_free.reusable(&self.shared) {
+        if let Some(slot) = self.slots_free.take(&self.shared) {
             self.shared.life(slot).clear();
             return Ok(slot);
         }
@@ -426,11 +420,7 @@ impl Store {
         clear_bit(&mut self.live, slot as usize);
         self.digest.subtract(old.record_hash);
         let referred_to = deleted || life.birth() <= self.slots_free.begun;
-        if referred_to && !self.canary_reuse_early {
-            self.slots_free.waiting.push_back((now, slot));
-        } else {
-            self.slots_free.ready.push_back((now, slot));
-        }
+        self.slots_free.give(slot, now, referred_to && !self.canary_reuse_early);
     }
 
     /// A full disk leaves everything as it was; after anything else it is open what is on the disk.
@@ -440,55 +430,6 @@ impl Store {
         }
         self.shared.poison(what, &e);
         WriteError::Io(e)
-    }
-}
-
-impl FreeSlots {
-    fn at_open(slots: u64) -> Self {
-        Self {
-            ready: VecDeque::new(),
-            waiting: VecDeque::new(),
-            oldest_read: 0,
-            at_open_next: 0,
-            at_open_end: slots,
-            begun: 1,
-        }
-    }
-
-    /// A slot that held a record and that no read under way can still get at.
-    fn reusable(&mut self, shared: &Shared) -> Option<u32> {
-        let (safe_at, slot) = *self.ready.front()?;
-        if safe_at > self.oldest_read {
-            // Reads that begin after this look announce at least the present number.
-            let now = shared.sequence.load(Ordering::Relaxed);
-            self.oldest_read = shared.readers.oldest().min(now);
-        }
-        if safe_at > self.oldest_read {
-            return None;
-        }
-        self.ready.pop_front();
-        Some(slot)
-    }
-
-    fn free_at_open(&mut self, live_at_open: &[u64]) -> Option<u32> {
-        while self.at_open_next < self.at_open_end {
-            let slot = self.at_open_next;
-            self.at_open_next += 1;
-            if live_at_open[(slot / 64) as usize] == u64::MAX {
-                self.at_open_next = (slot / 64 + 1) * 64;
-            } else if !bit(live_at_open, slot as usize) {
-                return Some(slot as u32);
-            }
-        }
-        None
-    }
-
-    /// A checkpoint with everything up to `durable` has become durable, and operation `now` has taken away
-    /// what led to the slots that died before it.
-    pub(crate) fn release(&mut self, durable: u64, now: u64) {
-        while let Some((_, slot)) = self.waiting.pop_front_if(|(death, _)| *death <= durable) {
-            self.ready.push_back((now, slot));
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Corruption, ReadError};
 use crate::files::{Extent, Life};
-use crate::reader::{Reader, Snapshot};
+use crate::reader::{Reader, ShortSnapshot};
 use crate::shared::bit;
 use crate::types::{RecordRef, Version};
 use kernel::{Kernels, QUERIES, ROWS, prefetch};
@@ -80,7 +80,7 @@ impl Reader {
     }
 }
 
-impl Snapshot<'_> {
+impl ShortSnapshot<'_> {
     /// As [`Reader::search`], among these records.
     ///
     /// # Errors
@@ -168,7 +168,7 @@ impl Default for Rows {
 
 /// A search under way.
 struct Walk<'a> {
-    snapshot: &'a Snapshot<'a>,
+    snapshot: &'a ShortSnapshot<'a>,
     query: &'a SearchQuery<'a>,
     kernels: &'static Kernels,
     queries: Queries,
