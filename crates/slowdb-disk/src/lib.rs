@@ -38,8 +38,8 @@ pub trait Disk: Send + Sync + 'static {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file. Durable after [`Disk::sync_dir`].
     fn remove(&self, path: &str) -> io::Result<()>;
-    /// Removes a directory and all in it, if it exists. Durable when it returns; after a crash on the
-    /// way any part of it may be left.
+    /// Removes a directory and all in it, if it exists. Durable when it returns, also if the directory was
+    /// gone because of an earlier call that failed; after a crash on the way any part of it may be left.
     fn remove_dir_all(&self, dir: &str) -> io::Result<()>;
     /// Makes creations, renames and removals in `dir` durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;

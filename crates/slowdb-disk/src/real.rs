@@ -163,11 +163,10 @@ impl Disk for RealDisk {
     fn remove_dir_all(&self, dir: &str) -> io::Result<()> {
         check_file(dir)?;
         let full = self.path(dir);
-        match fs::remove_dir_all(&full) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(at(&full, &e)),
-            Ok(()) => full.parent().map_or(Ok(()), sync_directory).map_err(|e| at(&full, &e)),
-        }
+        // Missing, it may have been removed by a call that failed before the removal was durable.
+        ignore_missing(fs::remove_dir_all(&full))
+            .and_then(|()| ignore_missing(full.parent().map_or(Ok(()), sync_directory)))
+            .map_err(|e| at(&full, &e))
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
@@ -269,6 +268,13 @@ fn create_dirs(dir: &Path) -> io::Result<()> {
         other => other?,
     }
     sync_directory(parent)
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn sync_directory(dir: &Path) -> io::Result<()> {

@@ -20,6 +20,7 @@ fn names(disk: &dyn Disk) {
     assert_eq!(disk.remove("no").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(disk.rename("no", "x").unwrap_err().kind(), ErrorKind::NotFound);
     disk.remove_dir_all("no").unwrap();
+    disk.remove_dir_all("no/deeper").unwrap();
 
     disk.create_dir_all("a/b").unwrap();
     disk.create_dir_all("a/b").unwrap();

@@ -115,6 +115,8 @@ impl Names {
             if self.seen.files.contains_key(path) {
                 return Err(io::Error::new(io::ErrorKind::NotADirectory, path.to_owned()));
             }
+            // It is here to stay, though an earlier removal may have been left unsynced.
+            self.pending.retain(|p| !matches!(&p.change, Change::RemoveDir { path: gone } if gone == path));
             self.seen.dirs.insert(path.into());
             self.durable.dirs.insert(path.into());
         }

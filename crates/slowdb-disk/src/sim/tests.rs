@@ -230,6 +230,27 @@ fn the_same_random_source_gives_the_same_disk() {
 }
 
 #[test]
+fn a_removal_that_was_not_synced_is_made_durable_by_the_next_try() {
+    for draw in [0, 1] {
+        let disk = SimDisk::new();
+        disk.create_dir_all("a/b").unwrap();
+        disk.open("a/b/f", true).unwrap();
+        disk.sync_dir("a/b").unwrap();
+        disk.fail_sync_in(0);
+        assert!(disk.remove_dir_all("a/b").is_err() && !disk.exists("a/b").unwrap());
+        disk.remove_dir_all("a/b").unwrap();
+        let disk = disk.crash(&mut || draw);
+        assert!(!disk.exists("a/b").unwrap());
+
+        disk.create_dir_all("a/b").unwrap();
+        disk.fail_sync_in(0);
+        assert!(disk.remove_dir_all("a/b").is_err());
+        disk.create_dir_all("a/b").unwrap();
+        assert!(disk.crash(&mut || draw).exists("a/b").unwrap(), "created again, durably");
+    }
+}
+
+#[test]
 fn removed_files_cost_nothing_once_the_removal_is_durable() {
     let (disk, file) = disk_with_file(100);
     disk.remove("f").unwrap();
