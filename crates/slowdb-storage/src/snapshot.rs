@@ -23,7 +23,6 @@ pub const SNAPSHOTS_MAX: usize = 64;
 ///
 /// It may outlive the [`Store`], but must be gone before the directory is opened again, as whoever opens it
 /// writes to slots that this snapshot may show. [`crate::remove`] does it no harm.
-#[must_use = "a snapshot holds back slots as long as it lives"]
 pub struct Snapshot {
     shared: Arc<Shared>,
     moment: u64,

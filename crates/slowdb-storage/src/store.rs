@@ -1,4 +1,4 @@
-//! The writer of a store: opening, putting, deleting, and the reuse of slots. Checkpoints have a file of
+//! The writer of a store: opening, putting, deleting. Checkpoints, and the reuse of slots, have files of
 //! their own.
 #![expect(unsafe_code, reason = "writes mapped files")]
 
@@ -13,7 +13,7 @@ use crate::checkpoint::Token;
 use crate::directory::{Presence, clear_remains, presence};
 use crate::entry::Entry;
 use crate::error::{Corruption, OpenError, WriteError};
-use crate::files::{AppendList, Extent, ExtentFile};
+use crate::files::{AppendList, Files};
 use crate::free::FreeSlots;
 use crate::hash;
 use crate::index::Index;
@@ -22,7 +22,7 @@ use crate::manifest::{Manifest, remove_remains};
 use crate::overlay::{Overlay, Place};
 use crate::reader::Reader;
 use crate::readers::Readers;
-use crate::shared::{HEAP, SLOTS, Shared, VECTORS, View};
+use crate::shared::{Shared, View};
 use crate::snapshot::Moments;
 use crate::types::{
     DIMENSION_MAX, Digest, ID_BYTES_MAX, Options, PAYLOAD_BYTES_MAX, SLOTS_MAX, VectorRef, Version,
@@ -49,15 +49,6 @@ pub struct Store {
     pub(crate) generation: u64,
     pub(crate) token: Option<Token>,
     canary_reuse_early: bool,
-}
-
-pub(crate) struct Files {
-    pub(crate) vectors: ExtentFile,
-    pub(crate) slots: ExtentFile,
-    pub(crate) heap: ExtentFile,
-    /// Extents of slots, and of the heap, that are mapped.
-    slot_extents: usize,
-    heap_extents: usize,
 }
 
 /// Where the index has an id.
@@ -431,85 +422,6 @@ impl Store {
         self.shared.poison(what, &e);
         WriteError::Io(e)
     }
-}
-
-impl Files {
-    fn open(disk: &dyn Disk, shared: &Shared, manifest: &Manifest) -> Result<Self, OpenError> {
-        let geometry = &shared.geometry;
-        let mut files = Self {
-            vectors: ExtentFile::open(disk, &shared.dir, VECTORS, geometry.vector_extent())?,
-            slots: ExtentFile::open(disk, &shared.dir, SLOTS, geometry.meta_extent())?,
-            heap: ExtentFile::open(disk, &shared.dir, HEAP, geometry.heap_extent())?,
-            slot_extents: 0,
-            heap_extents: 0,
-        };
-        let too_short = |file: &str| Corruption {
-            file: crate::manifest::in_dir(&shared.dir, file),
-            offset: 0,
-            slot: None,
-            what: "shorter than the manifest says",
-        };
-        let slot_extents = geometry.extents_for(manifest.slots);
-        let heap_extents = manifest.heap_len.div_ceil(geometry.heap_extent() as u64) as usize;
-        for (name, file, needed) in [
-            (VECTORS, &files.vectors, slot_extents),
-            (SLOTS, &files.slots, slot_extents),
-            (HEAP, &files.heap, heap_extents),
-        ] {
-            if file.extents_on_disk()? < needed {
-                return Err(too_short(name).into());
-            }
-        }
-        files.ensure_slots_exactly(shared, slot_extents)?;
-        files.ensure_heap_exactly(shared, heap_extents)?;
-        Ok(files)
-    }
-
-    fn ensure_slots(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
-        if extents > self.slot_extents {
-            self.ensure_slots_exactly(shared, extents.max(grown(self.slot_extents)))?;
-        }
-        Ok(())
-    }
-
-    fn ensure_heap(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
-        if extents > self.heap_extents {
-            self.ensure_heap_exactly(shared, extents.max(grown(self.heap_extents)))?;
-        }
-        Ok(())
-    }
-
-    fn ensure_slots_exactly(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
-        let more = extents - self.slot_extents;
-        let slots = shared.geometry.slots_per_extent();
-        let metas = self.slots.grow(more)?;
-        // Should this fail, the metadata is ahead by some extents, which the next try maps again.
-        let vectors = match self.vectors.grow(more) {
-            Ok(vectors) => vectors,
-            Err(e) => {
-                self.slots.forget(more);
-                return Err(e);
-            }
-        };
-        for (vectors, metas) in vectors.into_iter().zip(metas) {
-            shared.extents.set(self.slot_extents, Extent::new(vectors, metas, slots));
-            self.slot_extents += 1;
-        }
-        Ok(())
-    }
-
-    fn ensure_heap_exactly(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
-        for span in self.heap.grow(extents - self.heap_extents)? {
-            shared.heap.set(self.heap_extents, span);
-            self.heap_extents += 1;
-        }
-        Ok(())
-    }
-}
-
-/// Growing by an eighth keeps the number of mappings small, and the room to spare too.
-fn grown(extents: usize) -> usize {
-    extents + extents / 8
 }
 
 fn create(disk: &dyn Disk, dir: &str, options: &Options) -> Result<Manifest, OpenError> {
