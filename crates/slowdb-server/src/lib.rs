@@ -8,6 +8,8 @@ mod catalog;
 mod clients;
 mod config;
 mod dedup;
+#[cfg(test)]
+mod golden;
 mod identity;
 mod machine;
 mod node;
