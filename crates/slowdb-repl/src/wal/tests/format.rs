@@ -5,8 +5,18 @@ use super::super::format::{
     body_check, record_bytes,
 };
 
+/// As the document writes bytes: sixteen to a line.
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    bytes.chunks(16).map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The block of the document that begins with this line.
+fn block(head: &str) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format.md");
+    let text = std::fs::read_to_string(path).expect("the document is there");
+    let (_, rest) = text.split_once(&format!("```{head}\n")).unwrap_or_else(|| panic!("no block {head}"));
+    rest.split_once("\n```").unwrap_or_else(|| panic!("block {head} does not end")).0.to_owned()
 }
 
 fn segment_header() -> SegmentHeader {
@@ -43,19 +53,10 @@ fn record_header() -> RecordHeader {
 #[test]
 fn golden_bytes() {
     let segment = segment_header();
-    assert_eq!(
-        hex(&segment.encode()),
-        "534c4f574442574c0100000002000000efcdab89674523010900000000000000\
-         0300000000000000000000040000000005000000000000000800000000000000\
-         c0ffff03002000000df0fecaefbeedfe000000000000000044bbb69ed4a0598e"
-    );
+    assert_eq!(block("hex segment header"), hex(&segment.encode()));
     let mut record = Vec::new();
     record_header().encode(segment.seed(), HEADER_AREA, &mut record);
-    assert_eq!(
-        hex(&record),
-        "9c86186c259e09a8a77fc8c264b5a2acfddc625c55e855950020000003000000\
-         050000000102000007000000000000000400000000000000e803000000000000"
-    );
+    assert_eq!(block("hex record"), hex(&record));
 }
 
 #[test]

@@ -1,0 +1,51 @@
+//! The example of a membership in docs/format.md, and bytes that are none.
+
+use slowdb_repl::{Member, Membership, NodeId, ReplicaId};
+
+fn hex(bytes: &[u8]) -> String {
+    let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    bytes.chunks(16).map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The example's block in the document.
+fn block() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format.md");
+    let text = std::fs::read_to_string(path).expect("the document is there");
+    let (_, rest) = text.split_once("```hex membership\n").expect("the document has the example");
+    rest.split_once("\n```").expect("the block ends").0.to_owned()
+}
+
+fn membership() -> Membership {
+    let member =
+        |replica, name, voter| Member { replica: ReplicaId(replica), node: NodeId::new(name), voter };
+    Membership { own: ReplicaId(2), members: vec![member(1, "ada", true), member(2, "bob", false)] }
+}
+
+#[test]
+fn example() {
+    let bytes = membership().encode();
+    assert_eq!(block(), hex(&bytes));
+    assert_eq!(Membership::decode(&bytes), Some(membership()));
+}
+
+#[test]
+fn other_bytes_are_no_membership() {
+    let bytes = membership().encode();
+    for len in 0..bytes.len() {
+        assert_eq!(Membership::decode(&bytes[..len]), None, "{len} bytes");
+    }
+    assert_eq!(Membership::decode(&[&bytes[..], &[0]].concat()), None, "one byte more");
+    for (at, to, what) in
+        [(0, 3, "its own replica is no member"), (12, 0, "a replica 0"), (12, 2, "a replica twice")]
+    {
+        let mut changed = bytes.clone();
+        changed[at] = to;
+        assert_eq!(Membership::decode(&changed), None, "{what}");
+    }
+    let mut nobody = bytes.clone();
+    nobody[20] = 0;
+    assert_eq!(Membership::decode(&nobody), None, "nobody votes");
+    let mut name = bytes;
+    name[23] = 0xff;
+    assert_eq!(Membership::decode(&name), None, "a name that is no text");
+}
