@@ -1,8 +1,8 @@
 //! Memory-mapped vector files of one fixed dimension.
 //!
-//! A [`Store`] is a directory: put, get, delete, iterate, exact search, checkpoint, digest. One thread
-//! writes, any number read without locks. It knows nothing of networks, replicas or shards, starts no
-//! threads, and keeps no log: what was written after the last checkpoint is not there after a crash, and
+//! A [`Store`] is a directory: put, get, delete, iterate, exact search, checkpoint, digest, snapshot. One
+//! thread writes, any number read without locks. It knows nothing of networks, replicas or shards, starts
+//! no threads, and keeps no log: what was written after the last checkpoint is not there after a crash, and
 //! is the caller's to write again.
 //!
 #![doc = include_str!("../README.md")]

@@ -13,6 +13,8 @@ use slowdb_storage::{
 };
 
 type Records = BTreeMap<Vec<u8>, Record>;
+/// What one read shows, and where to go on.
+type Chunk = (Vec<(Vec<u8>, Record)>, Option<u64>);
 
 const fn is_for_any_thread<T: Send + Sync + 'static>() {}
 const _: () = is_for_any_thread::<Snapshot>();
@@ -36,12 +38,8 @@ fn put(store: &mut Store, records: &mut Records, n: u64, write: u64) {
     records.insert(id(n), record);
 }
 
-/// One read from a cursor, as much as fits in `bytes_max`: what was read, and where to go on.
-fn chunk(
-    snapshot: &Snapshot,
-    from: u64,
-    bytes_max: usize,
-) -> Result<(Vec<(Vec<u8>, Record)>, Option<u64>), Corruption> {
+/// One read from a cursor, as much as fits in `bytes_max`.
+fn chunk(snapshot: &Snapshot, from: u64, bytes_max: usize) -> Result<Chunk, Corruption> {
     let (mut chunk, mut bytes) = (Vec::new(), 0);
     let next = snapshot.read(from, |record| {
         bytes += record.id.len() + record.payload.len() + record.vector.len() * 4;
