@@ -10,8 +10,8 @@ use slowdb_repl::embed::{AskError, Change, ReplicatorCore};
 use slowdb_repl::transport::{self, Gate, Hello, Transport};
 use slowdb_repl::wal::{Wal, WalOptions};
 use slowdb_repl::{
-    ApplyError, Failure, GroupId, Limits, Member, Membership, NodeId, ProposalView, ReplicaId, Replicator,
-    StateMachine,
+    ApplyError, Failure, GroupId, Limits, Member, Membership, NodeId, Part, ProposalView, ReplicaId,
+    Replicator, StateMachine,
 };
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -92,10 +92,13 @@ fn start(
     let (wal, _) = Wal::open(disk, "wal", WalOptions { log_id: own as u64 + 1, ..WalOptions::default() })?;
 
     let mut repl = Replicator::new(node.clone(), [1; 16], own as u64, Limits::default(), wal.reader());
-    let member =
-        |at: usize| Member { replica: ReplicaId(at as u64 + 1), node: NodeId::new(NAMES[at]), voter: true };
+    let member = |at: usize| Member {
+        replica: ReplicaId(at as u64 + 1),
+        node: NodeId::new(NAMES[at]),
+        part: Part::Voter,
+    };
     let members = (0..3).map(member).collect();
-    repl.create(GROUP, Membership { own: ReplicaId(own as u64 + 1), members }, Map::default())?;
+    repl.create(Membership::new(GROUP, ReplicaId(own as u64 + 1), members), Map::default())?;
 
     let others: Vec<_> =
         (0..3).filter(|at| *at != own).map(|at| (NodeId::new(NAMES[at]), addresses[at].clone())).collect();

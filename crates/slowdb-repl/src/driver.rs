@@ -6,7 +6,7 @@
 use crate::ids::NodeId;
 use crate::replicator::{Batch, Outgoing};
 use crate::transport::{PeerEvent, Transport};
-use crate::wal::{Location, Record, Wal};
+use crate::wal::{Location, Record, Wal, WalError};
 use crate::{Now, TICK_MICROS};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -156,7 +156,9 @@ impl<C: Core> Driver<C> {
         })?;
         let worker = Worker { core, transport, perform, clock: Clock::start(), to_log, log_bytes: 0 };
         let core = std::thread::Builder::new().name("core".into()).spawn(move || {
+            let panicked = PanicGuard(Some(say_stopped.clone()));
             let why = runtime.block_on(worker.run(events, command_queue, from_log, stop_seen));
+            panicked.defuse();
             say_stopped.send_if_modified(|current| {
                 let first = current.is_none();
                 current.get_or_insert(why);
@@ -182,7 +184,8 @@ impl<C: Core> Driver<C> {
         async move {
             match stopped.wait_for(Option::is_some).await {
                 Ok(why) => why.clone().unwrap_or(Stopped::Asked),
-                Err(_) => Stopped::Asked,
+                // Neither thread had a chance to say why.
+                Err(_) => Stopped::CoreFailed("the core's thread panicked".into()),
             }
         }
     }
@@ -196,6 +199,26 @@ impl<C: Core> Driver<C> {
         }
         let why = self.stopped.borrow().clone().unwrap_or(Stopped::Asked);
         if panicked { Stopped::CoreFailed("a thread panicked".into()) } else { why }
+    }
+}
+
+/// Says that the core failed, should its thread panic.
+struct PanicGuard(Option<watch::Sender<Option<Stopped>>>);
+
+impl PanicGuard {
+    fn defuse(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        let Some(stopped) = &self.0 else { return };
+        stopped.send_if_modified(|current| {
+            let first = current.is_none();
+            current.get_or_insert(Stopped::CoreFailed("the core's thread panicked".into()));
+            first
+        });
     }
 }
 
@@ -303,15 +326,18 @@ fn write_log(
     batches: &std_mpsc::Receiver<Batch>,
     durable: &mpsc::UnboundedSender<Durable>,
     gauge: &LogGauge,
-) -> Result<(), crate::wal::WalError> {
+) -> Result<(), WalError> {
     gauge.read(&wal);
     let mut turns = 0u32;
     loop {
         let first = match batches.recv_timeout(MARK_AFTER) {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => {
-                wal.mark()?;
-                continue;
+                match wal.mark() {
+                    // The mark helps to tell damage from an end; without room for it there is just less to tell.
+                    Ok(()) | Err(WalError::NoSpace { .. }) => continue,
+                    Err(error) => return Err(error),
+                }
             }
             Err(RecvTimeoutError::Disconnected) => return wal.close(),
         };
@@ -321,7 +347,10 @@ fn write_log(
             wal.append(&batch.records, &mut done.locations)?;
             done.batch = batch.number;
             done.bytes += batch_bytes(&batch);
-            frees |= batch.records.iter().any(|record| matches!(record, Record::Compacted { .. }));
+            let freeing = |record: &Record| {
+                matches!(record, Record::Compacted { .. } | Record::Snapshot { .. } | Record::Removed { .. })
+            };
+            frees |= batch.records.iter().any(freeing);
         }
         wal.sync()?;
         // Nobody waits for an answer any more if this fails: the core is gone.
@@ -338,7 +367,9 @@ fn write_log(
 
 fn batch_bytes(batch: &Batch) -> usize {
     let data = |record: &Record| match record {
-        Record::Entry { data, .. } | Record::Config { data, .. } => data.len(),
+        Record::Entry { data, .. } | Record::Config { data, .. } | Record::Snapshot { data, .. } => {
+            data.len()
+        }
         _ => 0,
     };
     batch.records.iter().map(data).sum()

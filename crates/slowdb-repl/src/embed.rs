@@ -4,6 +4,8 @@
 //! [`Commands`]: [`propose`](Commands::propose), [`read`](Commands::read), [`view`](Commands::view). It answers each
 //! question once, by its deadline, and keeps nothing of its own but who waits for what.
 //!
+//! Snapshots that arrive are made durable on its own thread.
+//!
 //! It does not route: a replica that does not lead says so, and [`Commands::view`] says who does. It makes no
 //! checkpoints either; it asks the state machine at every tick what it holds durably, and lets the log go up to
 //! there. An embedder that decides more than that writes its own [`Core`] around a [`Replicator`].
@@ -13,7 +15,7 @@ use crate::entry::AckLevel;
 use crate::group::{Event, Failure, Proposal, Token};
 use crate::ids::{GroupId, NodeId};
 use crate::machine::StateMachine;
-use crate::replicator::{GroupView, Outgoing, Replicator};
+use crate::replicator::{GroupView, Job, Outgoing, Replicator};
 use crate::wal::Location;
 use crate::{Now, Position};
 use bytes::Bytes;
@@ -122,7 +124,11 @@ impl<M: StateMachine> ReplicatorCore<M> {
                     answer(self.repl.machine(group).ok_or(Failure::NotLeader));
                 }
             }
-            Event::Leader { .. } | Event::Halted { .. } => self.effects.push(event),
+            Event::Leader { .. }
+            | Event::Members { .. }
+            | Event::Forwarded { .. }
+            | Event::DigestDiffers { .. }
+            | Event::Halted { .. } => self.effects.push(event),
         }
     }
 
@@ -141,7 +147,7 @@ where
     M::Outcome: Send + 'static,
 {
     type Command = Ask<M>;
-    /// [`Event::Leader`] and [`Event::Halted`]; all others are answers.
+    /// What happened to groups; all other events are answers.
     type Effect = Event<M::Outcome>;
 
     fn command(&mut self, now: Now, Ask(kind): Ask<M>) {
@@ -196,6 +202,9 @@ where
     fn flush(&mut self, now: Now) -> Turn<Self::Effect> {
         let output = self.repl.flush(now);
         output.events.into_iter().for_each(|event| self.event(event));
+        for Job { group, work } in output.jobs {
+            self.repl.job_done(group, work());
+        }
         Turn { messages: output.messages, batch: output.batch, effects: std::mem::take(&mut self.effects) }
     }
 }

@@ -1,9 +1,9 @@
 //! What an entry of the log holds: one or more proposals, each with all that is needed to judge it later.
 //!
 //! ```text
-//! entry     0      format      u8    1
+//! entry     0      format      u8    1; 2 to compare digests
 //!           1..4   zero
-//!           4..8   proposals   u32   at least 1
+//!           4..8   proposals   u32   at least 1; 0 to compare digests
 //!           8..16  floor       u64   every replica has everything up to this index (see below)
 //!           16..   the proposals, one after the other
 //!
@@ -20,7 +20,8 @@
 //!           56..   body, zeros to a multiple of 8
 //! ```
 //!
-//! An entry without bytes is what a new leader commits its term with. The *floor* travels with the log so
+//! An entry without bytes is what a new leader commits its term with. An entry of format 2 is a header without
+//! proposals: whoever applies it notes the digest of its state, so that digests can be compared. The *floor* travels with the log so
 //! that followers, too, know which entries no replica needs any more.
 
 use slowdb_position::Position;
@@ -28,6 +29,7 @@ use slowdb_position::Position;
 const ENTRY_HEADER_BYTES: usize = 16;
 const PROPOSAL_HEADER_BYTES: usize = 56;
 const FORMAT: u8 = 1;
+const FORMAT_COMPARE: u8 = 2;
 
 /// When a proposal is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +99,13 @@ impl EntryBuilder {
         EntryBuilder { bytes, proposals: 0, writes: 0 }
     }
 
+    /// The entry at which digests are compared.
+    pub(crate) fn compare(floor: u64) -> Vec<u8> {
+        let mut bytes = vec![FORMAT_COMPARE, 0, 0, 0, 0, 0, 0, 0];
+        bytes.extend_from_slice(&floor.to_le_bytes());
+        bytes
+    }
+
     /// Adds a proposal and returns the offset of its first write.
     pub(crate) fn push(&mut self, header: &ProposalHeader, body: &[u8]) -> u32 {
         let offset = self.writes;
@@ -149,6 +158,9 @@ impl<'a> EntryView<'a> {
         let Some((header, mut rest)) = bytes.split_first_chunk::<ENTRY_HEADER_BYTES>() else {
             return Err(error("it ends inside the header"));
         };
+        if header[0] == FORMAT_COMPARE && rest.is_empty() {
+            return Ok(EntryView { floor: u64_at(header, 8), proposals: Vec::new() });
+        }
         if header[0] != FORMAT {
             return Err(error("its format is unknown"));
         }
@@ -171,6 +183,11 @@ impl<'a> EntryView<'a> {
     /// Every replica has everything up to this index.
     pub fn floor(&self) -> u64 {
         self.floor
+    }
+
+    /// Whether digests are to be compared at this entry.
+    pub fn compares(&self) -> bool {
+        self.proposals.is_empty()
     }
 
     /// The proposals in order.

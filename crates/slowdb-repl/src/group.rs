@@ -5,13 +5,25 @@
 //! - held messages leave in the order in which what they rest on becomes durable;
 //! - a proposal is answered exactly once.
 
+mod digests;
+mod members;
+mod transfer;
+
+use crate::engine::wire::Payload;
 use crate::engine::{Committed, Engine, Message};
 use crate::entry::{AckLevel, EntryBuilder, EntryView, ProposalHeader};
 use crate::ids::{GroupId, Member, Membership, NodeId, ReplicaId};
-use crate::machine::StateMachine;
+use crate::machine::{Staging, StateMachine};
+use crate::note::{Note, Says};
+use crate::replicator::Job;
 use crate::{Now, Position};
 use bytes::Bytes;
+use digests::Digests;
+pub use members::{MemberChange, MemberError};
 use std::collections::{BTreeMap, VecDeque};
+pub use transfer::Arriving;
+pub(crate) use transfer::PART_BYTES;
+use transfer::Transfers;
 
 /// Proposals are merged into one entry up to this many bytes.
 const ENTRY_BYTES_MAX: usize = 1024 * 1024;
@@ -19,6 +31,8 @@ const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 const READ_ROUNDS_MAX: usize = 4;
 /// Ticks after which a read round is taken for lost and asked again.
 const READ_RETRY_TICKS: u64 = 6;
+/// Replicas that are no members as far as is known here, and whose nodes are remembered.
+const STRANGERS_MAX: usize = 64;
 
 /// Names a request of the embedder; it comes back with the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +126,29 @@ pub enum Event<O> {
         /// Its term.
         term: u64,
     },
+    /// The group's members are others than before; see [`crate::Replicator::membership`].
+    Members {
+        /// The group.
+        group: GroupId,
+    },
+    /// This replica leads, and another sent it this; see [`crate::Replicator::forward`].
+    Forwarded {
+        /// The group.
+        group: GroupId,
+        /// The node that the other replica is on.
+        from: NodeId,
+        /// What it sent.
+        body: Bytes,
+    },
+    /// A node's replica has another digest than the leader's, here, at the same entry. One of them is wrong.
+    DigestDiffers {
+        /// The group.
+        group: GroupId,
+        /// The node.
+        node: NodeId,
+        /// The entry.
+        index: u64,
+    },
     /// A group cannot go on here.
     Halted {
         /// The group.
@@ -156,7 +193,8 @@ struct Outstanding {
 /// Where a group puts what it has to say during a flush.
 pub(crate) struct Sink<'a, O> {
     pub(crate) batch: u64,
-    pub(crate) messages: &'a mut Vec<(GroupId, Message)>,
+    pub(crate) messages: &'a mut Vec<(GroupId, Payload)>,
+    pub(crate) jobs: &'a mut Vec<Job>,
     pub(crate) records: &'a mut Vec<crate::wal::Record>,
     pub(crate) entries: &'a mut Vec<(GroupId, u64, u64)>,
     pub(crate) events: &'a mut Vec<Event<O>>,
@@ -184,6 +222,17 @@ pub(crate) struct Group<M: StateMachine> {
     confirmed: BTreeMap<u64, Vec<Read>>,
     next_context: u64,
     outstanding: VecDeque<Outstanding>,
+    /// Notes that wait to be sent.
+    outbox: Vec<Note>,
+    /// Events that wait to be told.
+    news: Vec<Event<M::Outcome>>,
+    /// Nodes of replicas that spoke to this one and are no members, as far as is known here.
+    strangers: BTreeMap<ReplicaId, NodeId>,
+    digests: Digests,
+    transfers: Transfers,
+    /// A snapshot that arrived in full.
+    finish: Option<Box<dyn Staging>>,
+    members_changed: bool,
     told_leader: Option<(Option<ReplicaId>, u64)>,
     told_halted: bool,
     ticks: u64,
@@ -193,7 +242,8 @@ pub(crate) struct Group<M: StateMachine> {
 
 impl<M: StateMachine> Group<M> {
     pub(crate) fn new(id: GroupId, membership: Membership, engine: Engine, machine: M) -> Self {
-        let held = machine.held();
+        // A new group begins at an index that no state machine has to hold.
+        let held = engine.applied();
         let term = engine.term_at(held).unwrap_or_default();
         Group {
             id,
@@ -211,6 +261,13 @@ impl<M: StateMachine> Group<M> {
             confirmed: BTreeMap::new(),
             next_context: 1,
             outstanding: VecDeque::new(),
+            outbox: Vec::new(),
+            news: Vec::new(),
+            strangers: BTreeMap::new(),
+            digests: Digests::default(),
+            transfers: Transfers::default(),
+            finish: None,
+            members_changed: false,
             told_leader: None,
             told_halted: false,
             ticks: 0,
@@ -239,10 +296,52 @@ impl<M: StateMachine> Group<M> {
         self.reads.push(Read { token, deadline });
     }
 
-    pub(crate) fn step(&mut self, message: Message) {
-        if let Err(error) = self.engine.step(message) {
-            self.halt(error.to_string());
+    /// A message arrived from a replica on this node.
+    pub(crate) fn receive(&mut self, node: &NodeId, message: Payload) {
+        let (from, _) = crate::engine::wire::parties(&message);
+        match self.membership.member(from) {
+            Some(member) if member.node != *node => return,
+            Some(_) => {}
+            // This replica may not have heard yet of a change that made it one.
+            None if self.strangers.contains_key(&from) || self.strangers.len() < STRANGERS_MAX => {
+                self.strangers.insert(from, node.clone());
+            }
+            None => return,
         }
+        match message {
+            Payload::Consensus(message) => {
+                if let Err(error) = self.engine.step(message) {
+                    self.halt(error.to_string());
+                }
+            }
+            Payload::Note(Note { says: Says::Digest { index, digest, .. }, .. }) => {
+                let event = self.hear_digest(from, index, digest);
+                self.news.extend(event);
+            }
+            Payload::Note(Note { says: Says::Forward { body }, .. }) => {
+                if self.engine.is_leader() {
+                    self.news.push(Event::Forwarded { group: self.id, from: node.clone(), body });
+                }
+            }
+            Payload::Note(note) => {
+                let answer = self.hear_transfer(from, note.says);
+                self.outbox.extend(answer);
+            }
+        }
+    }
+
+    /// Sends something to the leader. False if none is known, or this replica leads.
+    pub(crate) fn forward(&mut self, body: Bytes) -> bool {
+        let own = self.membership.own;
+        let Some(to) = self.engine.leader().filter(|leader| *leader != own) else { return false };
+        self.outbox.push(Note { from: own, to, says: Says::Forward { body } });
+        true
+    }
+
+    /// The node that a replica is on, as far as it is known.
+    pub(crate) fn node_of(&self, replica: ReplicaId) -> Option<&NodeId> {
+        let member = self.membership.member(replica).map(|member| &member.node);
+        member.or_else(|| self.strangers.get(&replica))
     }
 
     pub(crate) fn halt(&mut self, why: String) {
@@ -253,6 +352,9 @@ impl<M: StateMachine> Group<M> {
         self.ticks += 1;
         self.engine.tick();
         self.engine.evict();
+        self.compare_sometimes();
+        let offers = self.tick_transfers();
+        self.outbox.extend(offers);
         self.expire(now, events);
         let lost = |round: &Round, ticks: u64| round.asked_at + READ_RETRY_TICKS <= ticks;
         while self.rounds.front().is_some_and(|round| lost(round, self.ticks)) {
@@ -319,11 +421,12 @@ impl<M: StateMachine> Group<M> {
     }
 
     /// The batch of this number is durable, and with it all before it.
-    pub(crate) fn persisted(&mut self, batch: u64, messages: &mut Vec<(GroupId, Message)>) {
+    pub(crate) fn persisted(&mut self, batch: u64, messages: &mut Vec<(GroupId, Payload)>) {
         while self.outstanding.front().is_some_and(|o| o.batch <= batch) {
             if let Some(done) = self.outstanding.pop_front() {
                 self.engine.persisted(done.ready);
-                messages.extend(done.held.into_iter().map(|message| (self.id, message)));
+                self.install_durable(done.ready);
+                messages.extend(consensus(self.id, done.held));
             }
         }
     }
@@ -331,12 +434,18 @@ impl<M: StateMachine> Group<M> {
     /// Does all that can be done without waiting: proposes, asks, persists, sends, applies, answers.
     pub(crate) fn flush(&mut self, hlc: &mut Hlc, now: Now, sink: &mut Sink<'_, M::Outcome>) {
         if self.halted.is_none() {
+            self.restore_staged();
             self.propose_queued(hlc, now);
             self.ask_reads();
             while self.engine.has_output() && self.halted.is_none() {
                 self.flush_engine(hlc, sink);
             }
         }
+        let notes = std::mem::take(&mut self.outbox);
+        self.send_notes(notes, sink);
+        self.hand_out_jobs(sink);
+        self.tell_members(sink);
+        sink.events.append(&mut self.news);
         self.notice_leadership(sink.events);
         self.answer_proposals(sink.events);
         self.answer_reads(sink.events);
@@ -347,13 +456,18 @@ impl<M: StateMachine> Group<M> {
     }
 
     fn flush_engine(&mut self, hlc: &mut Hlc, sink: &mut Sink<'_, M::Outcome>) {
-        let flushed = self.engine.flush(self.id.0);
-        sink.messages.extend(flushed.send.into_iter().map(|message| (self.id, message)));
+        // The log on disk knows replicas, whose ids are never used again, and not groups.
+        let own = self.membership.own.0;
+        let flushed = self.engine.flush(own);
+        sink.messages.extend(consensus(self.id, flushed.send));
+        if let Some(index) = flushed.restored {
+            self.restoring(flushed.ready, index);
+        }
         let needs_sync = !flushed.records.is_empty();
         if needs_sync {
             sink.records.extend(flushed.records);
             sink.entries.extend(flushed.entries.into_iter().map(|(term, index)| (self.id, term, index)));
-            sink.records.extend(self.engine.take_commit_record(self.id.0));
+            sink.records.extend(self.engine.take_commit_record(own));
         }
         let waits_for = if needs_sync { Some(sink.batch) } else { self.outstanding.back().map(|o| o.batch) };
         match waits_for.filter(|_| !self.acks_before_sync()) {
@@ -362,11 +476,12 @@ impl<M: StateMachine> Group<M> {
             }
             None => {
                 self.engine.persisted(flushed.ready);
-                sink.messages.extend(flushed.held.into_iter().map(|message| (self.id, message)));
+                self.install_durable(flushed.ready);
+                sink.messages.extend(consensus(self.id, flushed.held));
             }
         }
         for entry in &flushed.committed {
-            if let Err(why) = self.apply(entry, hlc) {
+            if let Err(why) = self.apply(entry, hlc, sink) {
                 self.halt(why);
                 return;
             }
@@ -379,13 +494,24 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
-    fn apply(&mut self, entry: &Committed, hlc: &mut Hlc) -> Result<(), String> {
-        let Committed { term, index, data } = entry;
+    fn apply(
+        &mut self,
+        entry: &Committed,
+        hlc: &mut Hlc,
+        sink: &mut Sink<'_, M::Outcome>,
+    ) -> Result<(), String> {
+        let Committed { term, index, members, data } = entry;
         self.applied = Position { term: *term, index: *index, offset: 0 };
         if data.is_empty() {
             return Ok(());
         }
+        if *members {
+            return self.apply_members(entry, sink);
+        }
         let view = EntryView::parse(*term, *index, data).map_err(|error| error.to_string())?;
+        if view.compares() {
+            self.apply_comparison(*index, *term, sink);
+        }
         let waiting = self.leading == Some(*term);
         let mut waiters = self.waiters.get_mut(index).filter(|_| waiting);
         for (at, proposal) in view.proposals().iter().enumerate() {
@@ -406,11 +532,14 @@ impl<M: StateMachine> Group<M> {
             self.floor = self.floor.max(self.min_matched());
             let mut bytes = 0;
             let mut count = 0;
+            let mut writes = 0u32;
             for proposal in &self.queue {
                 let more = EntryBuilder::proposal_bytes(proposal.body.len());
-                if count > 0 && bytes + more > ENTRY_BYTES_MAX {
+                let sum = writes.checked_add(proposal.writes).filter(|_| bytes + more <= ENTRY_BYTES_MAX);
+                if count > 0 && sum.is_none() {
                     break;
                 }
+                writes = sum.unwrap_or(proposal.writes);
                 bytes += more;
                 count += 1;
             }
@@ -484,6 +613,7 @@ impl<M: StateMachine> Group<M> {
         let leads = self.engine.is_leader() && self.halted.is_none();
         if self.leading.is_some_and(|led| !leads || led != term) {
             self.leading = None;
+            self.forget_digests();
             self.fail_waiters(events);
         }
         if leads {
@@ -550,9 +680,11 @@ impl<M: StateMachine> Group<M> {
         }
         let waiting_bytes = &mut self.waiting_bytes;
         self.waiters.retain(|index, entry| {
-            let keep = *index > applied || entry.waiters.iter().any(|w| !w.answered);
-            *waiting_bytes -= if keep { 0 } else { entry.bytes };
-            keep
+            if *index <= applied {
+                // Those who wait for all replicas hold up nobody's bytes.
+                *waiting_bytes -= std::mem::take(&mut entry.bytes);
+            }
+            *index > applied || entry.waiters.iter().any(|w| !w.answered)
         });
     }
 
@@ -565,12 +697,14 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
-    /// Frees log that neither this replica nor any other needs.
-    pub(crate) fn compact(&mut self) -> Option<crate::wal::Record> {
+    /// Frees log that neither this replica nor any other needs, and log that others need beyond so many bytes.
+    pub(crate) fn compact(&mut self, retained_bytes: u64) -> Option<crate::wal::Record> {
         if self.engine.is_leader() {
             self.floor = self.floor.max(self.min_matched());
         }
-        self.engine.compact(self.id.0, self.floor.min(self.checkpointed))
+        let wanted = self.floor.max(self.engine.index_over(retained_bytes));
+        let allowed = self.checkpointed.min(self.pinned_by_snapshot());
+        self.engine.compact(self.membership.own.0, wanted.min(allowed))
     }
 
     #[cfg(feature = "canary")]
@@ -615,6 +749,10 @@ impl<M: StateMachine> Group<M> {
         let waiting: usize = self.waiters.values().map(|entry| entry.bytes).sum();
         assert_eq!(queued + waiting, self.waiting_bytes, "{}: bytes that wait", self.id);
     }
+}
+
+fn consensus(group: GroupId, messages: Vec<Message>) -> impl Iterator<Item = (GroupId, Payload)> {
+    messages.into_iter().map(move |message| (group, Payload::Consensus(message)))
 }
 
 /// Hybrid logical time: never falls, follows the wall clock, counts within a millisecond.

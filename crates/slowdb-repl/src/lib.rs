@@ -14,6 +14,7 @@ mod entry;
 mod group;
 mod ids;
 mod machine;
+mod note;
 mod replicator;
 pub mod transport;
 pub mod wal;
@@ -25,11 +26,11 @@ struct ReadmeExamples;
 pub use engine::wire::WireError;
 pub use engine::{EngineError, ReplicaRole};
 pub use entry::{AckLevel, EntryError, EntryView, ProposalHeader, ProposalView};
-pub use group::{Event, Failure, Proposal, Token};
-pub use ids::{GroupId, Member, Membership, NodeId, ReplicaId};
-pub use machine::{ApplyError, StateMachine};
+pub use group::{Arriving, Event, Failure, MemberChange, MemberError, Proposal, Token};
+pub use ids::{GroupId, Member, Membership, NodeId, Part, ReplicaId};
+pub use machine::{ApplyError, FinishJob, SnapshotSource, Staging, StateMachine};
 pub use replicator::{
-    Batch, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output, Replicator,
+    Batch, FollowerView, GroupView, Job, Lane, Limits, OpenGroupError, Outgoing, Output, Replicator,
 };
 pub use slowdb_position::{Position, Standing, TermTable, VersionVector};
 
@@ -57,4 +58,6 @@ pub enum Canary {
     ReadWithoutMajority,
     /// An append of a deposed leader is accepted.
     TermNotChecked,
+    /// Members change without a joint configuration.
+    JointSkipped,
 }

@@ -7,6 +7,9 @@ use std::fmt;
 ///
 /// It keeps its own durable checkpoints. After a restart it says up to which entry it holds everything
 /// ([`StateMachine::held`]), and gets every committed entry after that again.
+///
+/// A machine that gives and takes snapshots can be brought to replicas that are new, or that are behind the log
+/// that is kept. One without them works in groups whose members never change and keep their disks.
 pub trait StateMachine {
     /// What applying a proposal gives back to the proposer.
     type Outcome;
@@ -17,7 +20,60 @@ pub trait StateMachine {
 
     /// Index of the last entry that is held durably, 0 if none.
     fn held(&self) -> u64;
+
+    /// Digest of all replicated state: equal on replicas that applied the same entries, and on no others.
+    fn digest(&self) -> [u8; 16] {
+        [0; 16]
+    }
+
+    /// The state as it is now, to be read while the machine goes on.
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, ApplyError> {
+        Err(ApplyError("this state machine gives no snapshots".to_owned()))
+    }
+
+    /// Begins to take in a snapshot beside the present state, which stays as it is. `incarnation` names what becomes
+    /// of it; remains of an earlier attempt under that name are to be removed.
+    fn stage(&mut self, incarnation: u64) -> Result<Box<dyn Staging>, ApplyError> {
+        let _ = incarnation;
+        Err(ApplyError("this state machine takes no snapshots".to_owned()))
+    }
+
+    /// Goes on from what was staged under this name, and is durable. From now on [`StateMachine::held`] is the index
+    /// that the snapshot was made at. The state before it is to be kept until [`StateMachine::forget`].
+    fn install(&mut self, incarnation: u64) -> Result<(), ApplyError> {
+        let _ = incarnation;
+        Err(ApplyError("this state machine takes no snapshots".to_owned()))
+    }
+
+    /// Whatever is kept under other names than the one in use can be removed. It need not happen at once.
+    fn forget(&mut self) {}
 }
+
+/// A state at one moment.
+pub trait SnapshotSource: Send {
+    /// Digest of the state, as the machine gave it at that moment.
+    fn digest(&self) -> [u8; 16];
+
+    /// About how many bytes all parts have together.
+    fn bytes(&self) -> u64;
+
+    /// Appends the part that begins at `cursor` to `out`: some hundred kilobytes. Gives the cursor of the next part,
+    /// `None` after the last. The first is 0. The same cursor always gives the same bytes, and cursors are below
+    /// `u64::MAX`.
+    fn read(&mut self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError>;
+}
+
+/// A snapshot on its way in.
+pub trait Staging: Send {
+    /// Takes the next part. It may be anything: the sender is trusted no more than the network.
+    fn write(&mut self, part: &[u8]) -> Result<(), ApplyError>;
+
+    /// All parts are there. The job makes them durable.
+    fn finish(self: Box<Self>) -> FinishJob;
+}
+
+/// Makes a staged snapshot durable, on a thread that may block, and gives its digest.
+pub type FinishJob = Box<dyn FnOnce() -> Result<[u8; 16], ApplyError> + Send>;
 
 /// A state machine cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,18 +9,24 @@
 //! [`Replicator::flush`], whose output is carried out: messages are sent at once, the batch goes to the log in
 //! the order of its number, and when it is synced, `persisted` is called with that number.
 
-use crate::engine::wire::{self, FrameBuilder, NO_CLUSTER, WireError};
-use crate::engine::{Engine, EngineError, Message, ReplicaRole};
-use crate::group::{Event, Failure, Group, Hlc, Proposal, Sink, Token};
-use crate::ids::{GroupId, Membership, NodeId, ReplicaId};
-use crate::machine::StateMachine;
+use crate::engine::wire::{self, FrameBuilder, NO_CLUSTER, Payload, WireError};
+use crate::engine::{Engine, EngineError, INITIAL, ReplicaRole};
+use crate::group::{
+    Arriving, Event, Failure, Group, Hlc, MemberChange, MemberError, PART_BYTES, Proposal, Sink, Token,
+};
+use crate::ids::{GroupId, Membership, NodeId, Part, ReplicaId};
+use crate::machine::{ApplyError, FinishJob, StateMachine};
+use crate::note::FORWARD_BYTES_MAX;
 use crate::wal::{Location, Record, Recovered, RecoveredGroup, WalReader};
-use crate::{Now, Position};
+use crate::{Now, Position, TICK_MICROS};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Ticks between looks at which log can be freed.
 const COMPACT_TICKS: u64 = 32;
+
+/// For what is said in seconds.
+const TICKS_PER_SECOND: u64 = 1_000_000 / TICK_MICROS;
 
 /// Bounds of what waits inside.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +35,20 @@ pub struct Limits {
     pub waiting_bytes_max: usize,
     /// Proposals and entries that wait in one group; and as many reads.
     pub waiting_per_group_max: usize,
+    /// Bytes of log that a group keeps for members that are behind; one that is further behind gets a snapshot.
+    pub retained_bytes_per_group: u64,
+    /// Bytes of snapshots that a node takes in within a second.
+    pub snapshot_bytes_per_second: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { waiting_bytes_max: 64 * 1024 * 1024, waiting_per_group_max: 4096 }
+        Limits {
+            waiting_bytes_max: 64 * 1024 * 1024,
+            waiting_per_group_max: 4096,
+            retained_bytes_per_group: 64 * 1024 * 1024,
+            snapshot_bytes_per_second: 64 * 1024 * 1024,
+        }
     }
 }
 
@@ -44,6 +59,8 @@ pub enum Lane {
     Control,
     /// The log of one group, in order.
     Data(GroupId),
+    /// Parts of snapshots.
+    Snapshot,
 }
 
 /// A frame for another node.
@@ -70,6 +87,20 @@ pub struct Batch {
     pub records: Vec<Record>,
 }
 
+/// Work for a thread that may block. Its result goes to [`Replicator::job_done`].
+pub struct Job {
+    /// The group that it is for.
+    pub group: GroupId,
+    /// The work.
+    pub work: FinishJob,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
 /// What is to be done after a flush.
 #[derive(Debug)]
 pub struct Output<O> {
@@ -79,6 +110,8 @@ pub struct Output<O> {
     pub batch: Option<Batch>,
     /// To hear.
     pub events: Vec<Event<O>>,
+    /// To run.
+    pub jobs: Vec<Job>,
 }
 
 /// A group as it looks from here.
@@ -88,8 +121,8 @@ pub struct GroupView {
     pub replica: ReplicaId,
     /// Its part.
     pub role: ReplicaRole,
-    /// Whether it has a vote.
-    pub voter: bool,
+    /// Its part in the decisions; `None` if it is no member, as far as it knows.
+    pub part: Option<Part>,
     /// Its term.
     pub term: u64,
     /// Node that leads, as far as known.
@@ -106,6 +139,8 @@ pub struct GroupView {
     pub checkpointed: u64,
     /// Why it is halted, if it is.
     pub halted: Option<String>,
+    /// How far a snapshot has arrived that it waits for.
+    pub arriving: Option<Arriving>,
     /// On a leader: the other members.
     pub followers: Vec<FollowerView>,
 }
@@ -113,14 +148,20 @@ pub struct GroupView {
 /// Another member as its leader sees it.
 #[derive(Clone, Debug)]
 pub struct FollowerView {
+    /// The replica.
+    pub replica: ReplicaId,
     /// Its node.
     pub node: NodeId,
+    /// Its part in the decisions.
+    pub part: Part,
     /// Last entry known to be durable there.
     pub matched: u64,
     /// Whether it answered lately.
     pub active: bool,
     /// Bytes of log it has not confirmed yet.
     pub pinned_bytes: u64,
+    /// Last entry at which its digest was seen to be the leader's; 0 if none.
+    pub equal_at: u64,
 }
 
 /// Why a group cannot be opened.
@@ -132,6 +173,12 @@ pub enum OpenGroupError {
     /// Its membership makes no sense.
     #[error("the membership of {0} is malformed")]
     Membership(GroupId),
+    /// What the log says of its membership makes no sense.
+    #[error("the log says nothing sensible of the membership of {0}: was it written by another version?")]
+    Malformed(ReplicaId),
+    /// The log holds nothing of this replica.
+    #[error("the log holds nothing of {1} of {0}")]
+    NotLogged(GroupId, ReplicaId),
     /// What is on disk does not add up.
     #[error("{0}: {1}")]
     Engine(GroupId, EngineError),
@@ -159,6 +206,8 @@ pub struct Replicator<M: StateMachine> {
     /// For the next batch.
     records: Vec<Record>,
     ticks: u64,
+    /// Bytes of snapshots that may still be asked for now.
+    snapshot_bytes: i64,
     #[cfg(feature = "canary")]
     canary: Option<crate::Canary>,
 }
@@ -180,6 +229,7 @@ impl<M: StateMachine> Replicator<M> {
             submitted: VecDeque::new(),
             records: Vec::new(),
             ticks: 0,
+            snapshot_bytes: 0,
             #[cfg(feature = "canary")]
             canary: None,
         }
@@ -200,45 +250,113 @@ impl<M: StateMachine> Replicator<M> {
         self.cluster = cluster;
     }
 
-    /// The groups that a recovered log speaks of, with who is in them.
-    pub fn memberships(recovered: &Recovered) -> BTreeMap<GroupId, Membership> {
-        let known = |(id, group): (&u64, &RecoveredGroup)| {
-            Some((GroupId(*id), Membership::decode(group.config.as_deref()?)?))
-        };
-        recovered.groups.iter().filter_map(known).collect()
+    /// The replicas that a recovered log speaks of, by their groups, with who is in them.
+    ///
+    /// # Errors
+    /// [`OpenGroupError::Malformed`]: what the log says of a replica makes no sense.
+    pub fn memberships(recovered: &Recovered) -> Result<BTreeMap<GroupId, Membership>, OpenGroupError> {
+        let mut known = BTreeMap::new();
+        for (replica, group) in &recovered.groups {
+            let membership = group.config.as_deref().and_then(Membership::decode);
+            let membership = membership.filter(|membership| membership.own.0 == *replica);
+            let membership = membership.ok_or(OpenGroupError::Malformed(ReplicaId(*replica)))?;
+            known.insert(membership.group, membership);
+        }
+        Ok(known)
     }
 
-    /// Opens a new group. Its membership goes to the log with the next batch; the preferred leader stands for
-    /// election at once.
-    pub fn create(&mut self, id: GroupId, membership: Membership, machine: M) -> Result<(), OpenGroupError> {
-        let stands = membership.members.first().is_some_and(|first| first.replica == membership.own);
+    /// Opens a new group, or a new replica of one that exists ([`Membership::joining`]). Its membership goes to the log
+    /// with the next batch; the preferred leader of a new group stands for election at once.
+    pub fn create(&mut self, mut membership: Membership, machine: M) -> Result<(), OpenGroupError> {
+        let id = membership.group;
+        let own = membership.own;
+        let joins = membership.members.is_empty();
+        membership.index = if joins { 0 } else { INITIAL.0 };
+        let stands = membership.members.first().is_some_and(|first| first.replica == own);
         let data = Bytes::from(membership.encode());
-        self.insert(id, membership, None, machine)?;
-        self.records.push(Record::Config { group: id.0, data });
+        self.insert(membership, None, machine)?;
+        self.records.push(if joins {
+            Record::Config { group: own.0, data }
+        } else {
+            Record::Snapshot { group: own.0, index: INITIAL.0, term: INITIAL.1, data }
+        });
         if stands && let Some(group) = self.groups.get_mut(&id) {
             group.engine.campaign();
         }
         Ok(())
     }
 
-    /// Opens a group that the log holds already.
+    /// Opens a replica that the log holds already, on the incarnation of the state machine that its membership names.
     pub fn reopen(
         &mut self,
-        id: GroupId,
         membership: Membership,
-        recovered: &RecoveredGroup,
+        recovered: &Recovered,
         machine: M,
     ) -> Result<(), OpenGroupError> {
-        self.insert(id, membership, Some(recovered), machine)
+        let id = membership.group;
+        let found = recovered.groups.get(&membership.own.0);
+        let found = found.ok_or(OpenGroupError::NotLogged(id, membership.own))?;
+        self.insert(membership, Some(found), machine)
+    }
+
+    /// Removes a replica: it is gone for good, and its id cannot be used again. Its state machine is handed back, for
+    /// whoever removes what it keeps. `None` if there is no such replica.
+    pub fn remove(&mut self, id: GroupId) -> Option<M> {
+        let group = self.groups.remove(&id)?;
+        self.dirty.remove(&id);
+        self.records.push(Record::Removed { group: group.membership.own.0 });
+        Some(group.machine)
+    }
+
+    /// Who is in a group, as far as this replica has applied it.
+    pub fn membership(&self, id: GroupId) -> Option<&Membership> {
+        self.groups.get(&id).map(|group| &group.membership)
+    }
+
+    /// Proposes a change of a group's members.
+    ///
+    /// # Errors
+    /// Nothing happened.
+    pub fn change_members(&mut self, id: GroupId, change: &MemberChange) -> Result<(), MemberError> {
+        self.leading_group(id)?.change_members(change)
+    }
+
+    /// Whether a change of members may be under way in a group that this node leads.
+    pub fn is_changing_members(&self, id: GroupId) -> bool {
+        self.groups.get(&id).is_some_and(|group| group.engine.is_changing_members())
+    }
+
+    /// Sends something to the leader of a group, whose replicator gives it out as [`Event::Forwarded`]. It may be lost.
+    /// False if the leader is not known or is this node, if there is no replica here, or if it is over 64 KiB.
+    pub fn forward(&mut self, id: GroupId, body: Bytes) -> bool {
+        let Some(group) = self.groups.get_mut(&id).filter(|_| body.len() <= FORWARD_BYTES_MAX) else {
+            return false;
+        };
+        self.dirty.insert(id);
+        group.forward(body)
+    }
+
+    /// Has all replicas of a group compare digests; see [`FollowerView::equal_at`] and [`Event::DigestDiffers`]. False if
+    /// this node does not lead it.
+    pub fn compare_digests(&mut self, id: GroupId) -> bool {
+        self.leading_group(id).is_ok_and(Group::compare_digests)
+    }
+
+    /// A [`Job`] of this group is done.
+    pub fn job_done(&mut self, id: GroupId, result: Result<[u8; 16], ApplyError>) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.staged(result);
+            self.dirty.insert(id);
+        }
     }
 
     fn insert(
         &mut self,
-        id: GroupId,
         membership: Membership,
         recovered: Option<&RecoveredGroup>,
         machine: M,
     ) -> Result<(), OpenGroupError> {
+        let id = membership.group;
         if self.groups.contains_key(&id) {
             return Err(OpenGroupError::Exists(id));
         }
@@ -284,8 +402,8 @@ impl<M: StateMachine> Replicator<M> {
     /// Who leads a group as far as this node knows, and in which term.
     pub fn leader(&self, id: GroupId) -> Option<(Option<NodeId>, u64)> {
         let group = self.groups.get(&id)?;
-        let leader = group.engine.leader().and_then(|replica| group.membership.member(replica));
-        Some((leader.map(|member| member.node.clone()), group.engine.term()))
+        let leader = group.engine.leader().and_then(|replica| group.node_of(replica));
+        Some((leader.cloned(), group.engine.term()))
     }
 
     /// Whether this node leads a group.
@@ -341,10 +459,8 @@ impl<M: StateMachine> Replicator<M> {
             let Some(group) = self.groups.get_mut(&id).filter(|group| group.halted.is_none()) else {
                 continue;
             };
-            let (sender, receiver) = wire::parties(&message);
-            let member = group.membership.member(sender).is_some_and(|member| member.node == *from);
-            if member && receiver == group.membership.own {
-                group.step(message);
+            if wire::parties(&message).1 == group.membership.own {
+                group.receive(from, message);
                 self.dirty.insert(id);
             }
         }
@@ -367,9 +483,11 @@ impl<M: StateMachine> Replicator<M> {
     pub fn tick(&mut self, now: Now, events: &mut Vec<Event<M::Outcome>>) {
         self.ticks += 1;
         let compacts = self.ticks.is_multiple_of(COMPACT_TICKS);
+        let per_tick = (self.limits.snapshot_bytes_per_second / TICKS_PER_SECOND) as i64;
+        self.snapshot_bytes = (self.snapshot_bytes + per_tick).min(per_tick.max(PART_BYTES as i64) * 4);
         for (id, group) in self.groups.iter_mut().filter(|(_, group)| group.halted.is_none()) {
             group.tick(now, events);
-            if compacts && let Some(record) = group.compact() {
+            if compacts && let Some(record) = group.compact(self.limits.retained_bytes_per_group) {
                 self.records.push(record);
             }
             self.dirty.insert(*id);
@@ -411,13 +529,29 @@ impl<M: StateMachine> Replicator<M> {
             return false;
         };
         let own = group.membership.own;
-        let votes = |replica| group.membership.member(replica).is_some_and(|m| m.voter);
+        let votes = |replica| {
+            let part = group.membership.member(replica).map(|member| member.part);
+            matches!(part, Some(Part::Voter | Part::Entering))
+        };
         let others = group.engine.progress().filter(|p| p.replica != own && p.active && votes(p.replica));
         let best = others.max_by_key(|p| (p.matched, std::cmp::Reverse(p.replica)));
         let Some(to) = best.map(|progress| progress.replica) else { return false };
         if !group.engine.is_transferring() {
             group.engine.transfer(to);
         }
+        self.dirty.insert(id);
+        true
+    }
+
+    /// Hands leadership of a group to a voter. False if this node does not lead it, or is handing over already.
+    pub fn hand_over_to(&mut self, id: GroupId, to: ReplicaId) -> bool {
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.engine.is_leader()) else {
+            return false;
+        };
+        if group.engine.is_transferring() || to == group.membership.own {
+            return false;
+        }
+        group.engine.transfer(to);
         self.dirty.insert(id);
         true
     }
@@ -433,6 +567,7 @@ impl<M: StateMachine> Replicator<M> {
         let mut records = std::mem::take(&mut self.records);
         let mut entries = Vec::new();
         let mut events = Vec::new();
+        let mut jobs = Vec::new();
         for id in std::mem::take(&mut self.dirty) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let mut sink = Sink {
@@ -441,8 +576,15 @@ impl<M: StateMachine> Replicator<M> {
                 records: &mut records,
                 entries: &mut entries,
                 events: &mut events,
+                jobs: &mut jobs,
             };
             group.flush(&mut self.hlc, now, &mut sink);
+            if self.snapshot_bytes > 0
+                && let Some(want) = group.next_want()
+            {
+                self.snapshot_bytes -= PART_BYTES as i64;
+                messages.push((id, Payload::Note(want)));
+            }
         }
         let batch = (!records.is_empty()).then(|| {
             let number = self.next_batch;
@@ -450,23 +592,28 @@ impl<M: StateMachine> Replicator<M> {
             self.submitted.push_back(Submitted { batch: number, entries });
             Batch { number, records }
         });
-        Output { messages: self.frames(messages), batch, events }
+        Output { messages: self.frames(messages), batch, events, jobs }
     }
 
     /// Packs messages into frames: appends one by one on their group's lane, all else for a node together.
-    fn frames(&self, messages: Vec<(GroupId, Message)>) -> Vec<Outgoing> {
+    fn frames(&self, messages: Vec<(GroupId, Payload)>) -> Vec<Outgoing> {
         let mut control: BTreeMap<NodeId, Vec<FrameBuilder>> = BTreeMap::new();
         let mut frames = Vec::new();
         for (id, message) in messages {
             let (_, to) = wire::parties(&message);
-            let member = self.groups.get(&id).and_then(|group| group.membership.member(to));
-            let Some(member) = member.filter(|_| wire::is_sendable(&message)) else { continue };
-            if wire::is_bulk(&message) {
+            let node = self.groups.get(&id).and_then(|group| group.node_of(to));
+            let Some(node) = node.filter(|_| wire::is_sendable(&message)) else { continue };
+            let lane = match &message {
+                message if wire::is_bulk(message) => Lane::Data(id),
+                message if wire::is_snapshot_part(message) => Lane::Snapshot,
+                _ => Lane::Control,
+            };
+            if lane != Lane::Control {
                 let mut builder = FrameBuilder::new(self.cluster);
                 builder.push(id, message);
-                frames.push(outgoing(member.node.clone(), Lane::Data(id), builder));
+                frames.push(outgoing(node.clone(), lane, builder));
             } else {
-                let builders = control.entry(member.node.clone()).or_default();
+                let builders = control.entry(node.clone()).or_default();
                 if builders.last().is_none_or(FrameBuilder::is_full) {
                     builders.push(FrameBuilder::new(self.cluster));
                 }
@@ -493,10 +640,13 @@ impl<M: StateMachine> Replicator<M> {
             .filter_map(|progress| {
                 let member = group.membership.member(progress.replica)?;
                 Some(FollowerView {
+                    replica: member.replica,
                     node: member.node.clone(),
+                    part: member.part,
                     matched: progress.matched,
                     active: progress.active,
                     pinned_bytes: group.engine.bytes_after(progress.matched),
+                    equal_at: group.equal_at(member.replica),
                 })
             })
             .collect();
@@ -504,7 +654,7 @@ impl<M: StateMachine> Replicator<M> {
         Some(GroupView {
             replica: own,
             role: group.engine.role(),
-            voter: group.membership.member(own).is_some_and(|member| member.voter),
+            part: group.membership.member(own).map(|member| member.part),
             term: group.engine.term(),
             leader: self.leader(id).and_then(|(leader, _)| leader),
             first_index: group.engine.first_index(),
@@ -513,6 +663,7 @@ impl<M: StateMachine> Replicator<M> {
             applied: group.applied,
             checkpointed: group.checkpointed,
             halted: group.halted.clone(),
+            arriving: group.arriving(),
             followers,
         })
     }

@@ -86,7 +86,7 @@ fn an_only_voter_says_nothing_before_its_term_is_durable() {
     let term = trio.peers[0].repl.view(GROUP).expect("the group").term;
     trio.sync(0);
     assert!(!trio.take(|frame| frame.has(APPEND)).is_empty(), "now it is heard");
-    trio.reopen(0, 0, |recovered| assert_eq!(recovered.groups[&GROUP.0].hard_state.term, term))
+    trio.reopen(0, 0, |recovered| assert_eq!(recovered.groups[&1].hard_state.term, term))
         .expect("it reopens");
     trio.tick_all(60);
     let again = trio.peers[0].repl.view(GROUP).expect("the group");
@@ -100,7 +100,7 @@ fn a_vote_is_remembered_over_a_power_loss() {
     let mut trio = Trio::led(4);
     let before = trio.peers[1].repl.view(GROUP).expect("the group").term;
     trio.reopen(1, 0, |recovered| {
-        let state = recovered.groups[&GROUP.0].hard_state;
+        let state = recovered.groups[&2].hard_state;
         assert_eq!((state.term, state.vote), (before, 1), "term and vote are in the log");
     })
     .expect("it reopens");
@@ -118,7 +118,7 @@ fn a_machine_ahead_of_the_persisted_commit_reopens() {
     let applied = trio.peers[1].repl.applied(GROUP).expect("the group").index;
     assert!(applied >= 3);
     let forgets_commit = |recovered: &mut slowdb_repl::wal::Recovered| {
-        if let Some(group) = recovered.groups.get_mut(&GROUP.0) {
+        if let Some(group) = recovered.groups.get_mut(&2) {
             group.hard_state.commit = 0;
         }
     };

@@ -9,7 +9,9 @@ use core_common::{
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use slowdb_repl::{AckLevel, EntryView, Member, Membership, NodeId, ReplicaId, WireError};
+use slowdb_repl::{AckLevel, EntryView, Member, Membership, NodeId, Part, ReplicaId, WireError};
+
+const PARTS: [Part; 5] = [Part::Learner, Part::Voter, Part::Entering, Part::Leaving, Part::Demoted];
 
 /// Frames of every kind, as a healthy group sends them.
 fn sample_frames() -> Vec<InFlight> {
@@ -146,12 +148,12 @@ proptest! {
     }
 
     #[test]
-    fn memberships_survive_encoding(nodes in prop::collection::btree_map(1..1000u64, ("[a-z]{1,20}", any::<bool>()), 1..6)) {
+    fn memberships_survive_encoding(nodes in prop::collection::btree_map(1..1000u64, ("[a-z]{1,20}", 0..5usize), 1..6)) {
         let members: Vec<Member> = nodes
             .iter()
-            .map(|(replica, (name, voter))| Member { replica: ReplicaId(*replica), node: NodeId::new(name), voter: *voter })
+            .map(|(replica, (name, part))| Member { replica: ReplicaId(*replica), node: NodeId::new(name), part: PARTS[*part] })
             .collect();
-        let membership = Membership { own: members[0].replica, members };
+        let membership = Membership::new(GROUP, members[0].replica, members);
         let decoded = Membership::decode(&membership.encode());
         prop_assert_eq!(decoded, membership.is_sound().then_some(membership));
     }

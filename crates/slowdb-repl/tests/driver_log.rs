@@ -10,8 +10,8 @@ use slowdb_repl::embed::{AskError, Change, ReplicatorCore};
 use slowdb_repl::transport::Transport;
 use slowdb_repl::wal::{Wal, WalOptions};
 use slowdb_repl::{
-    AckLevel, ApplyError, Event, Failure, GroupId, Limits, Member, Membership, NodeId, Now, ProposalView,
-    ReplicaId, Replicator, StateMachine,
+    AckLevel, ApplyError, Event, Failure, GroupId, Limits, Member, Membership, NodeId, Now, Part,
+    ProposalView, ReplicaId, Replicator, StateMachine,
 };
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -48,8 +48,8 @@ fn options() -> WalOptions {
 
 fn membership(voters: u64) -> Membership {
     let member =
-        |id| Member { replica: ReplicaId(id), node: NodeId::new(&format!("node-{id}")), voter: true };
-    Membership { own: ReplicaId(1), members: (1..=voters).map(member).collect() }
+        |id| Member { replica: ReplicaId(id), node: NodeId::new(&format!("node-{id}")), part: Part::Voter };
+    Membership::new(GROUP, ReplicaId(1), (1..=voters).map(member).collect())
 }
 
 struct Running {
@@ -62,9 +62,10 @@ struct Running {
 fn run(disk: &SimDisk, voters: u64, limits: Limits, connector: &Connector) -> Running {
     let (wal, recovered) = Wal::open(Arc::new(disk.clone()), "wal", options()).expect("the log opens");
     let mut repl = Replicator::new(NodeId::new("node-1"), [1; 16], 3, limits, wal.reader());
-    let opened = match recovered.groups.get(&GROUP.0) {
-        Some(group) => repl.reopen(GROUP, membership(voters), group, Journal::default()),
-        None => repl.create(GROUP, membership(voters), Journal::default()),
+    let known = Replicator::<Journal>::memberships(&recovered).expect("sound").remove(&GROUP);
+    let opened = match known {
+        Some(known) => repl.reopen(known, &recovered, Journal::default()),
+        None => repl.create(membership(voters), Journal::default()),
     };
     opened.expect("the group opens");
     let (sender, events) = async_mpsc::channel(16);
@@ -187,7 +188,7 @@ async fn a_minority_answers_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_bounded() {
     let (_dir, connector) = connector();
-    let limits = Limits { waiting_bytes_max: 8, waiting_per_group_max: 1 };
+    let limits = Limits { waiting_bytes_max: 8, waiting_per_group_max: 1, ..Limits::default() };
     let running = run(&SimDisk::new(), 1, limits, &connector);
     running.wait_for_leadership();
     assert_eq!(running.propose("123456789").await, Err(AskError::Failed(Failure::Overloaded)));
@@ -198,9 +199,9 @@ async fn what_waits_is_bounded() {
 #[test]
 fn reads_that_wait_are_bounded() {
     let (wal, _) = Wal::open(Arc::new(SimDisk::new()), "wal", options()).expect("the log opens");
-    let limits = Limits { waiting_bytes_max: 8, waiting_per_group_max: 3 };
+    let limits = Limits { waiting_bytes_max: 8, waiting_per_group_max: 3, ..Limits::default() };
     let mut repl = Replicator::new(NodeId::new("node-1"), [1; 16], 3, limits, wal.reader());
-    repl.create(GROUP, membership(1), Journal::default()).expect("the group opens");
+    repl.create(membership(1), Journal::default()).expect("the group opens");
     while !repl.leads(GROUP) {
         let output = repl.flush(Now::default());
         if let Some(batch) = output.batch {

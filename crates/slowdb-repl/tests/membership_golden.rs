@@ -1,6 +1,6 @@
 //! The example of a membership in docs/format.md, and bytes that are none.
 
-use slowdb_repl::{Member, Membership, NodeId, ReplicaId};
+use slowdb_repl::{GroupId, Member, Membership, NodeId, Part, ReplicaId};
 
 fn hex(bytes: &[u8]) -> String {
     let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
@@ -16,9 +16,9 @@ fn block() -> String {
 }
 
 fn membership() -> Membership {
-    let member =
-        |replica, name, voter| Member { replica: ReplicaId(replica), node: NodeId::new(name), voter };
-    Membership { own: ReplicaId(2), members: vec![member(1, "ada", true), member(2, "bob", false)] }
+    let member = |replica, name, part| Member { replica: ReplicaId(replica), node: NodeId::new(name), part };
+    let members = vec![member(1, "ada", Part::Voter), member(2, "bob", Part::Learner)];
+    Membership { index: 7, ..Membership::new(GroupId(9), ReplicaId(2), members) }
 }
 
 #[test]
@@ -35,17 +35,20 @@ fn other_bytes_are_no_membership() {
         assert_eq!(Membership::decode(&bytes[..len]), None, "{len} bytes");
     }
     assert_eq!(Membership::decode(&[&bytes[..], &[0]].concat()), None, "one byte more");
-    for (at, to, what) in
-        [(0, 3, "its own replica is no member"), (12, 0, "a replica 0"), (12, 2, "a replica twice")]
-    {
+    for (at, to, what) in [
+        (8, 0, "its own replica is 0"),
+        (36, 0, "a replica 0"),
+        (36, 2, "a replica twice"),
+        (44, 5, "an unknown part"),
+    ] {
         let mut changed = bytes.clone();
         changed[at] = to;
         assert_eq!(Membership::decode(&changed), None, "{what}");
     }
     let mut nobody = bytes.clone();
-    nobody[20] = 0;
+    nobody[44] = 0;
     assert_eq!(Membership::decode(&nobody), None, "nobody votes");
     let mut name = bytes;
-    name[23] = 0xff;
+    name[47] = 0xff;
     assert_eq!(Membership::decode(&name), None, "a name that is no text");
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use slowdb_disk::SimDisk;
 use slowdb_repl::wal::{Record, Wal, WalOptions};
 use slowdb_repl::{
-    AckLevel, ApplyError, EntryView, GroupId, Lane, Limits, Member, Membership, NodeId, Now, Output,
+    AckLevel, ApplyError, EntryView, GroupId, Lane, Limits, Member, Membership, NodeId, Now, Output, Part,
     Position, Proposal, ProposalView, ReplicaId, Replicator, StateMachine, Token,
 };
 use std::sync::Arc;
@@ -29,10 +29,15 @@ fn replicator() -> Replicator<Nothing> {
     Replicator::new(NodeId::new("ada"), [1; 16], 0, Limits::default(), wal.reader())
 }
 
+const GROUP: GroupId = GroupId(9);
+
 fn membership(nodes: &[&str]) -> Membership {
-    let member =
-        |(id, node): (u64, &&str)| Member { replica: ReplicaId(id), node: NodeId::new(node), voter: true };
-    Membership { own: ReplicaId(1), members: (1..).zip(nodes).map(member).collect() }
+    let member = |(id, node): (u64, &&str)| Member {
+        replica: ReplicaId(id),
+        node: NodeId::new(node),
+        part: Part::Voter,
+    };
+    Membership::new(GROUP, ReplicaId(1), (1..).zip(nodes).map(member).collect())
 }
 
 /// The block of the document that begins with this line.
@@ -64,7 +69,7 @@ fn settle(repl: &mut Replicator<Nothing>, now: Now) -> Vec<Record> {
 #[test]
 fn entry() {
     let mut repl = replicator();
-    repl.create(GroupId(9), membership(&["ada"]), Nothing).expect("it is new");
+    repl.create(membership(&["ada"]), Nothing).expect("it is new");
     let now = Now { micros: 0, wall_millis: 1 };
     settle(&mut repl, now);
     let proposal = Proposal {
@@ -108,7 +113,7 @@ fn entries_of_another_length_are_refused() {
         assert!(EntryView::parse(1, 1, &longer).is_err(), "{more} bytes more");
     }
     let mut unknown = bytes.clone();
-    unknown[0] = 2;
+    unknown[0] = 3;
     let error = EntryView::parse(4, 7, &unknown).expect_err("a format of the future").to_string();
     assert!(error.contains("4.7") && error.contains("format"), "{error}");
     let mut level = bytes;
@@ -119,7 +124,7 @@ fn entries_of_another_length_are_refused() {
 #[test]
 fn message() {
     let mut repl = replicator();
-    repl.create(GroupId(9), membership(&["ada", "bob"]), Nothing).expect("it is new");
+    repl.create(membership(&["ada", "bob"]), Nothing).expect("it is new");
     let output = repl.flush(Now::default());
     let [frame] = &output.messages[..] else { panic!("one frame asks for a vote: {:?}", output.messages) };
     assert_eq!((frame.to.as_str(), frame.lane), ("bob", Lane::Control));
@@ -131,13 +136,13 @@ fn message() {
 #[test]
 fn malformed_messages_are_refused() {
     let mut sender = replicator();
-    sender.create(GroupId(9), membership(&["ada", "bob"]), Nothing).expect("it is new");
+    sender.create(membership(&["ada", "bob"]), Nothing).expect("it is new");
     let good = sender.flush(Now::default()).messages.remove(0).meta;
     let ada = NodeId::new("ada");
     let receiver = || {
         let mut repl = replicator();
         let own = Membership { own: ReplicaId(2), ..membership(&["ada", "bob"]) };
-        repl.create(GroupId(9), own, Nothing).expect("it is new");
+        repl.create(own, Nothing).expect("it is new");
         settle(&mut repl, Now::default());
         repl
     };
@@ -182,7 +187,8 @@ fn control_frames_stay_within_what_readers_take() {
     let groups = 13_000;
     let mut repl = replicator();
     for id in 0..groups {
-        repl.create(GroupId(id), membership(&["ada", "bob"]), Nothing).expect("it is new");
+        let membership = Membership { group: GroupId(id), own: ReplicaId(1), ..membership(&["ada", "bob"]) };
+        repl.create(membership, Nothing).expect("it is new");
     }
     let messages = repl.flush(Now::default()).messages;
     let sizes: Vec<usize> = messages.iter().map(|frame| frame.meta.len()).collect();

@@ -81,6 +81,13 @@ fn life() -> Vec<Step> {
             }
             steps.push(Step::Release);
         }
+        if round == 9 {
+            // One group goes on from a snapshot, far ahead.
+            last[1] += 20;
+            let data = Bytes::from_static(b"members as of the snapshot");
+            let (index, term) = (last[1], 1 + round / 8);
+            steps.push(Step::Append(vec![Record::Snapshot { group: 1, index, term, data }]));
+        }
         if round % 7 == 0 {
             steps.push(Step::Mark);
         }

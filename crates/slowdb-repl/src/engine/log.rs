@@ -3,12 +3,13 @@
 //! Invariants: indexes run without gaps from `compacted.index + 1`; an entry without data in memory has a
 //! location on disk; terms never fall.
 
-use crate::ids::{Member, Membership};
+use crate::ids::{Membership, Part, ReplicaId};
 use crate::wal::{HardState, Location, RecoveredGroup, WalReader};
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType};
 use raft::{Error, GetEntriesContext, RaftState, Result, Storage, StorageError};
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Data of entries that are durable and applied is dropped from memory beyond this many bytes.
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
@@ -23,33 +24,33 @@ struct Slot {
 
 pub(crate) struct GroupLog {
     hard_state: HardState,
-    voters: Vec<u64>,
-    learners: Vec<u64>,
+    config: ConfState,
     compacted_index: u64,
     compacted_term: u64,
     slots: VecDeque<Slot>,
     /// Entries up to here are without data in memory, or were.
     evicted: u64,
     cached_bytes: u64,
+    /// Of all entries, in memory or not.
+    bytes: u64,
     reader: WalReader,
+    /// Members that need what this log does not hold any more.
+    behind: RefCell<BTreeSet<ReplicaId>>,
 }
 
 impl GroupLog {
     pub(crate) fn new(membership: &Membership, reader: WalReader) -> Self {
-        let ids = |voter: bool| -> Vec<u64> {
-            let wanted = |m: &&Member| m.voter == voter;
-            membership.members.iter().filter(wanted).map(|m| m.replica.0).collect()
-        };
         GroupLog {
             hard_state: HardState { term: 0, vote: 0, commit: 0 },
-            voters: ids(true),
-            learners: ids(false),
+            config: conf_state(membership),
             compacted_index: 0,
             compacted_term: 0,
             slots: VecDeque::new(),
             evicted: 0,
             cached_bytes: 0,
+            bytes: 0,
             reader,
+            behind: RefCell::default(),
         }
     }
 
@@ -69,6 +70,29 @@ impl GroupLog {
             })
             .collect();
         self.evicted = self.last();
+        self.bytes = self.slots.iter().map(|slot| u64::from(slot.len)).sum();
+    }
+
+    /// Goes on from a snapshot: all entries are gone.
+    pub(crate) fn restore(&mut self, index: u64, term: u64, membership: &Membership) {
+        self.slots.clear();
+        self.cached_bytes = 0;
+        self.bytes = 0;
+        self.evicted = index;
+        (self.compacted_index, self.compacted_term) = (index, term);
+        self.config = conf_state(membership);
+        self.hard_state.commit = self.hard_state.commit.max(index);
+        self.hard_state.term = self.hard_state.term.max(term);
+    }
+
+    /// From now on these are the members.
+    pub(crate) fn set_config(&mut self, membership: &Membership) {
+        self.config = conf_state(membership);
+    }
+
+    /// Members that were found to need what this log does not hold any more, since this was last asked.
+    pub(crate) fn take_behind(&self) -> BTreeSet<ReplicaId> {
+        std::mem::take(&mut self.behind.borrow_mut())
     }
 
     /// What is applied is committed, whatever the hard state on disk had got to.
@@ -104,17 +128,19 @@ impl GroupLog {
         );
         while self.last() >= first.index {
             if let Some(slot) = self.slots.pop_back() {
+                self.bytes -= u64::from(slot.len);
                 self.cached_bytes -= slot.data.map_or(0, |data| data.len() as u64);
             }
         }
         self.evicted = self.evicted.min(self.last());
         for entry in entries {
-            self.cached_bytes += entry.data.len() as u64;
+            self.cached_bytes += data_of(entry).len() as u64;
+            self.bytes += data_of(entry).len() as u64;
             self.slots.push_back(Slot {
                 term: entry.term,
                 kind: entry.entry_type,
-                len: entry.data.len() as u32,
-                data: Some(entry.data.clone()),
+                len: data_of(entry).len() as u32,
+                data: Some(data_of(entry).clone()),
                 location: None,
             });
         }
@@ -146,12 +172,27 @@ impl GroupLog {
         let term = self.slot(index)?.term;
         for _ in 0..index - self.compacted_index {
             if let Some(slot) = self.slots.pop_front() {
+                self.bytes -= u64::from(slot.len);
                 self.cached_bytes -= slot.data.map_or(0, |data| data.len() as u64);
             }
         }
         self.compacted_index = index;
         self.compacted_term = term;
         Some(term)
+    }
+
+    /// The entry that has to go for the entries after it to take no more than so many bytes; 0 if none has to.
+    pub(crate) fn index_over(&self, bytes: u64) -> u64 {
+        let mut over = self.bytes.saturating_sub(bytes);
+        let mut index = self.compacted_index;
+        for slot in &self.slots {
+            if over == 0 {
+                return index;
+            }
+            over = over.saturating_sub(u64::from(slot.len));
+            index += 1;
+        }
+        index
     }
 
     /// Bytes of the entries after `index`.
@@ -202,10 +243,7 @@ impl Storage for GroupLog {
         hard_state.term = self.hard_state.term;
         hard_state.vote = self.hard_state.vote;
         hard_state.commit = self.hard_state.commit;
-        let mut conf_state = ConfState::default();
-        conf_state.voters = self.voters.clone();
-        conf_state.learners = self.learners.clone();
-        Ok(RaftState { hard_state, conf_state })
+        Ok(RaftState { hard_state, conf_state: self.config.clone() })
     }
 
     fn entries(
@@ -247,10 +285,33 @@ impl Storage for GroupLog {
         Ok(self.last())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> Result<raft::eraftpb::Snapshot> {
-        // The log that any member still needs is kept, so nobody asks for one; see the floor of an entry.
+    fn snapshot(&self, _request_index: u64, to: u64) -> Result<raft::eraftpb::Snapshot> {
+        // Snapshots go their own way, and reach the engine of the receiver when they are durable there.
+        self.behind.borrow_mut().insert(ReplicaId(to));
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
+}
+
+/// What an entry says. The engine reads the data of a change of members where it is proposed, in an encoding of its
+/// own; what is logged, sent and applied is ours, which the proposer keeps beside it.
+pub(crate) fn data_of(entry: &Entry) -> &Bytes {
+    if entry.context.is_empty() { &entry.data } else { &entry.context }
+}
+
+/// A membership in the engine's words.
+pub(crate) fn conf_state(membership: &Membership) -> ConfState {
+    let ids = |parts: &[Part]| -> Vec<u64> {
+        let wanted = membership.members.iter().filter(|m| parts.contains(&m.part));
+        wanted.map(|m| m.replica.0).collect()
+    };
+    let mut state = ConfState::default();
+    state.voters = ids(&[Part::Voter, Part::Entering]);
+    state.learners = ids(&[Part::Learner]);
+    if membership.is_joint() {
+        state.voters_outgoing = ids(&[Part::Voter, Part::Leaving, Part::Demoted]);
+        state.learners_next = ids(&[Part::Demoted]);
+    }
+    state
 }
 
 pub(crate) fn kind_to_byte(kind: EntryType) -> u8 {

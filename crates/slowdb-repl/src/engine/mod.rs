@@ -16,6 +16,17 @@
 //! - a commit index beyond the end of the log panics inside, and so does a confirmation beyond it:
 //!   [`Engine::step`] refuses them first;
 //! - an applied index beyond the persisted commit panics at start: [`Engine::open`] raises the commit;
+//! - a change of members takes effect when it is applied, and is kept with the index that made it so: what is
+//!   applied again after a restart is known by it ([`Engine::apply_members`]);
+//! - changes of members are read as protobuf only where they are proposed; the log and the network carry an
+//!   encoding of ours ([`log::data_of`]);
+//! - a second change while one is pending becomes an empty entry without an error, so it is refused first, and a
+//!   leader that is removed does not step down, so that is refused too: [`Engine::propose_members`];
+//! - a joint configuration is left by a proposal of ours, never by the engine;
+//! - the engine never sends snapshots: it is told that there is none yet, and the receiver's engine is handed one
+//!   when it is durable there, as if its leader had just sent it ([`Engine::restore`]). So there is nothing to report;
+//! - groups begin at index 1, which no entry has: a new replica has too little log to begin with, always, and gets a
+//!   snapshot, which says who the members are;
 //! - read requests are dropped without a word before the leader has committed in its term:
 //!   [`Engine::read`] says so, the caller retries with a fresh context.
 
@@ -27,15 +38,21 @@
 mod log;
 pub(crate) mod wire;
 
-use crate::ids::{Membership, ReplicaId};
+use crate::ids::{Membership, Part, ReplicaId};
 use crate::wal::{HardState, Location, Record, RecoveredGroup, WalReader};
 use bytes::Bytes;
-use log::{GroupLog, kind_to_byte};
+use log::{GroupLog, conf_state, data_of, kind_to_byte};
 pub(crate) use raft::eraftpb::Message;
-use raft::eraftpb::{EntryType, MessageType};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, EntryType, MessageType,
+    Snapshot,
+};
 use raft::{Config, RawNode, StateRole};
+use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// Where a new group's log begins: its first entry follows on this.
+pub(crate) const INITIAL: (u64, u64) = (1, 1);
 /// Ticks between heartbeats of a leader.
 pub(crate) const HEARTBEAT_TICKS: usize = 2;
 /// Ticks without a leader after which an election may start; drawn from this to twice this.
@@ -61,6 +78,8 @@ pub enum ReplicaRole {
 pub(crate) struct Committed {
     pub(crate) term: u64,
     pub(crate) index: u64,
+    /// Whether it is a change of members.
+    pub(crate) members: bool,
     pub(crate) data: Bytes,
 }
 
@@ -77,6 +96,8 @@ pub(crate) struct Flushed {
     pub(crate) ready: u64,
     /// To send only then.
     pub(crate) held: Vec<Message>,
+    /// The log goes on from this index, where a snapshot was made. It is applied once the records are durable.
+    pub(crate) restored: Option<u64>,
     /// To apply.
     pub(crate) committed: Vec<Committed>,
     /// Reads that a majority has confirmed: (context, index that must be applied first).
@@ -132,6 +153,8 @@ pub(crate) struct Engine {
     seed: u64,
     /// The ready with a term or vote that is not durable yet.
     term_unsaved: Option<u64>,
+    /// The membership that comes with the snapshot that the engine was handed.
+    restoring: Option<Membership>,
     /// The commit index moved since the hard state was last handed out to be made durable.
     commit_unsaved: bool,
     #[cfg(feature = "canary")]
@@ -149,16 +172,20 @@ impl Engine {
         seed: u64,
     ) -> Result<Self, EngineError> {
         let mut group_log = GroupLog::new(membership, reader);
-        if let Some(recovered) = recovered {
-            group_log.recover(recovered);
+        match recovered {
+            Some(recovered) => group_log.recover(recovered),
+            None if membership.members.is_empty() => {}
+            None => group_log.restore(INITIAL.0, INITIAL.1, membership),
         }
+        // What a new group begins with is nothing, and held by any state machine.
+        let applied = if group_log.first() == INITIAL.0 + 1 { applied.max(INITIAL.0) } else { applied };
         if group_log.last() < applied {
             return Err(EngineError::LogLost { last: group_log.last(), applied });
         }
         if group_log.first() > applied + 1 {
             return Err(EngineError::CheckpointLost { applied, compacted: group_log.first() - 1 });
         }
-        group_log.raise_commit(applied);
+        group_log.raise_commit(applied.max(membership.index));
         if group_log.hard_state().commit > group_log.last() {
             let hard_state = group_log.hard_state();
             return Err(EngineError::LogLost { last: group_log.last(), applied: hard_state.commit });
@@ -185,6 +212,7 @@ impl Engine {
             raw,
             seed,
             term_unsaved: None,
+            restoring: None,
             commit_unsaved: false,
             #[cfg(feature = "canary")]
             canary: None,
@@ -263,6 +291,75 @@ impl Engine {
         Some((self.raw.raft.term, self.raw.raft.raft_log.last_index()))
     }
 
+    /// Proposes that the members be others, if this replica leads, may propose, and no other change is pending.
+    pub(crate) fn propose_members(&mut self, from: &Membership, to: &Membership) -> Option<(u64, u64)> {
+        if !self.is_leader() || self.is_transferring() || self.raw.raft.has_pending_conf() {
+            return None;
+        }
+        self.raw.propose_conf_change(to.encode(), change_between(from, to)).ok()?;
+        Some((self.raw.raft.term, self.raw.raft.raft_log.last_index()))
+    }
+
+    /// A committed change of members takes effect.
+    pub(crate) fn apply_members(&mut self, from: &Membership, to: &Membership) -> Result<(), String> {
+        let change = change_between(from, to);
+        let now = self.raw.apply_conf_change(&change).map_err(|error| error.to_string())?;
+        if !is_same(&now, &conf_state(to)) {
+            return Err(format!("a change of members led to {now:?}, and not to {:?}", conf_state(to)));
+        }
+        self.raw.mut_store().set_config(to);
+        Ok(())
+    }
+
+    /// Whether a change of members may be under way.
+    pub(crate) fn is_changing_members(&self) -> bool {
+        self.raw.raft.has_pending_conf()
+    }
+
+    /// Hands the engine a snapshot that is durable here. True if the log goes on from it, with the next flush; false
+    /// if it cannot now, or need not.
+    pub(crate) fn restore(&mut self, index: u64, term: u64, members: &Membership) -> bool {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Follower || raft.leader_id == 0 || index <= raft.raft_log.committed {
+            return false;
+        }
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = index;
+        metadata.term = term;
+        metadata.set_conf_state(conf_state(members));
+        let mut message = Message::default();
+        message.msg_type = MessageType::MsgSnapshot;
+        message.from = raft.leader_id;
+        message.to = raft.id;
+        message.term = raft.term;
+        message.set_snapshot(snapshot);
+        let _ = self.raw.step(message);
+        self.fix_timeout();
+        let restores = self.raw.raft.raft_log.unstable_snapshot().is_some();
+        self.restoring = restores.then(|| Membership { index, ..members.clone() });
+        restores
+    }
+
+    fn take_restored(&mut self, ready: &raft::Ready, group: u64, records: &mut Vec<Record>) -> Option<u64> {
+        let membership = self.restoring.take().filter(|_| !ready.snapshot().is_empty())?;
+        let (index, term) = (ready.snapshot().get_metadata().index, ready.snapshot().get_metadata().term);
+        let data = Bytes::from(membership.encode());
+        records.push(Record::Snapshot { group, index, term, data });
+        self.raw.mut_store().restore(index, term, &membership);
+        Some(index)
+    }
+
+    /// Members that need what this log does not hold any more, since this was last asked.
+    pub(crate) fn take_behind(&self) -> BTreeSet<ReplicaId> {
+        self.raw.store().take_behind()
+    }
+
+    /// See [`GroupLog::index_over`].
+    pub(crate) fn index_over(&self, bytes: u64) -> u64 {
+        self.raw.store().index_over(bytes)
+    }
+
     /// Asks a majority whether this replica still leads; the answer comes as a read of `context`. False if
     /// the question cannot be asked now.
     pub(crate) fn read(&mut self, context: u64) -> bool {
@@ -331,16 +428,18 @@ impl Engine {
         out.send = self.aligned(ready.take_messages());
         out.held = self.aligned(ready.take_persisted_messages());
         for entry in ready.take_committed_entries() {
-            assert_eq!(entry.entry_type, EntryType::EntryNormal, "membership is fixed in this version");
-            out.committed.push(Committed { term: entry.term, index: entry.index, data: entry.data });
+            let members = entry.entry_type != EntryType::EntryNormal;
+            let data = data_of(&entry).clone();
+            out.committed.push(Committed { term: entry.term, index: entry.index, members, data });
         }
         out.reads = ready.take_read_states().iter().filter_map(read_of).collect();
+        out.restored = self.take_restored(&ready, group, &mut out.records);
         let entries = ready.take_entries();
         if !entries.is_empty() {
             for entry in &entries {
                 out.entries.push((entry.term, entry.index));
                 let kind = kind_to_byte(entry.entry_type);
-                let data = entry.data.clone();
+                let data = data_of(entry).clone();
                 let (leader_term, term, index) = (self.raw.raft.term, entry.term, entry.index);
                 out.records.push(Record::Entry { group, leader_term, term, index, kind, data });
             }
@@ -361,6 +460,13 @@ impl Engine {
             self.raw.mut_store().set_hard_state(state);
         }
         self.raw.advance_append_async(ready);
+        // It says that the leader is heard, and nothing of what is durable: a slow disk must not look like a dead node.
+        let (urgent, held) = std::mem::take(&mut out.held)
+            .into_iter()
+            .partition(|message| message.msg_type == MessageType::MsgHeartbeatResponse);
+        out.held = held;
+        let urgent: Vec<Message> = urgent;
+        out.send.extend(urgent);
         if self.term_unsaved.is_some() {
             out.held.splice(0..0, std::mem::take(&mut out.send));
         }
@@ -473,4 +579,51 @@ impl Engine {
 fn read_of(state: &raft::ReadState) -> Option<(u64, u64)> {
     let context: [u8; 8] = state.request_ctx.as_slice().try_into().ok()?;
     Some((u64::from_le_bytes(context), state.index))
+}
+
+/// The change, in the engine's words, that leads from one membership to another.
+fn change_between(from: &Membership, to: &Membership) -> ConfChangeV2 {
+    let mut change = ConfChangeV2::default();
+    if from.is_joint() && !to.is_joint() {
+        return change;
+    }
+    let mut changes = Vec::new();
+    let mut push = |kind: ConfChangeType, replica: ReplicaId| {
+        let mut single = ConfChangeSingle::default();
+        single.change_type = kind;
+        single.node_id = replica.0;
+        changes.push(single);
+    };
+    for member in &to.members {
+        if from.member(member.replica).is_some_and(|before| before.part == member.part) {
+            continue;
+        }
+        push(
+            match member.part {
+                Part::Voter | Part::Entering => ConfChangeType::AddNode,
+                Part::Learner | Part::Demoted => ConfChangeType::AddLearnerNode,
+                Part::Leaving => ConfChangeType::RemoveNode,
+            },
+            member.replica,
+        );
+    }
+    let gone = from.members.iter().filter(|member| to.member(member.replica).is_none());
+    gone.for_each(|member| push(ConfChangeType::RemoveNode, member.replica));
+    change.set_changes(changes.into());
+    if to.is_joint() {
+        change.set_transition(ConfChangeTransition::Explicit);
+    }
+    change
+}
+
+fn is_same(a: &ConfState, b: &ConfState) -> bool {
+    let sorted = |ids: &[u64]| {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids
+    };
+    sorted(&a.voters) == sorted(&b.voters)
+        && sorted(&a.learners) == sorted(&b.learners)
+        && sorted(&a.voters_outgoing) == sorted(&b.voters_outgoing)
+        && sorted(&a.learners_next) == sorted(&b.learners_next)
 }

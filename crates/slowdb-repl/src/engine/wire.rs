@@ -18,17 +18,19 @@
 //!          64..72  reject hint       u64
 //!          72..80  priority          i64
 //!          80      type              u8   3 append, 4 append response, 5 vote, 6 vote response, 8 heartbeat,
-//!                                         9 heartbeat response, 14 time out now, 17 pre-vote, 18 pre-vote response
+//!                                         9 heartbeat response, 14 time out now, 17 pre-vote, 18 pre-vote response;
+//!                                         32 to 37 notes, see [`crate::note`]
 //!          81      reject            u8   0 or 1
-//!          82..84  context length    u16  at most 64
-//!          84..88  entries           u32
-//!          88..    context, then per entry: term u64, kind u8, zero [u8; 3], data length u32
+//!          82..84  context length    u16  at most 64, of a note at most 16,384
+//!          84..88  entries           u32  of a note the bytes of its body
+//!          88..    context, then per entry: term u64, kind u8 (0 proposals, 2 members), zero [u8; 3], data length u32
 //! ```
 //!
 //! The entries of an append follow its index without gaps, so their own indexes are not sent.
 
-use super::log::{kind_from_byte, kind_to_byte};
+use super::log::{data_of, kind_from_byte, kind_to_byte};
 use crate::ids::{GroupId, ReplicaId};
+use crate::note::{self, Fields, Note, Says};
 use bytes::{BufMut, Bytes, BytesMut};
 use raft::eraftpb::{Entry, Message, MessageType};
 
@@ -36,6 +38,7 @@ use raft::eraftpb::{Entry, Message, MessageType};
 /// its id before others, so this matches every id; who may connect at all is decided before.
 pub(crate) const NO_CLUSTER: [u8; 16] = [0; 16];
 const CONTEXT_BYTES_MAX: usize = 64;
+const NOTE_CONTEXT_BYTES_MAX: usize = 16 * 1024;
 /// Terms and indexes stay below, so that counting on from them never overflows.
 const NUMBER_MAX: u64 = 1 << 62;
 const MESSAGES_MAX: u32 = 65_536;
@@ -47,7 +50,15 @@ const ENTRY_BYTES: usize = 16;
 /// A message to a replica of a group on another node.
 pub(crate) struct GroupMessage {
     pub(crate) group: GroupId,
-    pub(crate) message: Message,
+    pub(crate) message: Payload,
+}
+
+/// What replicas of a group send each other.
+pub(crate) enum Payload {
+    /// For the consensus engine.
+    Consensus(Message),
+    /// For the rest of the replica.
+    Note(Note),
 }
 
 /// Bytes that are no consensus messages of this cluster.
@@ -82,7 +93,34 @@ impl FrameBuilder {
         self.meta.len() >= META_BYTES_FULL
     }
 
-    pub(crate) fn push(&mut self, group: GroupId, message: Message) {
+    pub(crate) fn push(&mut self, group: GroupId, message: Payload) {
+        match message {
+            Payload::Consensus(message) => self.push_consensus(group, message),
+            Payload::Note(note) => self.push_note(group, &note),
+        }
+        self.messages += 1;
+    }
+
+    fn push_note(&mut self, group: GroupId, note: &Note) {
+        let Fields { kind, log_term, index, commit, commit_term, reject_hint, context, body } =
+            note.says.to_fields();
+        let meta = &mut self.meta;
+        for word in [group.0, note.from.0, note.to.0, 0, log_term, index, commit, commit_term, reject_hint, 0]
+        {
+            meta.put_u64_le(word);
+        }
+        meta.put_u8(kind);
+        meta.put_u8(0);
+        meta.put_u16_le(context.len() as u16);
+        meta.put_u32_le(body.len() as u32);
+        meta.put_slice(&context);
+        if !body.is_empty() {
+            self.body_bytes += body.len();
+            self.body.push(body);
+        }
+    }
+
+    fn push_consensus(&mut self, group: GroupId, message: Message) {
         let meta = &mut self.meta;
         meta.put_u64_le(group.0);
         for word in [
@@ -114,13 +152,13 @@ impl FrameBuilder {
             meta.put_u64_le(entry.term);
             meta.put_u8(kind_to_byte(entry.entry_type));
             meta.put_bytes(0, 3);
-            meta.put_u32_le(entry.data.len() as u32);
-            if !entry.data.is_empty() {
-                self.body_bytes += entry.data.len();
-                self.body.push(entry.data);
+            let data = data_of(&entry);
+            meta.put_u32_le(data.len() as u32);
+            if !data.is_empty() {
+                self.body_bytes += data.len();
+                self.body.push(data.clone());
             }
         }
-        self.messages += 1;
     }
 
     pub(crate) fn finish(mut self) -> (Bytes, Vec<Bytes>, usize) {
@@ -170,11 +208,17 @@ fn decode_message(
     message.commit_term = fixed.u64()?;
     message.reject_hint = fixed.u64()?;
     message.priority = fixed.u64()? as i64;
-    let numbers = [message.term, message.log_term, message.index, message.commit, message.commit_term];
-    if numbers.into_iter().any(|number| number > NUMBER_MAX) {
+    let kind = fixed.u8()?;
+    if note::is_note(kind) {
+        return decode_note(group, kind, &message, reader, &mut fixed, body, body_at);
+    }
+    let Message { term, log_term, index, commit, commit_term, reject_hint, .. } = message;
+    let numbers = [term, log_term, index, commit, commit_term, reject_hint];
+    // The engine takes a message of term 0 for one of its own, and checks nothing.
+    if numbers.into_iter().any(|number| number > NUMBER_MAX) || term == 0 {
         return Err(WireError::Malformed("a term or index is out of range"));
     }
-    message.msg_type = message_type(fixed.u8()?)?;
+    message.msg_type = message_type(kind)?;
     message.reject = fixed.u8()? != 0;
     // The engine takes an entry that it does not have for one of term 0.
     let is_append = message.msg_type == MessageType::MsgAppend;
@@ -205,7 +249,47 @@ fn decode_message(
         decoded.push(entry);
     }
     message.entries = decoded.into();
-    Ok(GroupMessage { group, message })
+    Ok(GroupMessage { group, message: Payload::Consensus(message) })
+}
+
+/// A note, whose words have been read into a message.
+fn decode_note(
+    group: GroupId,
+    kind: u8,
+    words: &Message,
+    reader: &mut Reader<'_>,
+    fixed: &mut Reader<'_>,
+    body: &Bytes,
+    body_at: &mut usize,
+) -> Result<GroupMessage, WireError> {
+    fixed.u8()?;
+    let context_len = usize::from(fixed.u16()?);
+    let body_len = fixed.u32()? as usize;
+    if context_len > NOTE_CONTEXT_BYTES_MAX {
+        return Err(WireError::Malformed("a context is too long"));
+    }
+    let context = Bytes::copy_from_slice(reader.take(context_len)?);
+    let fields = Fields {
+        kind,
+        log_term: words.log_term,
+        index: words.index,
+        commit: words.commit,
+        commit_term: words.commit_term,
+        reject_hint: words.reject_hint,
+        context,
+        body: slice_of(body, body_at, body_len)?,
+    };
+    let says = Says::from_fields(fields).map_err(WireError::Malformed)?;
+    let note = Note { from: ReplicaId(words.from), to: ReplicaId(words.to), says };
+    Ok(GroupMessage { group, message: Payload::Note(note) })
+}
+
+fn slice_of(body: &Bytes, body_at: &mut usize, len: usize) -> Result<Bytes, WireError> {
+    let end = body_at.checked_add(len).filter(|end| *end <= body.len());
+    let end = end.ok_or(WireError::Malformed("it reaches beyond the body"))?;
+    let slice = body.slice(*body_at..end);
+    *body_at = end;
+    Ok(slice)
 }
 
 fn decode_entry(reader: &mut Reader<'_>, body: &Bytes, body_at: &mut usize) -> Result<Entry, WireError> {
@@ -214,14 +298,11 @@ fn decode_entry(reader: &mut Reader<'_>, body: &Bytes, body_at: &mut usize) -> R
     let kind = reader.u8()?;
     reader.take(3)?;
     let len = reader.u32()? as usize;
-    if kind != 0 {
+    if kind != 0 && kind != 2 {
         return Err(WireError::Malformed("an entry's kind is unknown"));
     }
-    let end = body_at.checked_add(len).filter(|end| *end <= body.len());
-    let end = end.ok_or(WireError::Malformed("an entry reaches beyond the body"))?;
     entry.entry_type = kind_from_byte(kind);
-    entry.data = body.slice(*body_at..end);
-    *body_at = end;
+    entry.data = slice_of(body, body_at, len)?;
     Ok(entry)
 }
 
@@ -247,19 +328,30 @@ fn message_type(byte: u8) -> Result<MessageType, WireError> {
 }
 
 /// Whether a message may leave this node at all.
-pub(crate) fn is_sendable(message: &Message) -> bool {
-    message_type(message.msg_type as u8).is_ok()
+pub(crate) fn is_sendable(message: &Payload) -> bool {
+    match message {
+        Payload::Consensus(message) => message_type(message.msg_type as u8).is_ok(),
+        Payload::Note(_) => true,
+    }
 }
 
 /// Whether a message goes on its group's own stream. All appends do, empty ones too: one that overtook
 /// the entries before it would be rejected, and the leader would take them for lost.
-pub(crate) fn is_bulk(message: &Message) -> bool {
-    message.msg_type == MessageType::MsgAppend
+pub(crate) fn is_bulk(message: &Payload) -> bool {
+    matches!(message, Payload::Consensus(message) if message.msg_type == MessageType::MsgAppend)
+}
+
+/// Whether a message is part of a snapshot, which go on a connection of their own.
+pub(crate) fn is_snapshot_part(message: &Payload) -> bool {
+    matches!(message, Payload::Note(Note { says: Says::Part { .. }, .. }))
 }
 
 /// Who a message is from and for.
-pub(crate) fn parties(message: &Message) -> (ReplicaId, ReplicaId) {
-    (ReplicaId(message.from), ReplicaId(message.to))
+pub(crate) fn parties(message: &Payload) -> (ReplicaId, ReplicaId) {
+    match message {
+        Payload::Consensus(message) => (ReplicaId(message.from), ReplicaId(message.to)),
+        Payload::Note(note) => (note.from, note.to),
+    }
 }
 
 struct Reader<'a> {

@@ -1,7 +1,7 @@
 //! Frames between nodes, over QUIC.
 //!
-//! Each node dials every other one twice: a control connection for what is small and urgent, and a data
-//! connection with one stream per group. What a node dialled it only sends on, what it accepted it only reads
+//! Each node dials every other one three times: a control connection for what is small and urgent, a data
+//! connection with one stream per group, and one for snapshots. What a node dialled it only sends on, what it accepted it only reads
 //! from. Sending never waits: each peer has queues bounded in bytes, what does not fit is dropped and the core
 //! is told, which is all that consensus needs.
 
@@ -17,7 +17,7 @@ use hello::{KIND_HELLO, KIND_MESSAGES, KIND_REFUSAL};
 use peer::Peer;
 use slowdb_net::{Connection, Connector, Frame, FrameLimits, FrameOut, Profile, RecvStream, Service};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -63,9 +63,10 @@ pub struct Transport {
 }
 
 struct Shared {
+    connector: Connector,
     gate: Arc<dyn Gate>,
     events: mpsc::Sender<PeerEvent>,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: RwLock<BTreeMap<NodeId, Peer>>,
 }
 
 impl Transport {
@@ -76,21 +77,41 @@ impl Transport {
         others: &[(NodeId, String)],
         events: mpsc::Sender<PeerEvent>,
     ) -> Self {
-        let peer = |(node, address): &(NodeId, String)| {
-            (node.clone(), Peer::start(node, address, connector, &gate, &events))
-        };
-        let peers = others.iter().map(peer).collect();
-        Transport { shared: Arc::new(Shared { gate, events, peers }) }
+        let shared = Shared { connector: connector.clone(), gate, events, peers: RwLock::default() };
+        let transport = Transport { shared: Arc::new(shared) };
+        transport.set_peers(others);
+        transport
+    }
+
+    /// From now on these are the other nodes. Connections to those that stay as they were stay too. Needs a tokio
+    /// runtime.
+    pub fn set_peers(&self, others: &[(NodeId, String)]) {
+        let Shared { connector, gate, events, .. } = &*self.shared;
+        let mut peers = self.shared.peers.write().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|node, peer| others.iter().any(|(n, address)| n == node && address == peer.address()));
+        for (node, address) in others {
+            peers.entry(node.clone()).or_insert_with(|| Peer::start(node, address, connector, gate, events));
+        }
+    }
+
+    fn peers(&self) -> RwLockReadGuard<'_, BTreeMap<NodeId, Peer>> {
+        self.shared.peers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a frame. Never waits; what does not fit is dropped and reported.
     pub fn send(&self, frame: Outgoing) {
-        let Some(peer) = self.shared.peers.get(&frame.to) else { return };
+        let peers = self.peers();
+        let Some(peer) = peers.get(&frame.to) else { return };
         let Outgoing { to, lane, meta, body, bytes } = frame;
         let frame = FrameOut { kind: KIND_MESSAGES, meta, body };
         let fits = match lane {
             Lane::Control => peer.send_control(frame, bytes),
             Lane::Data(group) => peer.send_data(group, frame, bytes),
+            // It is asked for again.
+            Lane::Snapshot => {
+                peer.send_snapshot(frame, bytes);
+                true
+            }
         };
         if !fits {
             // If this queue is full too, the core is busy and will find out by the protocol itself.
@@ -100,19 +121,19 @@ impl Transport {
 
     /// Whether the control connection to a node stands.
     pub fn is_connected(&self, node: &NodeId) -> bool {
-        self.shared.peers.get(node).is_some_and(Peer::is_connected)
+        self.peers().get(node).is_some_and(Peer::is_connected)
     }
 
     /// Why a node refused us last, or we refused it, if it is not connected.
     pub fn trouble(&self, node: &NodeId) -> Option<String> {
-        self.shared.peers.get(node).and_then(Peer::trouble)
+        self.peers().get(node).and_then(Peer::trouble)
     }
 
     /// Takes over a connection that a node dialled: says hello, then reads until it ends.
     pub async fn serve(&self, connection: Connection) {
         let Some(hello) = self.greet(&connection).await else { return };
         let from = hello.node;
-        if let Some(peer) = self.shared.peers.get(&from) {
+        if let Some(peer) = self.peers().get(&from) {
             peer.seen_alive(hello.instance);
         }
         while let Ok(stream) = connection.accept_uni().await {

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 const CONTROL_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 const DATA_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+const SNAPSHOT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 const REDIAL_MIN: Duration = Duration::from_millis(50);
@@ -68,12 +69,13 @@ struct State {
     trouble: Mutex<Option<String>>,
     /// Instance of the other node's process that it was last heard to be.
     instance: AtomicU64,
-    wake: [Notify; 2],
+    wake: [Notify; 3],
 }
 
 pub(super) struct Peer {
     control: Queue,
     data: Queue,
+    snapshot: Queue,
     state: Arc<State>,
 }
 
@@ -94,11 +96,20 @@ impl Peer {
             connected: AtomicBool::new(false),
             trouble: Mutex::new(None),
             instance: AtomicU64::new(0),
-            wake: [Notify::new(), Notify::new()],
+            wake: [Notify::new(), Notify::new(), Notify::new()],
         });
         let control = lane(&state, Line::Control, CONTROL_QUEUE_BYTES);
         let data = lane(&state, Line::Data, DATA_QUEUE_BYTES);
-        Peer { control, data, state }
+        let snapshot = lane(&state, Line::Snapshot, SNAPSHOT_QUEUE_BYTES);
+        Peer { control, data, snapshot, state }
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.state.address
+    }
+
+    pub(super) fn send_snapshot(&self, frame: FrameOut, bytes: usize) -> bool {
+        self.snapshot.push(None, frame, bytes)
     }
 
     pub(super) fn send_control(&self, frame: FrameOut, bytes: usize) -> bool {
@@ -128,20 +139,21 @@ impl Peer {
 enum Line {
     Control,
     Data,
+    Snapshot,
 }
 
 impl Line {
     fn alpn(self) -> &'static str {
         match self {
             Line::Control => ALPN_CONTROL,
-            Line::Data => ALPN_DATA,
+            Line::Data | Line::Snapshot => ALPN_DATA,
         }
     }
 
     fn profile(self) -> Profile {
         match self {
             Line::Control => Profile::Control,
-            Line::Data => Profile::Data,
+            Line::Data | Line::Snapshot => Profile::Data,
         }
     }
 }
@@ -194,7 +206,7 @@ async fn run(state: Arc<State>, line: Line, mut queue: mpsc::UnboundedReceiver<Q
 }
 
 impl State {
-    /// The other node's process is this one. If it was another one before, both lanes have to dial anew.
+    /// The other node's process is this one. If it was another one before, all lanes have to dial anew.
     fn heard_of(&self, instance: u64) {
         if self.instance.swap(instance, Ordering::Relaxed) != instance {
             self.wake.iter().for_each(Notify::notify_one);
@@ -236,7 +248,7 @@ async fn dial(state: &State, line: Line) -> Result<(Connection, u64), String> {
     };
     match verdict {
         Ok(hello) => {
-            // The other lane may still lead to an earlier process of that node.
+            // The other lanes may still lead to an earlier process of that node.
             state.heard_of(hello.instance);
             Ok((connection, hello.instance))
         }

@@ -79,6 +79,13 @@ impl<'a> Item<'a> {
                 index: *index,
                 ..plain
             },
+            Record::Snapshot { index, term, data, .. } => Self {
+                record_type: RecordType::Snapshot,
+                term: *term,
+                index: *index,
+                body: Body::Bytes(data),
+                ..plain
+            },
             Record::Removed { .. } => plain,
         }
     }
@@ -104,7 +111,9 @@ impl<'a> Item<'a> {
 /// What the record takes in a segment, in bytes.
 pub(super) fn bytes_of(record: &Record) -> u64 {
     record_bytes(match record {
-        Record::Entry { data, .. } | Record::Config { data, .. } => data.len() as u64,
+        Record::Entry { data, .. } | Record::Config { data, .. } | Record::Snapshot { data, .. } => {
+            data.len() as u64
+        }
         Record::HardState { .. } => 8,
         Record::Compacted { .. } | Record::Removed { .. } => 0,
     })

@@ -290,6 +290,16 @@ pub enum InvalidRecord {
         /// The index it is compacted to.
         current: u64,
     },
+    /// More is committed than the snapshot holds.
+    #[error("group {group}: a snapshot at {index} goes back, its log is committed to {commit}")]
+    SnapshotGoesBack {
+        /// The group.
+        group: u64,
+        /// The index given.
+        index: u64,
+        /// The index it is committed to.
+        commit: u64,
+    },
     /// The entry to compact to is committed in another term.
     #[error("group {group}: entry {index} is committed in term {current}, not in term {term}")]
     CompactedTerm {

@@ -163,11 +163,13 @@ pub(super) enum RecordType {
     Removed = 5,
     /// Says nothing but its watermark.
     Mark = 6,
+    Snapshot = 7,
 }
 
 impl RecordType {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Entry, Self::HardState, Self::Config, Self::Compacted, Self::Removed, Self::Mark]
+        use RecordType as T;
+        [T::Entry, T::HardState, T::Config, T::Compacted, T::Removed, T::Mark, T::Snapshot]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -242,7 +244,7 @@ impl RecordHeader {
     pub(super) fn record_type(&self, offset: u32, limit: u32) -> Option<RecordType> {
         let kind = RecordType::from_byte(self.kind_byte)?;
         let body_is_right = match kind {
-            RecordType::Entry | RecordType::Config => true,
+            RecordType::Entry | RecordType::Config | RecordType::Snapshot => true,
             RecordType::HardState => self.body_bytes == 8,
             RecordType::Compacted | RecordType::Removed | RecordType::Mark => self.body_bytes == 0,
         };

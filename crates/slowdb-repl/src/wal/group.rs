@@ -299,6 +299,23 @@ impl Group {
         Ok(self.reset(index, term, segment))
     }
 
+    /// The group goes on from a snapshot, written to `segment`.
+    pub(super) fn snapshot(
+        &mut self,
+        group: u64,
+        index: u64,
+        term: u64,
+        config: Bytes,
+        segment: u64,
+    ) -> Result<Effect, InvalidRecord> {
+        check_range(group, index, term)?;
+        if self.exact && index < self.hard.commit {
+            return Err(InvalidRecord::SnapshotGoesBack { group, index, commit: self.hard.commit });
+        }
+        self.config(config, segment);
+        Ok(self.reset(index, term, segment))
+    }
+
     /// All entries go; the next one is the one after `index`.
     fn reset(&mut self, index: u64, term: u64, segment: u64) -> Effect {
         self.terms = Runs::default();

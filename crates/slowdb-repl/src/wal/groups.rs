@@ -61,6 +61,9 @@ impl Groups {
             Record::HardState { state: new, .. } => state.hard_state(group, *new, segment),
             Record::Config { data, .. } => Ok(state.config(data.clone(), segment)),
             Record::Compacted { index, term, .. } => state.compacted(group, *index, *term, segment),
+            Record::Snapshot { index, term, data, .. } => {
+                state.snapshot(group, *index, *term, data.clone(), segment)
+            }
             Record::Removed { .. } => Ok(Effect::Remove),
         }
     }
@@ -107,6 +110,10 @@ impl Groups {
                 state.replay_reset(group, index, term, segment)
             }
             RecordType::Compacted => state.replay_trim(group, index, term, segment),
+            RecordType::Snapshot => {
+                let data = bytes::Bytes::copy_from_slice(record.body);
+                state.snapshot(group, index, term, data, segment)
+            }
             RecordType::Removed | RecordType::Mark => Ok(Effect::None),
         }
     }

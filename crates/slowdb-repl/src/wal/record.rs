@@ -65,6 +65,19 @@ pub enum Record {
         /// The term of that entry, which is kept.
         term: u64,
     },
+    /// The group goes on from a snapshot, or begins: all its entries go, the next one appended is `index + 1`, and
+    /// its membership is this. One record, so that no crash leaves one without the other. Implies that `index` is
+    /// committed.
+    Snapshot {
+        /// The group it belongs to.
+        group: u64,
+        /// The last index that the snapshot holds.
+        index: u64,
+        /// The term of that entry.
+        term: u64,
+        /// The membership as of that index, encoded by the caller.
+        data: Bytes,
+    },
     /// The group is gone for ever: nothing can be appended to it again.
     Removed {
         /// The group that is gone.
@@ -80,6 +93,7 @@ impl Record {
             | Self::HardState { group, .. }
             | Self::Config { group, .. }
             | Self::Compacted { group, .. }
+            | Self::Snapshot { group, .. }
             | Self::Removed { group } => *group,
         }
     }

@@ -11,11 +11,12 @@ use bytes::Bytes;
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_repl::wal::{Recovered, Wal, WalOptions};
 use slowdb_repl::{
-    AckLevel, ApplyError, Batch, Event, Failure, GroupId, Lane, Limits, Member, Membership, NodeId, Now,
-    Outgoing, Proposal, ProposalView, ReplicaId, Replicator, StateMachine, TICK_MICROS, Token,
+    AckLevel, ApplyError, Batch, Event, Failure, FinishJob, GroupId, Job, Lane, Limits, Member, Membership,
+    NodeId, Now, Outgoing, Part, Proposal, ProposalView, ReplicaId, Replicator, SnapshotSource, Staging,
+    StateMachine, TICK_MICROS, Token,
 };
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
 
 pub(crate) const GROUP: GroupId = GroupId(7);
 pub(crate) const CLUSTER: [u8; 16] = [9; 16];
@@ -40,11 +41,87 @@ pub(crate) const INDEX_AT: usize = MESSAGE_AT + 40;
 pub(crate) const COMMIT_AT: usize = MESSAGE_AT + 48;
 pub(crate) const TYPE_AT: usize = MESSAGE_AT + 80;
 
+/// What lists keep durably: incarnation → index and content.
+type Kept = Arc<Mutex<BTreeMap<u64, (u64, Vec<(u64, Vec<u8>)>)>>>;
+
 /// Everything applied, in order.
 #[derive(Debug, Default)]
 pub(crate) struct List {
     pub(crate) applied: Vec<(u64, Vec<u8>)>,
     pub(crate) held: u64,
+    pub(crate) kept: Kept,
+}
+
+impl List {
+    /// As it was kept, or a new one.
+    fn of(kept: &Kept, incarnation: u64) -> Self {
+        let found = kept.lock().unwrap().get(&incarnation).cloned();
+        let (held, applied) = found.unwrap_or_default();
+        List { applied, held, kept: Arc::clone(kept) }
+    }
+
+    /// Keeps everything up to an index durably.
+    pub(crate) fn keep(&mut self, incarnation: u64, index: u64) {
+        self.held = index;
+        let applied = self.applied.iter().filter(|(at, _)| *at <= index).cloned().collect();
+        self.kept.lock().unwrap().insert(incarnation, (index, applied));
+    }
+}
+
+fn digest_of(applied: &[(u64, Vec<u8>)]) -> [u8; 16] {
+    let mut digest = [0; 16];
+    for (at, byte) in applied
+        .iter()
+        .flat_map(|(index, body)| index.to_le_bytes().into_iter().chain(body.clone()))
+        .enumerate()
+    {
+        digest[at % 16] = u8::wrapping_mul(digest[at % 16], 31).wrapping_add(byte).wrapping_add(1);
+    }
+    digest
+}
+
+/// A list at one moment: one part an item.
+struct ListSnapshot(Vec<(u64, Vec<u8>)>);
+
+impl SnapshotSource for ListSnapshot {
+    fn digest(&self) -> [u8; 16] {
+        digest_of(&self.0)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.iter().map(|(_, body)| body.len() as u64 + 8).sum()
+    }
+
+    fn read(&mut self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError> {
+        if let Some((index, body)) = self.0.get(cursor as usize) {
+            out.extend_from_slice(&index.to_le_bytes());
+            out.extend_from_slice(body);
+        }
+        Ok((cursor + 1 < self.0.len() as u64).then_some(cursor + 1))
+    }
+}
+
+struct ListStaging {
+    incarnation: u64,
+    items: Vec<(u64, Vec<u8>)>,
+    kept: Kept,
+}
+
+impl Staging for ListStaging {
+    fn write(&mut self, part: &[u8]) -> Result<(), ApplyError> {
+        if let Some((index, body)) = part.split_first_chunk() {
+            self.items.push((u64::from_le_bytes(*index), body.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> FinishJob {
+        Box::new(move || {
+            let digest = digest_of(&self.items);
+            self.kept.lock().unwrap().insert(self.incarnation, (self.incarnation, self.items));
+            Ok(digest)
+        })
+    }
 }
 
 impl StateMachine for List {
@@ -58,6 +135,24 @@ impl StateMachine for List {
     fn held(&self) -> u64 {
         self.held
     }
+
+    fn digest(&self) -> [u8; 16] {
+        digest_of(&self.applied)
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, ApplyError> {
+        Ok(Box::new(ListSnapshot(self.applied.clone())))
+    }
+
+    fn stage(&mut self, incarnation: u64) -> Result<Box<dyn Staging>, ApplyError> {
+        Ok(Box::new(ListStaging { incarnation, items: Vec::new(), kept: Arc::clone(&self.kept) }))
+    }
+
+    fn install(&mut self, incarnation: u64) -> Result<(), ApplyError> {
+        *self = List::of(&self.kept, incarnation);
+        assert_eq!(self.held, incarnation, "what is installed is durable");
+        Ok(())
+    }
 }
 
 pub(crate) struct Peer {
@@ -67,6 +162,8 @@ pub(crate) struct Peer {
     pub(crate) disk: SimDisk,
     pub(crate) unsynced: VecDeque<Batch>,
     pub(crate) events: Vec<Event<usize>>,
+    pub(crate) jobs: VecDeque<Job>,
+    kept: Kept,
 }
 
 /// A message on its way.
@@ -122,6 +219,7 @@ pub(crate) struct Trio {
     /// Nodes that nothing reaches and nothing leaves.
     pub(crate) cut: Vec<bool>,
     tokens: u64,
+    limits: Limits,
 }
 
 /// The first `voters` of three nodes vote, the others learn.
@@ -129,9 +227,9 @@ fn membership(own: usize, voters: u64) -> Membership {
     let member = |at: u64| Member {
         replica: ReplicaId(at + 1),
         node: NodeId::new(&format!("n{at}")),
-        voter: at < voters,
+        part: if at < voters { Part::Voter } else { Part::Learner },
     };
-    Membership { own: ReplicaId(own as u64 + 1), members: (0..3).map(member).collect() }
+    Membership::new(GROUP, ReplicaId(own as u64 + 1), (0..3).map(member).collect())
 }
 
 pub(crate) fn open_wal(disk: &SimDisk) -> (Wal, Recovered) {
@@ -162,11 +260,22 @@ impl Trio {
                 let disk = SimDisk::new();
                 let (wal, _) = open_wal(&disk);
                 let mut repl = Replicator::new(name.clone(), CLUSTER, seed + at as u64, limits, wal.reader());
-                repl.create(GROUP, membership(at, voters), List::default()).expect("a new group");
-                Peer { name, repl, wal, disk, unsynced: VecDeque::new(), events: Vec::new() }
+                let kept = Kept::default();
+                let machine = List::of(&kept, 0);
+                repl.create(membership(at, voters), machine).expect("a new group");
+                Peer {
+                    name,
+                    repl,
+                    wal,
+                    disk,
+                    unsynced: VecDeque::new(),
+                    events: Vec::new(),
+                    jobs: VecDeque::new(),
+                    kept,
+                }
             })
             .collect();
-        Trio { peers, wire: Vec::new(), now: Now::default(), cut: vec![false; 3], tokens: 0 }
+        Trio { peers, wire: Vec::new(), now: Now::default(), cut: vec![false; 3], tokens: 0, limits }
     }
 
     /// The same, with node 0 leading and everybody knowing it.
@@ -198,6 +307,7 @@ impl Trio {
         self.peers[node].repl.check_invariants();
         self.peers[node].unsynced.extend(output.batch);
         self.peers[node].events.extend(output.events);
+        self.peers[node].jobs.extend(output.jobs);
         self.put_on_wire(node, output.messages);
     }
 
@@ -212,6 +322,35 @@ impl Trio {
             self.put_on_wire(node, frames);
             self.flush(node);
         }
+    }
+
+    /// Does the jobs that a node wants done.
+    pub(crate) fn finish_jobs(&mut self, node: usize) {
+        while let Some(Job { group, work }) = self.peers[node].jobs.pop_front() {
+            self.peers[node].repl.job_done(group, work());
+            self.flush(node);
+            self.sync(node);
+        }
+    }
+
+    /// A node that has no replica yet.
+    pub(crate) fn add_node(&mut self) -> usize {
+        let at = self.peers.len();
+        let name = NodeId::new(&format!("n{at}"));
+        let disk = SimDisk::new();
+        let (wal, _) = open_wal(&disk);
+        let repl = Replicator::new(name.clone(), CLUSTER, 50 + at as u64, self.limits, wal.reader());
+        let (unsynced, events, jobs, kept) = Default::default();
+        self.peers.push(Peer { name, repl, wal, disk, unsynced, events, jobs, kept });
+        self.cut.push(false);
+        at
+    }
+
+    /// Gives a node a replica that knows nothing.
+    pub(crate) fn join(&mut self, node: usize, replica: u64) {
+        let machine = List::of(&self.peers[node].kept, 0);
+        let joining = Membership::joining(GROUP, ReplicaId(replica));
+        self.peers[node].repl.create(joining, machine).expect("a new replica");
     }
 
     /// Takes the messages off the wire that a test wants to look at or lose.
@@ -231,9 +370,10 @@ impl Trio {
     /// Thinks, syncs and delivers until nothing is left to do.
     pub(crate) fn settle(&mut self) {
         for _ in 0..1000 {
-            for node in 0..3 {
+            for node in 0..self.peers.len() {
                 self.flush(node);
                 self.sync(node);
+                self.finish_jobs(node);
             }
             if self.wire.is_empty() {
                 return;
@@ -257,7 +397,7 @@ impl Trio {
     pub(crate) fn tick_all(&mut self, ticks: usize) {
         for _ in 0..ticks {
             self.now.micros += TICK_MICROS;
-            (0..3).for_each(|node| self.tick(node));
+            (0..self.peers.len()).for_each(|node| self.tick(node));
             self.settle();
         }
     }
@@ -266,7 +406,8 @@ impl Trio {
     pub(crate) fn elect(&mut self) -> usize {
         for _ in 0..400 {
             self.tick_all(1);
-            if let Some(leader) = (0..3).find(|node| !self.cut[*node] && self.peers[*node].repl.leads(GROUP))
+            if let Some(leader) =
+                (0..self.peers.len()).find(|node| !self.cut[*node] && self.peers[*node].repl.leads(GROUP))
             {
                 return leader;
             }
@@ -328,6 +469,11 @@ impl Trio {
         &self.peers[node].repl.machine(GROUP).expect("the group is there").applied
     }
 
+    /// What a node's log holds.
+    pub(crate) fn reopen_log(&self, node: usize) -> Recovered {
+        open_wal(&self.peers[node].disk.crash(&mut || 0)).1
+    }
+
     /// Starts a node anew on what its disk has synced, with a machine that holds everything up to `held`.
     pub(crate) fn reopen(
         &mut self,
@@ -340,12 +486,23 @@ impl Trio {
         change(&mut recovered);
         let name = self.peers[node].name.clone();
         let mut repl = Replicator::new(name.clone(), CLUSTER, 99, Limits::default(), wal.reader());
-        let known =
-            Replicator::<List>::memberships(&recovered).remove(&GROUP).expect("its membership was logged");
-        let machine = List { held, ..List::default() };
-        let opened = repl.reopen(GROUP, known, &recovered.groups[&GROUP.0], machine);
+        let known = Replicator::<List>::memberships(&recovered).map_err(|error| error.to_string())?;
+        let known = known.get(&GROUP).cloned().expect("its membership was logged");
+        let kept = Arc::clone(&self.peers[node].kept);
+        let mut machine = List::of(&kept, known.incarnation);
+        machine.held = machine.held.max(held);
+        let opened = repl.reopen(known, &recovered, machine);
         opened.map_err(|error| error.to_string())?;
-        self.peers[node] = Peer { name, repl, wal, disk, unsynced: VecDeque::new(), events: Vec::new() };
+        self.peers[node] = Peer {
+            name,
+            repl,
+            wal,
+            disk,
+            unsynced: VecDeque::new(),
+            events: Vec::new(),
+            jobs: VecDeque::new(),
+            kept,
+        };
         Ok(())
     }
 }

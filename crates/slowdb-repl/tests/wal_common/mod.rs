@@ -124,6 +124,15 @@ impl Model {
                     group.hard = HardState { term: *term, vote: 0, commit: group.hard.commit };
                 }
             }
+            Record::Snapshot { index, term, data, .. } => {
+                group.entries.clear();
+                group.config = Some(data.clone());
+                group.base = (*index, *term);
+                group.hard.commit = group.hard.commit.max(*index);
+                if *term > group.hard.term {
+                    group.hard = HardState { term: *term, vote: 0, commit: group.hard.commit };
+                }
+            }
             Record::Removed { .. } => {}
         }
     }

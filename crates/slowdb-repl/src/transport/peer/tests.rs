@@ -36,7 +36,7 @@ fn state(endpoint: &Endpoint, events: mpsc::Sender<PeerEvent>) -> State {
         connected: AtomicBool::new(false),
         trouble: Mutex::new(None),
         instance: AtomicU64::new(1),
-        wake: [Notify::new(), Notify::new()],
+        wake: [Notify::new(), Notify::new(), Notify::new()],
     }
 }
 

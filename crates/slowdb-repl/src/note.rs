@@ -1,0 +1,163 @@
+//! What replicas of a group tell each other beside consensus messages: snapshots on their way, and digests.
+//!
+//! A note is laid out like a consensus message (see [`crate::engine::wire`]), with types of its own and these meanings
+//! of its fields:
+//!
+//! ```text
+//! type  what               log term   index    commit       commit term       reject hint  context           body
+//! 32    snapshot offered   its term   its      its id       bytes, estimated  its offset   digest, members   -
+//!                                     index
+//! 33    part wanted        -          cursor   its id       -                 -            -                 -
+//! 34    part               -          cursor   its id       xxh3-64 of body   next cursor  -                 the part
+//! 35    snapshot is gone   -          -        its id       -                 -            -                 -
+//! 36    digest             its term   index    -            -                 -            digest            -
+//! 37    for the leader     -          -        -            -                 -            -                 what
+//! ```
+//!
+//! The next cursor of the last part is 2^64 - 1.
+
+use crate::ids::{Membership, ReplicaId};
+use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Longest part of a snapshot, in bytes: one record more than asked for, of the largest size there is.
+pub(crate) const PART_BYTES_MAX: usize = 1024 * 1024;
+/// Longest message to a leader, in bytes.
+pub(crate) const FORWARD_BYTES_MAX: usize = 64 * 1024;
+const LAST: u64 = u64::MAX;
+const DIGEST_BYTES: usize = 16;
+
+/// A note from one replica to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Note {
+    pub(crate) from: ReplicaId,
+    pub(crate) to: ReplicaId,
+    pub(crate) says: Says,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// I have a snapshot that you need.
+    Offer(Offer),
+    /// Send me the part that begins here.
+    Want { id: u64, cursor: u64 },
+    /// The part.
+    Part { id: u64, cursor: u64, next: Option<u64>, body: Bytes },
+    /// I do not have that snapshot, or no more.
+    Gone { id: u64 },
+    /// My state at this entry has this digest.
+    Digest { index: u64, term: u64, digest: [u8; 16] },
+    /// You lead: this is for you to decide.
+    Forward { body: Bytes },
+}
+
+/// A snapshot, as it is offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) id: u64,
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    /// Of the last write in the entry at `index`.
+    pub(crate) offset: u32,
+    /// About how large it is.
+    pub(crate) bytes: u64,
+    pub(crate) digest: [u8; 16],
+    pub(crate) members: Membership,
+}
+
+/// The fields of a note as they are laid out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fields {
+    pub(crate) kind: u8,
+    pub(crate) log_term: u64,
+    pub(crate) index: u64,
+    pub(crate) commit: u64,
+    pub(crate) commit_term: u64,
+    pub(crate) reject_hint: u64,
+    pub(crate) context: Bytes,
+    pub(crate) body: Bytes,
+}
+
+/// Whether a message of this type is a note.
+pub(crate) fn is_note(kind: u8) -> bool {
+    (32..=37).contains(&kind)
+}
+
+impl Says {
+    pub(crate) fn to_fields(&self) -> Fields {
+        match self.clone() {
+            Says::Offer(Offer { id, index, term, offset, bytes, digest, members }) => Fields {
+                kind: 32,
+                log_term: term,
+                index,
+                commit: id,
+                commit_term: bytes,
+                reject_hint: u64::from(offset),
+                context: Bytes::from([&digest[..], &members.encode()].concat()),
+                ..Fields::default()
+            },
+            Says::Want { id, cursor } => Fields { kind: 33, index: cursor, commit: id, ..Fields::default() },
+            Says::Part { id, cursor, next, body } => Fields {
+                kind: 34,
+                index: cursor,
+                commit: id,
+                commit_term: xxh3_64(&body),
+                reject_hint: next.unwrap_or(LAST),
+                body,
+                ..Fields::default()
+            },
+            Says::Gone { id } => Fields { kind: 35, commit: id, ..Fields::default() },
+            Says::Digest { index, term, digest } => Fields {
+                kind: 36,
+                log_term: term,
+                index,
+                context: Bytes::copy_from_slice(&digest),
+                ..Fields::default()
+            },
+            Says::Forward { body } => Fields { kind: 37, body, ..Fields::default() },
+        }
+    }
+
+    /// The reverse; `Err` says what is wrong.
+    pub(crate) fn from_fields(fields: Fields) -> Result<Self, &'static str> {
+        let Fields { kind, log_term, index, commit, commit_term, reject_hint, context, body } = fields;
+        if kind != 34 && kind != 37 && !body.is_empty() {
+            return Err("a note of this kind has no body");
+        }
+        let digest =
+            |context: &[u8]| context.first_chunk::<DIGEST_BYTES>().copied().ok_or("a digest is cut off");
+        Ok(match kind {
+            32 => {
+                let digest = digest(&context)?;
+                let members = Membership::decode(&context[DIGEST_BYTES..]);
+                let members = members.filter(|members| !members.members.is_empty());
+                let members = members.ok_or("the members of a snapshot are malformed")?;
+                let offset = u32::try_from(reject_hint).map_err(|_| "a snapshot's offset is out of range")?;
+                Says::Offer(Offer {
+                    id: commit,
+                    index,
+                    term: log_term,
+                    offset,
+                    bytes: commit_term,
+                    digest,
+                    members,
+                })
+            }
+            33 => Says::Want { id: commit, cursor: index },
+            34 if body.len() > PART_BYTES_MAX => return Err("a part of a snapshot is too long"),
+            34 if xxh3_64(&body) != commit_term => {
+                return Err("a part of a snapshot does not fit its checksum");
+            }
+            34 => {
+                let next = (reject_hint != LAST).then_some(reject_hint);
+                Says::Part { id: commit, cursor: index, next, body }
+            }
+            35 => Says::Gone { id: commit },
+            36 if context.len() == DIGEST_BYTES => {
+                Says::Digest { index, term: log_term, digest: digest(&context)? }
+            }
+            37 if body.len() <= FORWARD_BYTES_MAX => Says::Forward { body },
+            _ => return Err("a note of a kind that is not known"),
+        })
+    }
+}

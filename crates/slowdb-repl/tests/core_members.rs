@@ -1,0 +1,394 @@
+//! Members that come and go, and snapshots for those who need one.
+
+mod core_common;
+
+use core_common::{GROUP, Trio};
+use slowdb_repl::{
+    AckLevel, Event, Failure, Lane, Limits, MemberChange, MemberError, NodeId, Part, ReplicaId, ReplicaRole,
+};
+
+fn add(node: usize, replica: u64) -> MemberChange {
+    MemberChange::AddLearner { replica: ReplicaId(replica), node: NodeId::new(&format!("n{node}")) }
+}
+
+fn joint(promote: &[u64], demote: &[u64], remove: &[u64]) -> MemberChange {
+    let ids = |ids: &[u64]| ids.iter().copied().map(ReplicaId).collect();
+    MemberChange::EnterJoint { promote: ids(promote), demote: ids(demote), remove: ids(remove) }
+}
+
+fn change(trio: &mut Trio, leader: usize, change: &MemberChange) {
+    trio.peers[leader]
+        .repl
+        .change_members(GROUP, change)
+        .unwrap_or_else(|error| panic!("{change:?}: {error}"));
+    trio.tick_all(2);
+}
+
+fn parts(trio: &Trio, node: usize) -> Vec<(u64, Part)> {
+    let membership = trio.peers[node].repl.membership(GROUP).expect("it has a replica");
+    membership.members.iter().map(|member| (member.replica.0, member.part)).collect()
+}
+
+fn write(trio: &mut Trio, leader: usize, body: &[u8]) {
+    let token = trio.propose(leader, AckLevel::Quorum, body).expect("it leads");
+    trio.tick_all(1);
+    assert!(trio.acked(leader, token), "{}", String::from_utf8_lossy(body));
+}
+
+/// Node 3 has a replica 4 that is a learner and has caught up.
+fn grown(seed: u64) -> Trio {
+    let mut trio = Trio::led(seed);
+    for n in 0..5u8 {
+        write(&mut trio, 0, &[n]);
+    }
+    let node = trio.add_node();
+    trio.join(node, 4);
+    change(&mut trio, 0, &add(3, 4));
+    trio.tick_all(20);
+    assert_eq!(trio.applied(3), trio.applied(0), "it caught up");
+    trio
+}
+
+#[test]
+fn a_new_replica_gets_a_snapshot_and_then_the_log() {
+    let mut trio = grown(1);
+    assert_eq!(parts(&trio, 3), parts(&trio, 0));
+    assert_eq!(trio.peers[3].repl.view(GROUP).unwrap().part, Some(Part::Learner));
+    write(&mut trio, 0, b"after");
+    trio.tick_all(2);
+    assert_eq!(trio.applied(3), trio.applied(0));
+    assert!(trio.peers[3].repl.membership(GROUP).unwrap().incarnation > 0, "it began with a snapshot");
+}
+
+#[test]
+fn a_learner_has_no_vote() {
+    let mut trio = grown(2);
+    for node in [1, 2] {
+        trio.cut[node] = true;
+    }
+    let token = trio.propose(0, AckLevel::Quorum, b"alone").expect("it leads still");
+    trio.tick_all(30);
+    assert!(!trio.acked(0, token), "leader and learner are no majority of three voters");
+}
+
+#[test]
+fn a_voter_is_replaced_by_a_joint_configuration() {
+    let mut trio = grown(3);
+    change(&mut trio, 0, &joint(&[4], &[], &[3]));
+    assert_eq!(
+        parts(&trio, 0),
+        [(1, Part::Voter), (2, Part::Voter), (3, Part::Leaving), (4, Part::Entering)]
+    );
+    change(&mut trio, 0, &MemberChange::LeaveJoint);
+    assert_eq!(parts(&trio, 0), [(1, Part::Voter), (2, Part::Voter), (4, Part::Voter)]);
+    // The old voter does not count any more, the new one does.
+    trio.cut[2] = true;
+    trio.cut[1] = true;
+    write(&mut trio, 0, b"with the new one");
+    assert!(trio.peers[0].events.iter().any(|event| matches!(event, Event::Members { .. })));
+}
+
+#[test]
+fn a_joint_configuration_needs_both_majorities() {
+    let mut trio = grown(4);
+    let other = trio.add_node();
+    trio.join(other, 5);
+    change(&mut trio, 0, &add(4, 5));
+    trio.tick_all(20);
+    change(&mut trio, 0, &joint(&[4, 5], &[], &[2, 3]));
+    // Both new voters and the leader: a majority of the new, not of the old.
+    trio.cut[1] = true;
+    trio.cut[2] = true;
+    let token = trio.propose(0, AckLevel::Quorum, b"too few").expect("it leads still");
+    trio.tick_all(5);
+    assert!(!trio.acked(0, token));
+    trio.cut[1] = false;
+    let leader = trio.elect();
+    let token = trio.propose(leader, AckLevel::Quorum, b"enough").expect("it leads");
+    trio.tick_all(5);
+    assert!(trio.acked(leader, token));
+}
+
+#[test]
+fn a_voter_can_become_a_learner() {
+    let mut trio = Trio::led(5);
+    change(&mut trio, 0, &joint(&[], &[2, 3], &[]));
+    change(&mut trio, 0, &MemberChange::LeaveJoint);
+    assert_eq!(parts(&trio, 0), [(1, Part::Voter), (2, Part::Learner), (3, Part::Learner)]);
+    trio.cut[1] = true;
+    trio.cut[2] = true;
+    write(&mut trio, 0, b"one disk");
+}
+
+#[test]
+fn changes_that_do_not_fit_are_refused_with_a_reason() {
+    let mut trio = grown(6);
+    let mut refused = |change: &MemberChange, says: &str| {
+        match trio.peers[0].repl.change_members(GROUP, change) {
+            Err(MemberError::Invalid(why)) => assert!(why.contains(says), "{change:?}: {why}"),
+            other => panic!("{change:?}: {other:?}"),
+        };
+    };
+    refused(&MemberChange::LeaveJoint, "no joint configuration");
+    refused(&add(9, 3), "is a member");
+    refused(&add(1, 9), "has replica 2 already");
+    refused(&MemberChange::RemoveLearner { replica: ReplicaId(2) }, "no learner");
+    refused(&joint(&[2], &[], &[]), "no learner");
+    refused(&joint(&[], &[4], &[]), "no voter");
+    refused(&joint(&[4], &[], &[1]), "leads");
+    refused(&joint(&[], &[], &[]), "nothing is to change");
+    assert_eq!(
+        trio.peers[1].repl.change_members(GROUP, &add(9, 9)),
+        Err(MemberError::Failed(Failure::NotLeader))
+    );
+    let repl = &mut trio.peers[0].repl;
+    repl.change_members(GROUP, &joint(&[4], &[], &[3])).expect("it fits");
+    assert_eq!(repl.change_members(GROUP, &MemberChange::LeaveJoint), Err(MemberError::Pending));
+}
+
+#[test]
+fn members_survive_a_restart() {
+    let mut trio = grown(7);
+    change(&mut trio, 0, &joint(&[4], &[], &[3]));
+    for node in [0, 3] {
+        let before = trio.peers[node].repl.membership(GROUP).unwrap().clone();
+        trio.reopen(node, 0, |_| {}).expect("it opens");
+        assert_eq!(trio.peers[node].repl.membership(GROUP), Some(&before));
+    }
+    let leader = trio.elect();
+    trio.tick_all(5);
+    change(&mut trio, leader, &MemberChange::LeaveJoint);
+    trio.tick_all(5);
+    let applied = trio.applied(leader).to_vec();
+    assert_eq!(applied.len(), 5);
+    assert_eq!(trio.applied(3), applied);
+}
+
+#[test]
+fn a_snapshot_survives_the_loss_of_any_message() {
+    for lost in 0..30 {
+        let mut trio = Trio::led(8);
+        for n in 0..4u8 {
+            write(&mut trio, 0, &[n]);
+        }
+        let node = trio.add_node();
+        trio.join(node, 4);
+        trio.peers[0].repl.change_members(GROUP, &add(3, 4)).expect("it fits");
+        let mut passed = 0;
+        for _ in 0..120 {
+            trio.now.micros += slowdb_repl::TICK_MICROS;
+            (0..4).for_each(|node| trio.tick(node));
+            for _ in 0..40 {
+                (0..4).for_each(|node| {
+                    trio.flush(node);
+                    trio.sync(node);
+                    trio.finish_jobs(node);
+                });
+                for frame in std::mem::take(&mut trio.wire) {
+                    let concerns = frame.to == 3 || frame.from == 3;
+                    passed += usize::from(concerns);
+                    if !concerns || passed != lost + 1 {
+                        trio.deliver(&frame);
+                    }
+                }
+            }
+        }
+        assert_eq!(trio.applied(3), trio.applied(0), "without message {lost}");
+    }
+}
+
+#[test]
+fn a_snapshot_goes_on_a_lane_of_its_own() {
+    let mut trio = Trio::led(9);
+    write(&mut trio, 0, b"something");
+    let node = trio.add_node();
+    trio.join(node, 4);
+    trio.peers[0].repl.change_members(GROUP, &add(3, 4)).expect("it fits");
+    let mut lanes = Vec::new();
+    for _ in 0..60 {
+        trio.now.micros += slowdb_repl::TICK_MICROS;
+        (0..4).for_each(|node| trio.tick(node));
+        for _ in 0..20 {
+            (0..4).for_each(|node| {
+                trio.flush(node);
+                trio.sync(node);
+                trio.finish_jobs(node);
+            });
+            let frames = std::mem::take(&mut trio.wire);
+            lanes.extend(frames.iter().filter(|frame| frame.has(34)).map(|frame| frame.lane));
+            frames.iter().for_each(|frame| trio.deliver(frame));
+        }
+    }
+    assert_eq!(trio.applied(3), trio.applied(0));
+    assert!(!lanes.is_empty() && lanes.iter().all(|lane| *lane == Lane::Snapshot), "{lanes:?}");
+}
+
+#[test]
+fn a_damaged_part_is_refused() {
+    let mut trio = Trio::led(10);
+    write(&mut trio, 0, b"something");
+    let node = trio.add_node();
+    trio.join(node, 4);
+    trio.peers[0].repl.change_members(GROUP, &add(3, 4)).expect("it fits");
+    let mut refused = 0;
+    for _ in 0..200 {
+        trio.now.micros += slowdb_repl::TICK_MICROS;
+        (0..4).for_each(|node| trio.tick(node));
+        for _ in 0..20 {
+            (0..4).for_each(|node| {
+                trio.flush(node);
+                trio.sync(node);
+                trio.finish_jobs(node);
+            });
+            for frame in std::mem::take(&mut trio.wire) {
+                if frame.has(34) && refused < 2 {
+                    let mut body = frame.body.to_vec();
+                    body[3] ^= 1;
+                    let from = trio.peers[frame.from].name.clone();
+                    let received = trio.peers[3].repl.receive(&from, &frame.meta, &body.into());
+                    refused += usize::from(received.is_err());
+                } else {
+                    trio.deliver(&frame);
+                }
+            }
+        }
+    }
+    assert_eq!(refused, 2);
+    assert_eq!(trio.applied(3), trio.applied(0), "it asks again");
+}
+
+/// Ten times the log that is kept is written while a follower is away.
+#[test]
+fn who_is_behind_the_log_that_is_kept_gets_a_snapshot() {
+    let limits = Limits { retained_bytes_per_group: 2_000, ..Limits::default() };
+    let mut trio = Trio::with_limits(11, limits);
+    trio.settle();
+    trio.tick_all(3);
+    trio.cut[2] = true;
+    for n in 0..40u8 {
+        write(&mut trio, 0, &[n; 500]);
+    }
+    for node in 0..2 {
+        let applied = trio.peers[node].repl.applied(GROUP).unwrap().index;
+        trio.peers[node].repl.machine_mut(GROUP).unwrap().keep(0, applied);
+        trio.peers[node].repl.checkpointed(GROUP, applied);
+    }
+    trio.tick_all(40);
+    let view = trio.peers[0].repl.view(GROUP).unwrap();
+    assert!(
+        view.first_index > 20,
+        "the log is cut though a member is away: it begins at {}",
+        view.first_index
+    );
+    trio.cut[2] = false;
+    trio.tick_all(60);
+    assert_eq!(trio.applied(2), trio.applied(0));
+    // And it goes on from there after a restart.
+    trio.reopen(2, 0, |_| {}).expect("it opens");
+    write(&mut trio, 0, b"more");
+    trio.tick_all(5);
+    assert_eq!(trio.applied(2), trio.applied(0));
+}
+
+#[test]
+fn a_crash_between_the_snapshot_and_the_log_leaves_a_replica_that_catches_up() {
+    for batches in 0..6 {
+        let mut trio = Trio::led(12);
+        for n in 0..4u8 {
+            write(&mut trio, 0, &[n]);
+        }
+        let node = trio.add_node();
+        trio.join(node, 4);
+        trio.peers[0].repl.change_members(GROUP, &add(3, 4)).expect("it fits");
+        // The new replica's disk takes so many batches, and then the power goes.
+        let mut taken = 0;
+        for _ in 0..40 {
+            trio.now.micros += slowdb_repl::TICK_MICROS;
+            (0..4).for_each(|node| trio.tick(node));
+            for _ in 0..20 {
+                for node in 0..4 {
+                    trio.flush(node);
+                    if node == 3 {
+                        trio.finish_jobs(node);
+                        if taken >= batches || trio.peers[3].unsynced.is_empty() {
+                            continue;
+                        }
+                        taken += 1;
+                    }
+                    trio.sync(node);
+                }
+                for frame in std::mem::take(&mut trio.wire) {
+                    trio.deliver(&frame);
+                }
+            }
+        }
+        if batches == 0 {
+            continue;
+        }
+        trio.reopen(3, 0, |_| {}).expect("it opens");
+        trio.tick_all(80);
+        assert_eq!(trio.applied(3), trio.applied(0), "after {batches} batches");
+    }
+}
+
+#[test]
+fn digests_are_compared_at_the_same_entry() {
+    let mut trio = grown(13);
+    assert!(trio.peers[0].repl.compare_digests(GROUP));
+    trio.tick_all(2);
+    let view = trio.peers[0].repl.view(GROUP).unwrap();
+    assert!(view.followers.iter().all(|follower| follower.equal_at == view.last_index), "{view:?}");
+
+    // One replica is not what it should be.
+    trio.peers[3].repl.machine_mut(GROUP).unwrap().applied[0].1.push(1);
+    trio.peers[0].repl.compare_digests(GROUP);
+    trio.tick_all(2);
+    let differs =
+        |event: &Event<usize>| matches!(event, Event::DigestDiffers { node, .. } if node.as_str() == "n3");
+    assert_eq!(trio.peers[0].events.iter().filter(|event| differs(event)).count(), 1);
+    let view = trio.peers[0].repl.view(GROUP).unwrap();
+    let odd = view.followers.iter().find(|follower| follower.node.as_str() == "n3").unwrap();
+    assert_eq!(odd.equal_at, 0);
+}
+
+#[test]
+fn a_removed_replica_is_gone_from_the_log() {
+    let mut trio = grown(14);
+    change(&mut trio, 0, &MemberChange::RemoveLearner { replica: ReplicaId(4) });
+    assert!(trio.peers[3].repl.remove(GROUP).is_some());
+    trio.settle();
+    let error = trio.reopen_log(3);
+    assert!(error.groups.is_empty() && error.removed.contains(&4));
+    // Its id is never used again, but the group can come back under another one.
+    trio.join(3, 5);
+    change(&mut trio, 0, &add(3, 5));
+    trio.tick_all(30);
+    assert_eq!(trio.applied(3), trio.applied(0));
+}
+
+#[test]
+fn a_leader_that_is_to_go_hands_over_first() {
+    let mut trio = grown(15);
+    assert!(trio.peers[0].repl.hand_over_to(GROUP, ReplicaId(2)));
+    trio.tick_all(5);
+    assert!(trio.peers[1].repl.leads(GROUP));
+    change(&mut trio, 1, &joint(&[4], &[], &[1]));
+    change(&mut trio, 1, &MemberChange::LeaveJoint);
+    assert_eq!(parts(&trio, 1), [(2, Part::Voter), (3, Part::Voter), (4, Part::Voter)]);
+    // The one that is gone stands for no election that anybody would notice.
+    trio.tick_all(100);
+    assert!(trio.peers[1].repl.leads(GROUP));
+    assert_ne!(trio.peers[0].repl.view(GROUP).unwrap().role, ReplicaRole::Leader);
+}
+
+#[test]
+fn what_is_sent_to_the_leader_arrives_there() {
+    let mut trio = Trio::led(16);
+    assert!(trio.peers[1].repl.forward(GROUP, b"for you".as_slice().into()));
+    assert!(!trio.peers[0].repl.forward(GROUP, b"for me".as_slice().into()));
+    trio.settle();
+    let heard = trio.peers[0].events.iter().any(
+        |event| matches!(event, Event::Forwarded { from, body, .. } if from.as_str() == "n1" && body == "for you"),
+    );
+    assert!(heard);
+}
