@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use memmap2::MmapOptions;
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate};
+use rustix::io::retry_on_intr;
 
 use crate::mapping::Mapping;
 use crate::path::{check_dir, check_file, check_rename};
@@ -190,7 +191,7 @@ impl DiskFile for RealFile {
         if len == 0 {
             return Ok(());
         }
-        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len) {
+        match retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), 0, len)) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::OPNOTSUPP) => self.allocate_by_writing(len),
             Err(errno) => Err(at(&self.path, &errno.into())),
