@@ -1,7 +1,7 @@
 //! A cluster that speaks the real protocol over the real network, and does what a test tells it to.
 
 use bytes::Bytes;
-use slowdb_client::{Client, ClientOptions, Identity, Role};
+use slowdb_client::{Client, ClientOptions, Identity, Role, WriteOptions};
 use slowdb_net::{AcceptLimits, Connection, Endpoint, FrameLimits, FrameOut, Profile, Service};
 use slowdb_proto::*;
 use slowdb_ring::shard_of;
@@ -13,6 +13,20 @@ use tokio::sync::watch;
 
 pub(crate) const DIMENSION: usize = 2;
 pub(crate) const CLUSTER: ClusterId = ClusterId([7; 16]);
+/// For what has to run into its deadline: long enough for a request on a busy machine.
+pub(crate) const SHORT: Duration = Duration::from_secs(2);
+
+pub(crate) fn error(code: Code) -> ErrorReply {
+    ErrorReply::new(code, "as the test wants it")
+}
+
+pub(crate) fn is_write(kind: &RequestKind) -> bool {
+    matches!(kind, RequestKind::Write(_))
+}
+
+pub(crate) fn within(timeout: Duration) -> WriteOptions {
+    WriteOptions { timeout: Some(timeout), ..WriteOptions::default() }
+}
 
 /// What a node does with a request.
 #[derive(Clone, Debug)]
@@ -25,6 +39,10 @@ pub(crate) enum Manner {
     Refuse(ErrorReply),
     /// Refuses all but `Map` once, with this; then is proper.
     RefuseOnce(ErrorReply),
+    /// Refuses `Map` once, with this; then is proper.
+    RefuseMapOnce(ErrorReply),
+    /// Answers all but `Map` with a map.
+    Nonsense,
     /// Does a write, and then says this once instead of acknowledging.
     DoButSay(ErrorReply),
     /// Waits until the gate of the cluster is opened, then refuses with this.
@@ -59,8 +77,8 @@ struct Store {
 /// Shard → leader and term.
 type Beliefs = BTreeMap<u32, (String, u64)>;
 
-pub(crate) struct World {
-    pub(crate) map: Mutex<ClusterMap>,
+struct World {
+    map: Mutex<ClusterMap>,
     /// What each node believes.
     beliefs: Mutex<HashMap<String, Beliefs>>,
     manners: Mutex<HashMap<String, Manner>>,
@@ -72,7 +90,7 @@ pub(crate) struct World {
 }
 
 pub(crate) struct FakeCluster {
-    pub(crate) world: Arc<World>,
+    world: Arc<World>,
     pub(crate) seeds: Vec<String>,
     pub(crate) certs: PathBuf,
     endpoints: Vec<Arc<Endpoint>>,
@@ -118,6 +136,15 @@ impl FakeCluster {
         Client::connect(self.options()).await.expect("a client")
     }
 
+    /// From now on all nodes say that the nodes are at these addresses.
+    pub(crate) fn move_to(&self, addresses: &[String]) {
+        let mut map = self.world.map.lock().unwrap();
+        map.epoch += 1;
+        for (node, address) in map.nodes.iter_mut().zip(addresses) {
+            node.address.clone_from(address);
+        }
+    }
+
     /// All nodes learn who leads a shard.
     pub(crate) fn elect(&self, shard: u32, leader: &str, term: u64) {
         for node in ["n1", "n2", "n3"] {
@@ -159,8 +186,13 @@ impl FakeCluster {
 
     /// Waits until a request arrived that `is_it`; a test in which none ever does fails instead of hanging.
     pub(crate) async fn wait_for(&self, is_it: impl Fn(&Seen) -> bool) {
+        self.wait_for_many(1, is_it).await;
+    }
+
+    /// As `wait_for`, until so many arrived.
+    pub(crate) async fn wait_for_many(&self, wanted: usize, is_it: impl Fn(&Seen) -> bool) {
         let mut count = self.world.count.subscribe();
-        while !self.world.seen.lock().unwrap().iter().any(&is_it) {
+        while self.world.seen.lock().unwrap().iter().filter(|seen| is_it(seen)).count() < wanted {
             let changed = tokio::time::timeout(Duration::from_secs(60), count.changed()).await;
             changed.expect("the request never came").expect("the world goes on");
         }
@@ -280,6 +312,11 @@ impl World {
                 self.manners.lock().unwrap().insert(node.to_owned(), Manner::Proper);
                 return (Reply::Error(error), Bytes::new());
             }
+            Manner::RefuseMapOnce(error) if is_map => {
+                self.manners.lock().unwrap().insert(node.to_owned(), Manner::Proper);
+                return (Reply::Error(error), Bytes::new());
+            }
+            Manner::Nonsense if !is_map => return (Reply::Map(self.map_of(node)), Bytes::new()),
             Manner::RefuseLate(error) if !is_map => {
                 let mut gate = self.gate.subscribe();
                 gate.wait_for(|is_open| *is_open).await.expect("the world goes on");

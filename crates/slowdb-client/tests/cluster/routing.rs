@@ -1,8 +1,6 @@
 //! The client against nodes that lead, deny, fall silent and come back.
 
-mod common;
-
-use common::{CLUSTER, FakeCluster, Manner};
+use crate::fake::{CLUSTER, FakeCluster, Manner, SHORT, error, is_write, within};
 use slowdb_client::{
     BulkOptions, BulkProgress, Client, ClientError, ClientOptions, Identity, Put, ReadLevel, ReadOptions,
     Role, SearchOptions, WriteLevel, WriteOptions,
@@ -12,21 +10,6 @@ use slowdb_ring::shard_of;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// For what has to run into its deadline: long enough for a request on a busy machine.
-const SHORT: Duration = Duration::from_secs(2);
-
-fn error(code: Code) -> ErrorReply {
-    ErrorReply::new(code, "as the test wants it")
-}
-
-fn is_write(kind: &RequestKind) -> bool {
-    matches!(kind, RequestKind::Write(_))
-}
-
-fn within(timeout: Duration) -> WriteOptions {
-    WriteOptions { timeout: Some(timeout), ..WriteOptions::default() }
-}
 
 #[tokio::test]
 async fn what_is_written_is_read_found_and_removed() {

@@ -1,0 +1,4 @@
+//! The client against a cluster of nodes that do what a test tells them to: one program, linked once.
+
+mod fake;
+mod routing;
