@@ -77,6 +77,16 @@ pub trait DiskFile: Send + Sync {
 /// Alignment of the offsets that can be mapped, in bytes.
 pub const MAP_ALIGN: u64 = 65_536;
 
+/// Whether an error says that the disk, or what of it may be used (a quota, the largest size of a file), is
+/// full. After a failed allocation or write that is all that happened; what a failed *sync* should have made
+/// durable is in doubt whatever the error says.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
 /// Checks what both disks ask of a range to map.
 fn check_map_range(offset: u64, len: usize, file_len: u64) -> io::Result<()> {
     let end = offset.checked_add(len as u64);

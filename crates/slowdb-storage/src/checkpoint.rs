@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use slowdb_disk::{Disk, DiskFile};
+use slowdb_disk::{Disk, DiskFile, is_full};
 
 use crate::entry::Entry;
 use crate::error::{CheckpointError, OpenError};
@@ -200,22 +200,24 @@ impl CheckpointJob {
             IndexChange::None => None,
             IndexChange::Rewrite { ref present, ref overlay, ref live } => {
                 let builder = merge(present.as_deref(), overlay, live, &self.manifest)?;
-                self.guard(self.write_files(builder))?;
+                let file = self.if_room(builder.write(&*self.disk, &self.shared.dir))?;
+                self.guard(self.sync_files(&*file))?;
                 Some(self.open_index()?)
             }
         };
-        self.guard(self.write_manifest())?;
+        let file = self.if_room(self.manifest.write(&*self.disk, &self.shared.dir))?;
+        self.guard(file.sync())?;
+        self.guard(Manifest::publish(&*self.disk, &self.shared.dir))?;
         Ok(CheckpointDone { token: self.token, sequence: self.sequence, mark: self.manifest.mark, index })
     }
 
-    fn write_files(&self, builder: IndexBuilder) -> io::Result<()> {
-        let dir = &self.shared.dir;
-        builder.write(&*self.disk, dir)?;
+    fn sync_files(&self, index: &dyn DiskFile) -> io::Result<()> {
+        index.sync()?;
         for file in &self.data_files {
             file.sync()?;
         }
         // The names of the index and of data files, before a manifest refers to them.
-        self.disk.sync_dir(dir)
+        self.disk.sync_dir(&self.shared.dir)
     }
 
     fn open_index(&self) -> Result<Index, CheckpointError> {
@@ -227,17 +229,19 @@ impl CheckpointJob {
         }
     }
 
-    fn write_manifest(&self) -> io::Result<()> {
-        self.manifest.prepare(&*self.disk, &self.shared.dir)?;
-        Manifest::publish(&*self.disk, &self.shared.dir)
+    /// The result of writing a new file. A full disk is no harm then: nothing refers to the file, and the
+    /// next checkpoint writes another one, or this one from its beginning.
+    fn if_room<T>(&self, result: io::Result<T>) -> Result<T, CheckpointError> {
+        match result {
+            Err(e) if is_full(&e) => Err(CheckpointError::NoSpace(e)),
+            result => self.guard(result),
+        }
     }
 
-    /// A full disk is no harm: nothing refers to what was not finished. Anything else poisons the store.
+    /// Any error poisons the store. After a failed sync, whatever its reason, it is not known what of all
+    /// that was written is on the disk, and no later sync makes up for it.
     fn guard<T>(&self, result: io::Result<T>) -> Result<T, CheckpointError> {
         result.map_err(|e| {
-            if e.kind() == io::ErrorKind::StorageFull {
-                return CheckpointError::NoSpace(e);
-            }
             self.shared.poison("a checkpoint", &e);
             CheckpointError::Io(e)
         })

@@ -7,9 +7,10 @@
 #![expect(unsafe_code, reason = "reads a mapped file")]
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use slowdb_disk::{Disk, Mapping};
+use slowdb_disk::{Disk, DiskFile, Mapping};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::entry::Entry;
@@ -202,8 +203,8 @@ impl IndexBuilder {
         }
     }
 
-    /// Writes and syncs the file. Its name is not synced.
-    pub(crate) fn write(mut self, disk: &dyn Disk, dir: &str) -> io::Result<()> {
+    /// Writes the file. Neither it nor its name is synced.
+    pub(crate) fn write(mut self, disk: &dyn Disk, dir: &str) -> io::Result<Arc<dyn DiskFile>> {
         for (page, bytes) in self.bytes.chunks_exact_mut(PAGE_BYTES).enumerate() {
             let sum = checksum(self.generation, page as u64, &bytes[8..]);
             bytes[..8].copy_from_slice(&sum.to_le_bytes());
@@ -212,7 +213,7 @@ impl IndexBuilder {
         file.truncate(0)?;
         file.allocate(self.bytes.len() as u64)?;
         file.write_at(&[IoSlice::new(&self.bytes)], 0)?;
-        file.sync()
+        Ok(file)
     }
 }
 

@@ -3,6 +3,7 @@
 //! It is written under a temporary name, synced, and renamed; a crash leaves the old one or the new one.
 
 use std::io::{self, IoSlice};
+use std::sync::Arc;
 
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
@@ -40,16 +41,18 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    /// Writes and syncs the temporary file. It becomes the manifest by [`Manifest::publish`].
-    pub(crate) fn prepare(&self, disk: &dyn Disk, dir: &str) -> io::Result<()> {
+    /// Writes the temporary file, which is not synced. It becomes the manifest by [`Manifest::publish`].
+    pub(crate) fn write(&self, disk: &dyn Disk, dir: &str) -> io::Result<Arc<dyn DiskFile>> {
         let bytes = self.encode()?;
         let file = disk.open(&in_dir(dir, NAME_TEMPORARY), true)?;
         file.truncate(0)?;
+        // So that a full disk is noticed here, and not by the sync.
+        file.allocate(bytes.len() as u64)?;
         file.write_at(&[IoSlice::new(&bytes)], 0)?;
-        file.sync()
+        Ok(file)
     }
 
-    /// Turns the prepared file into the manifest, durably.
+    /// Turns the temporary file, which is synced, into the manifest, durably.
     pub(crate) fn publish(disk: &dyn Disk, dir: &str) -> io::Result<()> {
         disk.rename(&in_dir(dir, NAME_TEMPORARY), &in_dir(dir, NAME))?;
         disk.sync_dir(dir)

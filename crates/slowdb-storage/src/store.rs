@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use slowdb_disk::Disk;
+use slowdb_disk::{Disk, is_full};
 
 use crate::checkpoint::Token;
 use crate::directory::{Presence, clear_remains, presence};
@@ -414,9 +414,10 @@ impl Store {
         self.slots_free.give(slot, now, referred_to && !self.canary_reuse_early);
     }
 
-    /// A full disk leaves everything as it was; after anything else it is open what is on the disk.
+    /// The error of a file that should have grown. A full disk leaves everything as it was; after anything
+    /// else it is open what is on the disk.
     fn write_error(&self, what: &str, e: io::Error) -> WriteError {
-        if e.kind() == io::ErrorKind::StorageFull {
+        if is_full(&e) {
             return WriteError::NoSpace(e);
         }
         self.shared.poison(what, &e);
@@ -438,7 +439,7 @@ fn create(disk: &dyn Disk, dir: &str, options: &Options) -> Result<Manifest, Ope
         index: None,
         mark: Vec::new(),
     };
-    manifest.prepare(disk, dir)?;
+    manifest.write(disk, dir)?.sync()?;
     Manifest::publish(disk, dir)?;
     Ok(manifest)
 }
