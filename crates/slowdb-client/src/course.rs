@@ -2,7 +2,8 @@
 //!
 //! Pure: the shell in [`crate::leader`] sends, waits and feeds the outcomes in. Invariants:
 //! - at most one attempt is pending at each node;
-//! - an attempt that is pending is never overruled by another one's error;
+//! - an attempt that is pending is never overruled by another one's final error, and never keeps another
+//!   node from being asked;
 //! - `maybe_done` never goes back to false.
 
 use crate::error::ClientError;
@@ -14,7 +15,7 @@ use std::time::Duration;
 /// What to do after an outcome.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Wait for the attempts that are pending.
+    /// Nothing more is to be sent: a final error is known, but attempts are pending.
     Wait,
     /// Send again, not before this wait and the backoff are over.
     SendAfter(Duration),
@@ -102,13 +103,16 @@ impl Course {
     }
 
     fn again(&mut self, wait: Duration) -> Next {
-        if !self.pending.is_empty() {
-            return Next::Wait;
-        }
-        match self.refused.take() {
+        match self.refused.take_if(|_| self.pending.is_empty()) {
             Some(error) => Next::Fail(error),
+            None if self.is_refused() => Next::Wait,
             None => Next::SendAfter(wait),
         }
+    }
+
+    /// Whether a final error is known, so that nothing more is to be sent.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.is_some()
     }
 
     /// The time is up: whether the request may have been executed, and what went wrong last.
@@ -174,6 +178,20 @@ mod tests {
     }
 
     #[test]
+    fn a_pending_attempt_does_not_keep_the_next_leader_from_being_asked_again() {
+        let mut course = Course::default();
+        course.sent("n1", &lead("n1", 1));
+        course.sent("n2", &lead("n2", 2));
+        let overloaded = ErrorReply { retry_after_ms: 70, ..error(Code::Overloaded) };
+        let next = course.refused("n2", overloaded);
+        assert!(matches!(next, Next::SendAfter(wait) if wait == Duration::from_millis(70)), "{next:?}");
+        assert_eq!(course.target(&lead("n2", 2), &replicas()).as_deref(), Some("n2"));
+        // Without a leader whoever is not being asked has a turn.
+        course.refused("n2", error(Code::NotLeader));
+        assert_eq!(course.target(&Lead { node: None, term: 2 }, &replicas()).as_deref(), Some("n3"));
+    }
+
+    #[test]
     fn overload_is_waited_out_and_changes_nothing() {
         let mut course = Course::default();
         course.sent("n1", &lead("n1", 1));
@@ -206,6 +224,7 @@ mod tests {
             let mut course = Course::default();
             let mut pending: Vec<String> = Vec::new();
             let mut known = Lead::default();
+            let mut is_refused = false;
             for (what, which, term) in steps {
                 if what == 0 {
                     if term > known.term {
@@ -227,9 +246,14 @@ mod tests {
                     2 => course.refused(&node, error(Code::BadRequest)),
                     _ => course.failed(&node, Failure::Unanswered("gone".into())),
                 };
-                prop_assert_eq!(pending.is_empty(), !matches!(next, Next::Wait));
-                if matches!(next, Next::Fail(_)) {
-                    return Ok(());
+                is_refused |= what == 2;
+                match next {
+                    Next::SendAfter(_) => prop_assert!(!is_refused),
+                    Next::Wait => prop_assert!(is_refused && !pending.is_empty()),
+                    Next::Fail(_) => {
+                        prop_assert!(is_refused && pending.is_empty());
+                        return Ok(());
+                    }
                 }
             }
         }

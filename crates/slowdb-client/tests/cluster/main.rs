@@ -1,4 +1,5 @@
 //! The client against a cluster of nodes that do what a test tells them to: one program, linked once.
 
+mod bad_nodes;
 mod fake;
 mod routing;

@@ -1,0 +1,32 @@
+//! One node hangs, refuses or is not what it should be, and the others would do.
+
+use crate::fake::{FakeCluster, Manner, error, is_write, within};
+use slowdb_client::{
+    BulkOptions, Client, ClientError, ClientOptions, Put, ReadLevel, ReadOptions, SearchOptions, WriteOptions,
+};
+use slowdb_proto::{Code, ErrorReply, RequestKind};
+use std::time::Duration;
+
+fn at_one() -> ReadOptions {
+    ReadOptions { level: ReadLevel::One, ..ReadOptions::default() }
+}
+
+fn search_at_one() -> SearchOptions {
+    SearchOptions { level: ReadLevel::One, ..SearchOptions::default() }
+}
+
+#[tokio::test]
+async fn a_new_leader_that_refuses_once_is_asked_again_while_the_old_one_hangs() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.elect(0, "n1", 1);
+    let collection = cluster.client().await.collection("default");
+    // The gate stays shut: n1 takes writes, and says nothing more of them.
+    cluster.manner("n1", Manner::RefuseLate(error(Code::Timeout)));
+    cluster.manner("n2", Manner::RefuseOnce(error(Code::Overloaded)));
+    let write = tokio::spawn(async move { collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await });
+    cluster.wait_for(|seen| seen.node == "n1" && is_write(&seen.kind)).await;
+    cluster.elect(0, "n2", 2);
+    write.await.expect("no panic").expect("written at the new leader");
+    let writes = cluster.writes();
+    assert_eq!(writes, [("n1".into(), 1, false), ("n2".into(), 1, true), ("n2".into(), 1, true)]);
+}
