@@ -188,8 +188,10 @@ pub(crate) async fn any_replica(
             return Err(at.give_up(course, start));
         }
         if now >= send_at {
-            if queue.is_empty() && race.is_empty() {
+            if queue.is_empty() && !course.is_refused() {
+                // All had their turn. Those that failed have another one, beside those that are only slow.
                 queue = at.place()?.replicas;
+                queue.retain(|node| !asked.contains(node));
                 at.inner.nearest_first(&mut queue);
                 queue.reverse();
             }
@@ -203,6 +205,8 @@ pub(crate) async fn any_replica(
                     let outcome = at.inner.ask(&node, request, Bytes::new(), deadline - now).await;
                     (node, outcome)
                 });
+            } else {
+                at.look_around(&mut interest)?;
             }
             // The next one if this one is slow.
             send_at = now + PATIENCE;
@@ -217,7 +221,6 @@ pub(crate) async fn any_replica(
                 };
                 match next {
                     Next::Fail(error) => return Err(error),
-                    Next::Wait if queue.is_empty() => {}
                     // There is another replica: no wait.
                     _ if !queue.is_empty() => send_at = Instant::now(),
                     Next::SendAfter(asked) => {
@@ -225,7 +228,7 @@ pub(crate) async fn any_replica(
                         let wait = backoff.next(asked, &mut at.inner.jitter());
                         send_at = at.paid(Instant::now() + wait);
                     }
-                    Next::Wait => {}
+                    Next::Wait => at.look_around(&mut interest)?,
                 }
             }
             () = sleep_until(send_at.min(deadline).into()) => {}

@@ -30,3 +30,22 @@ async fn a_new_leader_that_refuses_once_is_asked_again_while_the_old_one_hangs()
     let writes = cluster.writes();
     assert_eq!(writes, [("n1".into(), 1, false), ("n2".into(), 1, true), ("n2".into(), 1, true)]);
 }
+
+#[tokio::test]
+async fn a_read_at_one_is_tried_again_while_one_replica_hangs() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.elect(0, "n1", 1);
+    let collection = cluster.client().await.collection("default");
+    collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await.expect("written");
+    cluster.manner("n1", Manner::RefuseLate(error(Code::Unavailable)));
+    cluster.manner("n2", Manner::RefuseOnce(error(Code::Unavailable)));
+    cluster.manner("n3", Manner::RefuseOnce(error(Code::Unavailable)));
+    for _ in 0..3 {
+        let record = collection.get("a", &at_one()).await.expect("answered");
+        assert_eq!(record.expect("there").vector, [1.0, 1.0]);
+    }
+    // None is asked again while it is being asked.
+    let at_n1 =
+        cluster.seen().into_iter().filter(|s| s.node == "n1" && matches!(s.kind, RequestKind::Get(_)));
+    assert!(at_n1.count() <= 3);
+}
