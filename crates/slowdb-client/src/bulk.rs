@@ -9,7 +9,7 @@ use bytes::Bytes;
 use slowdb_proto::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX};
 use slowdb_proto::{Code, Position, WriteLevel, WriteReply};
 use slowdb_ring::shard_of;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -86,6 +86,9 @@ pub struct BulkShard {
 }
 
 /// Writes records as they come. [`BulkWriter::finish`] has to be called: what is dropped before is not sent.
+///
+/// Invariant: every record that was taken is in an open batch, in one that is ready, under way, counted as
+/// written, or `failed` is set. A batch is taken out of `ready` only when it can be sent at once.
 #[derive(Debug)]
 pub struct BulkWriter {
     inner: Arc<Inner>,
@@ -93,6 +96,7 @@ pub struct BulkWriter {
     shape: Shape,
     options: BulkOptions,
     batcher: Batcher,
+    ready: VecDeque<Batch>,
     under_way: JoinSet<Outcome>,
     report: BulkReport,
     failed: Option<ClientError>,
@@ -142,6 +146,7 @@ impl BulkWriter {
             shape,
             options,
             batcher: Batcher::new(limits),
+            ready: VecDeque::new(),
             under_way: JoinSet::new(),
             report: BulkReport::default(),
             failed: None,
@@ -149,22 +154,21 @@ impl BulkWriter {
     }
 
     /// Adds a record; waits while as much is under way as may be. Records of one shard may be written in
-    /// any order: ids should differ.
+    /// any order: ids should differ. If it is cancelled while it waits, this record was not taken, and
+    /// nothing else is lost.
     ///
     /// # Errors
     /// [`ClientError::BadInput`]: this record was not taken, the others are not affected.
     /// [`ClientError::Partial`]: a batch could not be written; nothing more will be.
     pub async fn put(&mut self, id: &str, vector: &[f32], payload: &[u8]) -> Result<(), ClientError> {
-        if self.failed.is_some() {
-            return Err(self.stop().await);
-        }
+        self.send_ready().await?;
         check_id(id)?;
         check_vector(vector, self.shape.dimension)?;
         check_payload(payload)?;
         let shard = shard_of(id.as_bytes(), self.shape.num_shards);
-        for batch in self.batcher.put(shard, id, vector, payload)? {
-            self.send(batch).await?;
-        }
+        self.ready.extend(self.batcher.put(shard, id, vector, payload)?);
+        // No waiting from here on: whoever is cancelled has to know whether the record was taken.
+        self.send_while_there_is_room();
         Ok(())
     }
 
@@ -173,9 +177,8 @@ impl BulkWriter {
     /// # Errors
     /// [`ClientError::Partial`] says how many records were written.
     pub async fn finish(mut self) -> Result<BulkReport, ClientError> {
-        while let Some(batch) = self.batcher.take_largest() {
-            self.send(batch).await?;
-        }
+        self.ready.extend(std::iter::from_fn(|| self.batcher.take_largest()));
+        self.send_ready().await?;
         while self.wait_for_one().await {}
         if self.failed.is_some() {
             return Err(self.stop().await);
@@ -183,16 +186,33 @@ impl BulkWriter {
         Ok(std::mem::take(&mut self.report))
     }
 
-    async fn send(&mut self, batch: Batch) -> Result<(), ClientError> {
-        while self.under_way.len() >= self.options.in_flight {
+    /// Sends all batches that are ready.
+    async fn send_ready(&mut self) -> Result<(), ClientError> {
+        loop {
+            self.send_while_there_is_room();
+            if self.failed.is_some() {
+                return Err(self.stop().await);
+            }
+            if self.ready.is_empty() {
+                return Ok(());
+            }
             self.wait_for_one().await;
         }
+    }
+
+    fn send_while_there_is_room(&mut self) {
         while let Some(joined) = self.under_way.try_join_next() {
             self.note(joined);
         }
-        if self.failed.is_some() {
-            return Err(self.stop().await);
+        while self.failed.is_none()
+            && self.under_way.len() < self.options.in_flight
+            && let Some(batch) = self.ready.pop_front()
+        {
+            self.send(batch);
         }
+    }
+
+    fn send(&mut self, batch: Batch) {
         let (inner, collection) = (Arc::clone(&self.inner), Arc::clone(&self.collection));
         let timeout = self.options.timeout.unwrap_or(self.inner.timeout);
         let level = self.options.level;
@@ -202,7 +222,6 @@ impl BulkWriter {
             let result = write(&inner, &collection, batch.shard, body, level, timeout).await;
             Outcome { shard: batch.shard, writes: batch.writes, took: sent.elapsed(), result }
         });
-        Ok(())
     }
 
     /// False if nothing was under way.

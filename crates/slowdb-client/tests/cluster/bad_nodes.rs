@@ -49,3 +49,33 @@ async fn a_read_at_one_is_tried_again_while_one_replica_hangs() {
         cluster.seen().into_iter().filter(|s| s.node == "n1" && matches!(s.kind, RequestKind::Get(_)));
     assert!(at_n1.count() <= 3);
 }
+
+#[tokio::test]
+async fn a_bulk_write_loses_nothing_when_a_put_is_cancelled() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.elect(0, "n1", 1);
+    cluster.manner("n1", Manner::RefuseLate(error(Code::Overloaded)));
+    let collection = cluster.client().await.collection("default");
+    let options = BulkOptions { in_flight: 1, batch_writes: 10, ..BulkOptions::default() };
+    let mut writer = collection.bulk_writer(options).await.expect("a writer");
+    let mut taken = Vec::new();
+    for i in 0..35 {
+        let id = format!("r{i:02}");
+        // Polled once, and cancelled if it has to wait.
+        tokio::select! {
+            biased;
+            put = writer.put(&id, &[1.0, 1.0], b"") => {
+                put.expect("taken");
+                taken.push(id);
+            }
+            () = std::future::ready(()) => {}
+        }
+    }
+    // One batch is under way, one is ready: a third is not begun.
+    assert_eq!(taken.len(), 20);
+    cluster.manner("n1", Manner::Proper);
+    cluster.open_gate();
+    let report = writer.finish().await.expect("all written");
+    assert_eq!(report.written, 20);
+    assert_eq!(cluster.ids(), taken);
+}
