@@ -7,20 +7,64 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use slowdb_disk::{Disk, DiskFile, is_full};
 
 use crate::entry::Entry;
 use crate::error::{CheckpointError, OpenError};
 use crate::index::{Index, IndexBuilder};
-use crate::manifest::{Manifest, in_dir, index_name};
+use crate::manifest::{Manifest, NAME_TEMPORARY, in_dir, index_name};
 use crate::overlay::Overlay;
 use crate::shared::{Shared, View, bit};
 use crate::store::Store;
 
 /// Held by the store and by the one checkpoint under way.
-pub(crate) type Token = Arc<()>;
+pub(crate) type Token = Arc<Attempt>;
+
+/// What there is to know of a checkpoint that was begun, also if it is given up.
+pub(crate) struct Attempt {
+    /// The index that its manifest refers to.
+    index: Option<u64>,
+    /// Whether its manifest may be the one on the disk.
+    may_be_durable: AtomicBool,
+}
+
+/// The index files in a store's directory, by their numbers.
+pub(crate) struct IndexFiles {
+    /// Those that may be there.
+    there: Vec<u64>,
+    /// The one that the manifest on the disk refers to.
+    durable: Option<u64>,
+    /// The last one begun.
+    last: u64,
+}
+
+impl IndexFiles {
+    pub(crate) fn at_open(durable: Option<u64>) -> Self {
+        Self { there: durable.into_iter().collect(), durable, last: durable.unwrap_or(0) }
+    }
+
+    fn begin(&mut self) -> u64 {
+        self.last += 1;
+        self.there.push(self.last);
+        self.last
+    }
+
+    /// Removes all but the one on the disk's manifest and the one that readers have. What cannot be removed
+    /// now is left to the next checkpoint or opening.
+    fn remove_others(&mut self, shared: &Shared, disk: &dyn Disk) {
+        let read = shared.view.load().index.as_ref().map(|index| index.generation);
+        self.there.retain(|number| {
+            let needed = [self.durable, read].contains(&Some(*number));
+            needed || !is_gone(disk.remove(&in_dir(&shared.dir, &index_name(*number))))
+        });
+    }
+}
+
+fn is_gone(removed: io::Result<()>) -> bool {
+    removed.map_or_else(|e| e.kind() == io::ErrorKind::NotFound, |()| true)
+}
 
 /// A checkpoint that was begun: what it takes to make it durable, on any thread.
 ///
@@ -64,19 +108,23 @@ impl Store {
         if let Some(why) = self.poisoned() {
             return Err(CheckpointError::Poisoned(why.into()));
         }
-        if let Some(token) = self.token.take()
-            && Arc::strong_count(&token) > 1
-        {
-            self.token = Some(token);
-            return Err(CheckpointError::UnderWay);
+        match self.token.take().map(Arc::try_unwrap) {
+            Some(Err(token)) => {
+                self.token = Some(token);
+                return Err(CheckpointError::UnderWay);
+            }
+            Some(Ok(given_up)) if given_up.may_be_durable.load(Ordering::Relaxed) => {
+                self.index_files.durable = given_up.index;
+            }
+            _ => {}
         }
+        self.index_files.remove_others(&self.shared, &*self.disk);
         self.thaw()?;
         let view = self.shared.view.load_full();
         let sequence = self.shared.sequence.load(Ordering::Relaxed);
-        let change = if self.overlay_entries == 0 {
-            IndexChange::None
+        let (change, index) = if self.overlay_entries == 0 {
+            (IndexChange::None, view.index.as_ref().map(|index| index.generation))
         } else {
-            self.generation += 1;
             self.shared.view.store(Arc::new(View {
                 overlay: Arc::new(Overlay::with_room_for(0)),
                 frozen: Some(Arc::clone(&view.overlay)),
@@ -84,14 +132,12 @@ impl Store {
             }));
             self.overlay_entries = 0;
             let overlay = Arc::clone(&view.overlay);
-            IndexChange::Rewrite { present: view.index.clone(), overlay, live: self.live.clone() }
-        };
-        let index = match &change {
-            IndexChange::None => view.index.as_ref().map(|index| index.generation),
-            IndexChange::Rewrite { .. } => Some(self.generation),
+            let change =
+                IndexChange::Rewrite { present: view.index.clone(), overlay, live: self.live.clone() };
+            (change, Some(self.index_files.begin()))
         };
         self.slots_free.begun = sequence;
-        let token = Token::default();
+        let token = Arc::new(Attempt { index, may_be_durable: AtomicBool::new(false) });
         self.token = Some(Arc::clone(&token));
         Ok(CheckpointJob {
             disk: Arc::clone(&self.disk),
@@ -115,6 +161,7 @@ impl Store {
             return Err(CheckpointError::Stale);
         }
         self.mark = done.mark;
+        self.index_files.durable = done.token.index;
         let Some(index) = done.index else { return Ok(()) };
         let view = self.shared.view.load_full();
         self.shared.view.store(Arc::new(View {
@@ -127,10 +174,7 @@ impl Store {
         let now = self.shared.sequence.load(Ordering::Relaxed) + 1;
         self.shared.sequence.store(now, Ordering::SeqCst);
         self.slots_free.release(done.sequence, now);
-        if let Some(old) = &view.index {
-            // What cannot be removed now is removed when the store is opened the next time.
-            let _ = self.disk.remove(&in_dir(&self.shared.dir, &index_name(old.generation)));
-        }
+        self.index_files.remove_others(&self.shared, &*self.disk);
         Ok(())
     }
 
@@ -196,9 +240,18 @@ impl CheckpointJob {
         if let Some(why) = self.shared.poison.get() {
             return Err(CheckpointError::Poisoned(why.clone()));
         }
-        let index = match self.change {
+        let made = self.make();
+        if made.is_err() && !self.token.may_be_durable.load(Ordering::Relaxed) {
+            self.remove_files();
+        }
+        let index = made?;
+        Ok(CheckpointDone { token: self.token, sequence: self.sequence, mark: self.manifest.mark, index })
+    }
+
+    fn make(&self) -> Result<Option<Index>, CheckpointError> {
+        let index = match &self.change {
             IndexChange::None => None,
-            IndexChange::Rewrite { ref present, ref overlay, ref live } => {
+            IndexChange::Rewrite { present, overlay, live } => {
                 let builder = merge(present.as_deref(), overlay, live, &self.manifest)?;
                 let file = self.if_room(builder.write(&*self.disk, &self.shared.dir))?;
                 self.guard(self.sync_files(&*file))?;
@@ -207,8 +260,18 @@ impl CheckpointJob {
         };
         let file = self.if_room(self.manifest.write(&*self.disk, &self.shared.dir))?;
         self.guard(file.sync())?;
+        self.token.may_be_durable.store(true, Ordering::Relaxed);
         self.guard(Manifest::publish(&*self.disk, &self.shared.dir))?;
-        Ok(CheckpointDone { token: self.token, sequence: self.sequence, mark: self.manifest.mark, index })
+        Ok(index)
+    }
+
+    /// Makes room: nothing refers to the files. What cannot be removed now is left to the next checkpoint.
+    fn remove_files(&self) {
+        let remove = |name: &str| self.disk.remove(&in_dir(&self.shared.dir, name));
+        if let (IndexChange::Rewrite { .. }, Some(index)) = (&self.change, self.manifest.index) {
+            let _ = remove(&index_name(index));
+        }
+        let _ = remove(NAME_TEMPORARY);
     }
 
     fn sync_files(&self, index: &dyn DiskFile) -> io::Result<()> {

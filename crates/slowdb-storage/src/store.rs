@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use slowdb_disk::{Disk, is_full};
 
-use crate::checkpoint::Token;
+use crate::checkpoint::{IndexFiles, Token};
 use crate::directory::{Presence, clear_remains, presence};
 use crate::entry::Entry;
 use crate::error::{Corruption, OpenError, WriteError};
@@ -45,8 +45,7 @@ pub struct Store {
     pub(crate) overlay_entries: usize,
     pub(crate) slots_free: FreeSlots,
     pub(crate) mark: Vec<u8>,
-    /// The number of the last index file begun.
-    pub(crate) generation: u64,
+    pub(crate) index_files: IndexFiles,
     pub(crate) token: Option<Token>,
     canary_reuse_early: bool,
 }
@@ -144,7 +143,7 @@ impl Store {
             overlay_entries: 0,
             slots_free: FreeSlots::at_open(manifest.slots),
             mark: manifest.mark,
-            generation: manifest.index.unwrap_or(0),
+            index_files: IndexFiles::at_open(manifest.index),
             token: None,
             canary_reuse_early: options.canary_reuse_early,
             shared: Arc::new(shared),

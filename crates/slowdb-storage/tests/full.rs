@@ -38,7 +38,10 @@ fn a_sync_that_says_that_the_disk_is_full_poisons_the_store() {
             let (mut store, durable, _) = store(&disk);
             disk.fail(op, name, kind);
             let failed = store.checkpoint(b"failed");
-            assert!(disk.has_failed() && matches!(failed, Err(CheckpointError::Io(_))), "{context}: {failed:?}");
+            assert!(
+                disk.has_failed() && matches!(failed, Err(CheckpointError::Io(_))),
+                "{context}: {failed:?}"
+            );
             let again = store.checkpoint(b"lost");
             assert!(matches!(again, Err(CheckpointError::Poisoned(_))), "{context}: {again:?}");
             drop(store);
