@@ -128,6 +128,8 @@ struct Queries {
     padded: Vec<f32>,
     len: usize,
     norms: Vec<f64>,
+    /// The smallest squared length of a row for which `f32` does for a cosine.
+    rows_from: Vec<f64>,
 }
 
 impl Queries {
@@ -137,9 +139,21 @@ impl Queries {
         for (to, from) in padded.chunks_exact_mut(len).zip(vectors.chunks_exact(dimension)) {
             to[..dimension].copy_from_slice(from);
         }
-        let norms =
+        let norms: Vec<f64> =
             vectors.chunks_exact(dimension).map(|v| exact(Metric::InnerProduct, v, v).sqrt()).collect();
-        Self { padded, len, norms }
+        // A product below the smallest normal number is off by at most 2^-24 of that number. So the sums are
+        // off by at most 2^-24 of the row's squared length, and of the product of both lengths, if each of
+        // these is as large as the smallest normal number times the components. The sums themselves cannot
+        // tell: a zero may be right, and there can be many that are.
+        let least = len as f64 * f64::from(f32::MIN_POSITIVE);
+        let rows_from = |norm: &f64| if *norm == 0.0 { least } else { least.max((least / norm).powi(2)) };
+        let rows_from = norms.iter().map(rows_from).collect();
+        Self { padded, len, norms, rows_from }
+    }
+
+    /// Whether the sums of query `n` and a row, in `f32`, are good enough for a cosine, if they are finite.
+    fn fit(&self, n: usize, row_squared: f32) -> bool {
+        row_squared.is_finite() && f64::from(row_squared) >= self.rows_from[n]
     }
 
     fn get(&self, n: usize) -> &[f32] {
@@ -271,10 +285,10 @@ impl<'a> Walk<'a> {
             let key = match self.query.metric {
                 Metric::L2 if raw.is_finite() => *raw,
                 Metric::InnerProduct if raw.is_finite() => -*raw,
-                Metric::Cosine if raw.is_finite() && norms[n].is_normal() => {
+                Metric::Cosine if raw.is_finite() && self.queries.fit(q, norms[n]) => {
                     -cosine(f64::from(*raw), f64::from(norms[n]).sqrt(), self.queries.norms[q])
                 }
-                // Beyond what `f32` can sum up, which is rare: again, slowly.
+                // Beyond or below what `f32` can sum up, which is rare: again, slowly.
                 // SAFETY: the slot is visible at the pin.
                 metric => self.exact_key(metric, q, unsafe { shared.padded_vector(slot) }),
             };

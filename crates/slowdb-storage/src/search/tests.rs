@@ -5,7 +5,7 @@ use std::sync::Arc;
 use slowdb_disk::SimDisk;
 
 use super::kernel::{Kernels, QUERIES, ROWS};
-use super::{Metric, SearchQuery, exact};
+use super::{Metric, Queries, SearchQuery, exact};
 use crate::{Options, Store, Version};
 
 fn random(state: &mut u64) -> u64 {
@@ -157,6 +157,51 @@ fn cosines_are_cosines_also_of_zero_tiny_and_huge_vectors() {
         hits[0].iter().all(|h| h.score.is_finite()) && hits[0].len() == 5
     };
     assert!(all_finite(Metric::L2) && all_finite(Metric::InnerProduct));
+}
+
+fn power_of_ten(exponent: i32) -> f32 {
+    format!("1e{exponent}").parse().unwrap()
+}
+
+#[test]
+fn cosines_are_cosines_also_where_the_products_are_too_small() {
+    for dimension in [2, 65_536] {
+        let pair = |a: f32, b: f32| {
+            let half = dimension / 2;
+            [vec![a; half], vec![b; half]].concat()
+        };
+        let mut store = Store::open(Arc::new(SimDisk::new()), "", Options::new(dimension)).unwrap();
+        for exponent in [-40, -25, -23, -22, -21, -20, -19, -18, -10, 0, 10] {
+            let scale = power_of_ten(exponent);
+            let row = pair(scale, scale * 5.0);
+            store.put(&exponent.to_le_bytes(), (&row).into(), b"", Version::default()).unwrap();
+        }
+        for exponent in [-44, -40, -35, -30, -27, -25, -20, -19, -18, -17, -10, 0, 10] {
+            let (query, across) = (pair(power_of_ten(exponent), 0.0), pair(-5.0, 1.0));
+            let near = |query: &[f32]| {
+                let hits = store.reader().search(&SearchQuery::new(query, 99, Metric::Cosine)).unwrap();
+                assert_eq!(hits[0].len(), 11);
+                hits.into_iter().flatten()
+            };
+            for hit in near(&query) {
+                let row = store.reader().get(&hit.id).unwrap().unwrap().vector;
+                let length = |v: &[f32]| exact(Metric::InnerProduct, v, v).sqrt();
+                let cosine = exact(Metric::InnerProduct, &query, &row) / length(&query) / length(&row);
+                let off = (f64::from(hit.score) - cosine).abs();
+                assert!(off < 1e-5, "{hit:?} where {cosine} is right, query 1e{exponent} of {dimension}");
+            }
+            assert!(near(&across).all(|hit| hit.score.abs() < 1e-5));
+        }
+    }
+}
+
+#[test]
+fn true_zeros_of_ordinary_vectors_are_not_computed_twice() {
+    let queries = Queries::new(&[1.0, 0.0, 0.0, 0.0, 1e-27, 0.0], 2, 16);
+    for (row, fit) in [(1.0, [true; 3]), (1e-20, [true, true, false]), (1e-37, [false; 3])] {
+        assert_eq!([0, 1, 2].map(|n| queries.fit(n, row)), fit, "a row of squared length {row}");
+    }
+    assert!(!queries.fit(0, f32::INFINITY) && !queries.fit(0, 0.0));
 }
 
 #[test]
