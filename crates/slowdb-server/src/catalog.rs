@@ -7,7 +7,10 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
 use slowdb_proto::{ClusterId, CollectionInfo, NodeInfo, ReplicaInfo, ShardInfo};
-use slowdb_repl::{ApplyError, GroupId, Member, Membership, NodeId, ProposalView, ReplicaId};
+use slowdb_repl::{
+    ApplyError, FinishJob, GroupId, Member, Membership, NodeId, Part, ProposalView, ReplicaId,
+    SnapshotSource, Staging,
+};
 use slowdb_ring::{HashRing, RingNode};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +21,12 @@ pub(crate) const CATALOG: GroupId = GroupId(0);
 /// The collection that a cluster is founded with.
 pub(crate) const DEFAULT_COLLECTION: &str = "default";
 const FILE: &str = "catalog";
+/// A snapshot of it that came from another node.
+const STAGED: &str = "catalog.staged";
 const MAGIC: [u8; 4] = *b"SDBC";
+/// A catalog is refused beyond this size.
+const CATALOG_BYTES_MAX: usize = 256 * 1024 * 1024;
+const PART_BYTES: usize = 256 * 1024;
 
 /// What the catalog holds.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -53,7 +61,7 @@ impl CatalogChange {
     }
 }
 
-#[derive(Archive, Serialize, Deserialize)]
+#[derive(Archive, Serialize, Deserialize, Default)]
 struct Checkpoint {
     held: u64,
     catalog: Catalog,
@@ -67,14 +75,35 @@ pub(crate) struct CatalogMachine {
 }
 
 impl CatalogMachine {
-    pub(crate) fn open(disk: Arc<dyn Disk>) -> Result<Self, String> {
-        let content = sealed::read(&*disk, FILE, MAGIC).map_err(|error| format!("{FILE}: {error}"))?;
-        let Some(content) = content else {
-            return Ok(CatalogMachine { disk, catalog: Catalog::default(), held: 0 });
-        };
-        let checkpoint = rkyv::from_bytes::<Checkpoint, RkyvError>(&content);
-        let Checkpoint { held, catalog } = checkpoint.map_err(|error| format!("{FILE}: {error}"))?;
-        Ok(CatalogMachine { disk, catalog, held })
+    /// Opens the catalog. A snapshot that was staged under this incarnation is taken over, if that did not happen yet.
+    pub(crate) fn open(disk: Arc<dyn Disk>, incarnation: u64) -> Result<Self, String> {
+        let kept = read_checkpoint(&*disk, FILE)?.unwrap_or_default();
+        let Checkpoint { held, catalog } = kept;
+        let mut machine = CatalogMachine { disk, catalog, held };
+        if machine.held < incarnation {
+            machine.install(incarnation).map_err(|error| error.0)?;
+        }
+        Ok(machine)
+    }
+
+    /// The catalog as it is now, as one part.
+    pub(crate) fn snapshot(&self) -> Box<dyn SnapshotSource> {
+        let bytes = rkyv::to_bytes::<RkyvError>(&self.catalog).expect("memory holds a catalog").into_vec();
+        Box::new(CatalogSnapshot { bytes, digest: self.digest() })
+    }
+
+    pub(crate) fn stage(&self, incarnation: u64) -> Box<dyn Staging> {
+        Box::new(CatalogStaging { disk: Arc::clone(&self.disk), incarnation, bytes: Vec::new() })
+    }
+
+    /// Goes on from what was staged.
+    pub(crate) fn install(&mut self, incarnation: u64) -> Result<(), ApplyError> {
+        let staged = read_checkpoint(&*self.disk, STAGED).map_err(ApplyError)?;
+        let staged = staged.filter(|staged| staged.held == incarnation);
+        let staged =
+            staged.ok_or_else(|| ApplyError(format!("{STAGED} is not the snapshot at {incarnation}")))?;
+        self.catalog = staged.catalog;
+        self.checkpoint(incarnation)
     }
 
     pub(crate) fn catalog(&self) -> &Catalog {
@@ -105,17 +134,79 @@ impl CatalogMachine {
 
     fn checkpoint(&mut self, index: u64) -> Result<(), ApplyError> {
         let checkpoint = Checkpoint { held: index, catalog: self.catalog.clone() };
-        let bytes =
-            rkyv::to_bytes::<RkyvError>(&checkpoint).map_err(|error| ApplyError(error.to_string()))?;
-        sealed::write(&*self.disk, FILE, MAGIC, &bytes)
-            .map_err(|error| ApplyError(format!("cannot write {FILE}: {error}")))?;
+        write_checkpoint(&*self.disk, FILE, &checkpoint)?;
         self.held = index;
         Ok(())
     }
 
     pub(crate) fn digest(&self) -> [u8; 16] {
-        let bytes = rkyv::to_bytes::<RkyvError>(&self.catalog).expect("memory holds a catalog");
-        xxh3_128(&bytes).to_le_bytes()
+        digest_of(&rkyv::to_bytes::<RkyvError>(&self.catalog).expect("memory holds a catalog"))
+    }
+}
+
+fn read_checkpoint(disk: &dyn Disk, file: &str) -> Result<Option<Checkpoint>, String> {
+    let content = sealed::read(disk, file, MAGIC).map_err(|error| format!("{file}: {error}"))?;
+    let decoded = content.map(|content| rkyv::from_bytes::<Checkpoint, RkyvError>(&content));
+    decoded.transpose().map_err(|error| format!("{file}: {error}"))
+}
+
+fn write_checkpoint(disk: &dyn Disk, file: &str, checkpoint: &Checkpoint) -> Result<(), ApplyError> {
+    let bytes = rkyv::to_bytes::<RkyvError>(checkpoint).map_err(|error| ApplyError(error.to_string()))?;
+    sealed::write(disk, file, MAGIC, &bytes)
+        .map_err(|error| ApplyError(format!("cannot write {file}: {error}")))
+}
+
+fn digest_of(catalog: &[u8]) -> [u8; 16] {
+    xxh3_128(catalog).to_le_bytes()
+}
+
+struct CatalogSnapshot {
+    bytes: Vec<u8>,
+    digest: [u8; 16],
+}
+
+impl SnapshotSource for CatalogSnapshot {
+    fn digest(&self) -> [u8; 16] {
+        self.digest
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read(&mut self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError> {
+        let from = usize::try_from(cursor).unwrap_or(usize::MAX).min(self.bytes.len());
+        let to = (from + PART_BYTES).min(self.bytes.len());
+        out.extend_from_slice(&self.bytes[from..to]);
+        Ok((to < self.bytes.len()).then_some(to as u64))
+    }
+}
+
+struct CatalogStaging {
+    disk: Arc<dyn Disk>,
+    incarnation: u64,
+    bytes: Vec<u8>,
+}
+
+impl Staging for CatalogStaging {
+    fn write(&mut self, part: &[u8]) -> Result<(), ApplyError> {
+        if self.bytes.len() + part.len() > CATALOG_BYTES_MAX {
+            return Err(ApplyError(format!("a catalog of more than {CATALOG_BYTES_MAX} bytes")));
+        }
+        self.bytes.extend_from_slice(part);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> FinishJob {
+        Box::new(move || {
+            let mut aligned = AlignedVec::<16>::with_capacity(self.bytes.len());
+            aligned.extend_from_slice(&self.bytes);
+            let catalog = rkyv::from_bytes::<Catalog, RkyvError>(&aligned);
+            let catalog =
+                catalog.map_err(|error| ApplyError(format!("a snapshot of the catalog: {error}")))?;
+            write_checkpoint(&*self.disk, STAGED, &Checkpoint { held: self.incarnation, catalog })?;
+            Ok(digest_of(&self.bytes))
+        })
     }
 }
 
@@ -126,7 +217,7 @@ fn members(nodes: &[String], first_replica: u64) -> Vec<Member> {
     let member = |(at, node): (usize, &String)| Member {
         replica: ReplicaId(first_replica + at as u64),
         node: NodeId::new(node),
-        voter: at < voters,
+        part: if at < voters { Part::Voter } else { Part::Learner },
     };
     nodes.iter().enumerate().map(member).collect()
 }
@@ -136,7 +227,7 @@ pub(crate) fn catalog_membership(founding: &Founding, own: &str) -> Option<Membe
     let nodes: Vec<String> = founding.nodes.iter().map(|(node, _)| node.clone()).collect();
     let members = members(&nodes, 1);
     let own = members.iter().find(|member| member.node.as_str() == own)?.replica;
-    Some(Membership { own, members })
+    Some(Membership::new(CATALOG, own, members))
 }
 
 /// The catalog of a new cluster.
@@ -166,7 +257,7 @@ pub(crate) fn found(
         let replica = |member: Member| ReplicaInfo {
             replica: member.replica.0,
             node: member.node.as_str().to_owned(),
-            voter: member.voter,
+            voter: member.part == Part::Voter,
         };
         let replicas = members.into_iter().map(replica).collect();
         shards.push(ShardInfo { shard, group: 1 + u64::from(shard), replicas, leader: None, term: 0 });
@@ -195,11 +286,11 @@ pub(crate) fn shard_membership(shard: &ShardInfo, own: &str) -> Option<Membershi
     let member = |info: &ReplicaInfo| Member {
         replica: ReplicaId(info.replica),
         node: NodeId::new(&info.node),
-        voter: info.voter,
+        part: if info.voter { Part::Voter } else { Part::Learner },
     };
     let members: Vec<Member> = shard.replicas.iter().map(member).collect();
     let own = members.iter().find(|member| member.node.as_str() == own)?.replica;
-    Some(Membership { own, members })
+    Some(Membership::new(GroupId(shard.group), own, members))
 }
 
 #[cfg(test)]

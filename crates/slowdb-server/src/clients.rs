@@ -63,6 +63,11 @@ impl Clients {
         }
     }
 
+    /// Whether somebody waits for the answer to a request.
+    pub(crate) fn is_waiting(&self, id: RequestId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
     /// Whether a request is over in microseconds once it may run.
     pub(crate) fn is_quick(&self, id: RequestId) -> bool {
         self.lock().get(&id).is_some_and(|waiting| waiting.quick)
@@ -121,12 +126,16 @@ async fn handle(frame: Frame, clients: &Clients, commands: &Commands<Node>) -> A
     let wait = Duration::from_millis(u64::from(request.timeout_ms.clamp(1, TIMEOUT_MS_MAX))) + GRACE;
     let quick = matches!(&request.kind, RequestKind::Get(get) if get.ids.len() <= 64);
     let (id, answer) = clients.register(quick);
-    if !commands.send(Command::Request { id, request, body: frame.body }).await {
-        return refuse(Code::ShuttingDown, "the node is stopping".to_owned());
-    }
-    match tokio::time::timeout(wait, answer).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(_)) => refuse(Code::ShuttingDown, "the node is stopping".to_owned()),
+    let answered = async {
+        if commands.send(Command::Request { id, request, body: frame.body }).await {
+            answer.await.ok()
+        } else {
+            None
+        }
+    };
+    match tokio::time::timeout(wait, answered).await {
+        Ok(Some(answer)) => answer,
+        Ok(None) => refuse(Code::ShuttingDown, "the node is stopping".to_owned()),
         Err(_) => {
             clients.lock().remove(&id);
             refuse(Code::Timeout, "the node did not answer in time".to_owned())

@@ -5,7 +5,7 @@
 
 use crate::catalog::{self, CatalogChange, CatalogMachine};
 use crate::identity::{Founding, Identity};
-use crate::shard::ShardMachine;
+use crate::shard::{ShardMachine, ShardPlace};
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_proto::{ClusterId, Metric, OpsBuilder};
 use slowdb_repl::{AckLevel, Position, ProposalHeader, ProposalView};
@@ -182,7 +182,7 @@ fn identity() {
 #[test]
 fn catalog() {
     let disk = SimDisk::new();
-    let mut machine = CatalogMachine::open(Arc::new(disk.clone())).expect("nothing is there yet");
+    let mut machine = CatalogMachine::open(Arc::new(disk.clone()), 0).expect("nothing is there yet");
     let founded =
         catalog::found(&founding(None), &BTreeMap::new(), ClusterId([1; 16])).expect("it can be founded");
     let change = CatalogChange::Found(founded).encode();
@@ -223,7 +223,8 @@ fn assert_catalog(catalog: &Struct<'_>) {
 #[test]
 fn mark() {
     let disk = SimDisk::new();
-    let open = || ShardMachine::open(Arc::new(disk.clone()), "shards/1", Options::new(2)).expect("it opens");
+    let place = ShardPlace { disk: Arc::new(disk.clone()), replica: 4, options: Options::new(2) };
+    let open = || ShardMachine::open(place.clone(), 0).expect("it opens");
     let mut shard = open();
     let mut batch = OpsBuilder::new();
     batch.put("a", &[1.0, -2.0], b"p").expect("a good put");
@@ -234,7 +235,7 @@ fn mark() {
     let digest = shard.digest();
     drop(shard);
 
-    let store = Store::open(Arc::new(disk.clone()), "shards/1", Options::new(2)).expect("it opens");
+    let store = Store::open(Arc::new(disk.clone()), "shards/4.0", Options::new(2)).expect("it opens");
     let bytes = store.mark();
     assert_eq!(block("hex mark"), hex(bytes));
     let root = Struct::root(bytes, "Mark");

@@ -21,6 +21,7 @@ mod running;
 mod sealed;
 mod shard;
 mod status;
+mod transfer;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -2,7 +2,7 @@
 
 use crate::catalog::CatalogMachine;
 use crate::shard::{ShardMachine, WriteOutcome};
-use slowdb_repl::{ApplyError, ProposalView, StateMachine};
+use slowdb_repl::{ApplyError, ProposalView, SnapshotSource, Staging, StateMachine};
 
 #[expect(clippy::large_enum_variant, reason = "there are a few dozen, and nearly all are shards")]
 pub(crate) enum Machine {
@@ -31,6 +31,40 @@ impl StateMachine for Machine {
         match self {
             Machine::Catalog(catalog) => catalog.held(),
             Machine::Shard(shard) => shard.held(),
+        }
+    }
+
+    fn digest(&self) -> [u8; 16] {
+        match self {
+            Machine::Catalog(catalog) => catalog.digest(),
+            Machine::Shard(shard) => shard.digest(),
+        }
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, ApplyError> {
+        match self {
+            Machine::Catalog(catalog) => Ok(catalog.snapshot()),
+            Machine::Shard(shard) => shard.snapshot(),
+        }
+    }
+
+    fn stage(&mut self, incarnation: u64) -> Result<Box<dyn Staging>, ApplyError> {
+        match self {
+            Machine::Catalog(catalog) => Ok(catalog.stage(incarnation)),
+            Machine::Shard(shard) => shard.stage(incarnation),
+        }
+    }
+
+    fn install(&mut self, incarnation: u64) -> Result<(), ApplyError> {
+        match self {
+            Machine::Catalog(catalog) => catalog.install(incarnation),
+            Machine::Shard(shard) => shard.install(incarnation),
+        }
+    }
+
+    fn forget(&mut self) {
+        if let Machine::Shard(shard) = self {
+            shard.forget();
         }
     }
 }

@@ -8,15 +8,15 @@ use crate::identity::Own;
 use crate::machine::{Machine, Outcome};
 use crate::pending::Pending;
 use crate::read::ReadWork;
-use crate::shard::ShardMachine;
+use crate::shard::{ShardMachine, ShardPlace};
 use bytes::Bytes;
 use slowdb_disk::Disk;
 use slowdb_proto::{ClusterId, LogStatus, PeerStatus, Reply, Request};
 use slowdb_repl::driver::{Core, Turn};
 use slowdb_repl::wal::{Location, Recovered, WalReader};
 use slowdb_repl::{
-    AckLevel, Event, GroupId, Limits, Membership, NodeId, Now, Outgoing, Proposal, Replicator, Token,
-    WireError,
+    AckLevel, ApplyError, Event, FinishJob, GroupId, Job, Limits, Membership, NodeId, Now, Outgoing,
+    Proposal, Replicator, Token, WireError,
 };
 use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob, Options};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -53,6 +53,13 @@ pub enum Command {
         /// How it went.
         result: Result<CheckpointDone, CheckpointError>,
     },
+    /// An [`Effect::Job`] is done.
+    JobDone {
+        /// The group.
+        group: GroupId,
+        /// What came of it.
+        result: Result<[u8; 16], ApplyError>,
+    },
     /// How the world outside looks, for `status`.
     Surroundings {
         /// The other nodes.
@@ -88,6 +95,13 @@ pub enum Effect {
         group: GroupId,
         /// What to run.
         job: CheckpointJob,
+    },
+    /// Run this on a thread that may block, and report with [`Command::JobDone`].
+    Job {
+        /// The group that it is for.
+        group: GroupId,
+        /// What to run.
+        work: FinishJob,
     },
     /// Leadership is handed over as far as possible, and everything is checkpointed.
     ReadyToStop,
@@ -192,8 +206,10 @@ impl Node {
             ready_said: false,
             strange_frames: 0,
         };
-        node.open_catalog(recovered)?;
-        node.host_shards(Some(recovered))?;
+        let known = Replicator::<Machine>::memberships(recovered);
+        let known = known.map_err(|error| OpenNodeError(error.to_string()))?;
+        node.open_catalog(recovered, &known)?;
+        node.host_shards(&known, Some(recovered))?;
         Ok(node)
     }
 
@@ -203,13 +219,18 @@ impl Node {
         self.repl.set_canary(canary);
     }
 
-    fn open_catalog(&mut self, recovered: &Recovered) -> Result<(), OpenNodeError> {
-        let machine = CatalogMachine::open(Arc::clone(&self.setup.disk)).map_err(OpenNodeError)?;
+    fn open_catalog(
+        &mut self,
+        recovered: &Recovered,
+        known: &BTreeMap<GroupId, Membership>,
+    ) -> Result<(), OpenNodeError> {
+        let incarnation = known.get(&CATALOG).map_or(0, |membership| membership.incarnation);
+        let machine =
+            CatalogMachine::open(Arc::clone(&self.setup.disk), incarnation).map_err(OpenNodeError)?;
         let machine = Machine::Catalog(machine);
-        let known = Replicator::<Machine>::memberships(recovered).remove(&CATALOG);
-        let opened = match (known, recovered.groups.get(&CATALOG.0)) {
-            (Some(membership), Some(group)) => self.repl.reopen(CATALOG, membership, group, machine),
-            _ => {
+        let opened = match known.get(&CATALOG) {
+            Some(membership) => self.repl.reopen(membership.clone(), recovered, machine),
+            None => {
                 let identity = self.setup.own.get();
                 let membership = catalog::catalog_membership(&identity.founding, &self.name);
                 let membership = membership.ok_or_else(|| {
@@ -218,7 +239,7 @@ impl Node {
                         self.name
                     ))
                 })?;
-                self.repl.create(CATALOG, membership, machine)
+                self.repl.create(membership, machine)
             }
         };
         opened.map_err(|error| OpenNodeError(error.to_string()))
@@ -229,18 +250,21 @@ impl Node {
     }
 
     /// Opens every shard that the catalog places here and that is not open yet.
-    fn host_shards(&mut self, recovered: Option<&Recovered>) -> Result<(), OpenNodeError> {
+    fn host_shards(
+        &mut self,
+        known: &BTreeMap<GroupId, Membership>,
+        recovered: Option<&Recovered>,
+    ) -> Result<(), OpenNodeError> {
         let Some(catalog) = self.catalog().filter(|catalog| catalog.epoch > self.epoch_hosted).cloned()
         else {
             return Ok(());
         };
         let Some(cluster) = catalog.cluster else { return Ok(()) };
         self.join(cluster, &catalog)?;
-        let known = recovered.map(Replicator::<Machine>::memberships).unwrap_or_default();
         for collection in &catalog.collections {
             for shard in &collection.shards {
                 let Some(membership) = catalog::shard_membership(shard, &self.name) else { continue };
-                self.host_shard(GroupId(shard.group), membership, collection.dimension, &known, recovered)?;
+                self.host_shard(membership, collection.dimension, known, recovered)?;
             }
         }
         self.epoch_hosted = catalog.epoch;
@@ -270,18 +294,17 @@ impl Node {
 
     fn host_shard(
         &mut self,
-        id: GroupId,
         membership: Membership,
         dimension: u32,
         known: &BTreeMap<GroupId, Membership>,
         recovered: Option<&Recovered>,
     ) -> Result<(), OpenNodeError> {
+        let id = membership.group;
         if self.repl.machine(id).is_some() {
             return Ok(());
         }
         let fail = |error: String| OpenNodeError(format!("{id}: {error}"));
-        let dir = format!("shards/{}", id.0);
-        self.setup.disk.create_dir_all(&dir).map_err(|error| fail(error.to_string()))?;
+        let membership = known.get(&id).cloned().unwrap_or(membership);
         let mut options = Options::new(dimension as usize);
         options.extent_bytes = self.setup.extent_bytes;
         options.hash_seed = self.setup.seed;
@@ -289,11 +312,11 @@ impl Node {
         {
             options.canary_reuse_early = self.setup.checkpoints.canary_reuse_early;
         }
-        let machine = ShardMachine::open(Arc::clone(&self.setup.disk), &dir, options).map_err(fail)?;
-        let machine = Machine::Shard(machine);
-        let opened = match (known.get(&id), recovered.and_then(|r| r.groups.get(&id.0))) {
-            (Some(known), Some(group)) => self.repl.reopen(id, known.clone(), group, machine),
-            _ => self.repl.create(id, membership, machine),
+        let place = ShardPlace { disk: Arc::clone(&self.setup.disk), replica: membership.own.0, options };
+        let machine = Machine::Shard(ShardMachine::open(place, membership.incarnation).map_err(fail)?);
+        let opened = match recovered.filter(|_| known.contains_key(&id)) {
+            Some(recovered) => self.repl.reopen(membership, recovered, machine),
+            None => self.repl.create(membership, machine),
         };
         opened.map_err(|error| fail(error.to_string()))
     }
@@ -347,6 +370,9 @@ impl Node {
                 tracing::error!(%group, why, "halted on this node");
                 self.halted.insert(group, why);
             }
+            Event::DigestDiffers { group, node, index } => {
+                tracing::error!(%group, %node, index, "digests differ: one of two replicas is wrong");
+            }
             Event::Acked { token, .. } | Event::Failed { token, .. } if Some(token) == self.own_proposal => {
                 self.own_proposal = None;
             }
@@ -357,7 +383,8 @@ impl Node {
     /// Queues shards for a checkpoint whose log has grown, or that have waited long enough.
     fn queue_checkpoints(&mut self) {
         let every_change = self.ticks.is_multiple_of(self.setup.checkpoints.ticks);
-        let ids: Vec<GroupId> = self.repl.groups().collect();
+        // A group that halted in the middle of an entry holds part of it: no checkpoint may call that all of it.
+        let ids: Vec<GroupId> = self.repl.groups().filter(|id| !self.halted.contains_key(id)).collect();
         for id in ids {
             let Some(shard) = self.repl.machine(id).and_then(Machine::shard) else {
                 self.note_catalog_checkpoint(id);
@@ -381,6 +408,9 @@ impl Node {
     fn start_checkpoint(&mut self) {
         while self.checkpoint_running.is_none() {
             let Some(group) = self.checkpoint_queue.pop_front() else { return };
+            if self.halted.contains_key(&group) {
+                continue;
+            }
             let Some(shard) = self.repl.machine_mut(group).and_then(Machine::shard_mut) else { continue };
             match shard.begin_checkpoint() {
                 Ok(Some(job)) => {
@@ -447,6 +477,7 @@ impl Core for Node {
         match command {
             Command::Request { id, request, body } => self.request(now, id, request, body),
             Command::Checkpointed { group, result } => self.checkpointed(group, result),
+            Command::JobDone { group, result } => self.repl.job_done(group, result),
             Command::Surroundings { peers, log } => {
                 self.peers = peers;
                 self.log = log;
@@ -492,9 +523,11 @@ impl Core for Node {
     fn flush(&mut self, now: Now) -> Turn<Effect> {
         let output = self.repl.flush(now);
         output.events.into_iter().for_each(|event| self.event(event));
-        if let Err(error) = self.host_shards(None) {
+        if let Err(error) = self.host_shards(&BTreeMap::new(), None) {
             self.effects.push(Effect::Fail { why: error.to_string() });
         }
+        let job = |Job { group, work }| Effect::Job { group, work };
+        self.effects.extend(output.jobs.into_iter().map(job));
         self.start_checkpoint();
         Turn { messages: output.messages, batch: output.batch, effects: std::mem::take(&mut self.effects) }
     }

@@ -191,6 +191,16 @@ impl Node {
 
     fn search(&mut self, id: RequestId, search: &SearchRequest, body: &[u8], deadline: u64) -> Answer<()> {
         let collection = self.collection(&search.collection)?;
+        if search.shards.len() > collection.shards.len() {
+            return Err(error(
+                Code::BadRequest,
+                format!(
+                    "{} shards are named, but there are {}",
+                    search.shards.len(),
+                    collection.shards.len()
+                ),
+            ));
+        }
         let mut shards = Vec::new();
         for shard in &search.shards {
             shards.push((*shard, GroupId(self.hosted(&collection, *shard)?.group)));
@@ -300,7 +310,11 @@ impl Node {
                     }
                 }
             }
-            Event::Leader { .. } | Event::Halted { .. } => {}
+            Event::Leader { .. }
+            | Event::Members { .. }
+            | Event::Forwarded { .. }
+            | Event::DigestDiffers { .. }
+            | Event::Halted { .. } => {}
         }
     }
 

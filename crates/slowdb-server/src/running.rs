@@ -3,10 +3,10 @@
 use crate::clients::{Clients, serve_client};
 use crate::config::{NodeConfig, StartError};
 use crate::identity::{Founding, Identity, IdentityError, Own};
-use crate::node::{CheckpointPace, Command, Effect, Node, NodeSetup};
+use crate::node::{CheckpointPace, Command, Effect, Node, NodeSetup, RequestId};
 use slowdb_disk::{DirLock, Disk, LockError, RealDisk};
 use slowdb_net::{AcceptLimits, Endpoint, Profile, Service};
-use slowdb_proto::{ALPN_CLIENT, LogStatus, PeerStatus};
+use slowdb_proto::{ALPN_CLIENT, Code, ErrorReply, LogStatus, PeerStatus, Reply};
 use slowdb_repl::driver::{Commands, Driver, LogGauge, Stopped};
 use slowdb_repl::transport::{self, ALPN_CONTROL, ALPN_DATA, Transport};
 use slowdb_repl::wal::{Wal, WalOptions};
@@ -15,13 +15,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 /// Vector files grow by about this much at a time.
 const EXTENT_BYTES: usize = 4 << 20;
 /// Frames from other nodes that wait for the core.
 const PEER_EVENTS_MAX: usize = 256;
+/// Searches that wait for a processor.
+const LONG_READS_WAITING_MAX: usize = 64;
+/// When to come back to a node with too many searches, in milliseconds.
+const OVERLOADED_RETRY_MS: u32 = 50;
 /// How long a stopping node waits for others to take over, and for its checkpoints.
 const PREPARE_WITHIN: Duration = Duration::from_secs(10);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -95,6 +99,8 @@ impl RunningNode {
             commands: Arc::default(),
             fail: fail.clone(),
             ready: Arc::clone(&ready_to_stop),
+            long_reads_running: Arc::new(Semaphore::new(processors())),
+            long_reads_waiting: Arc::new(Semaphore::new(LONG_READS_WAITING_MAX)),
             runtime: tokio::runtime::Handle::current(),
         };
         let outside_commands = Arc::clone(&outside.commands);
@@ -132,9 +138,13 @@ impl RunningNode {
 
     /// Hands over leadership, makes everything durable, and stops.
     pub async fn shutdown(mut self) -> Result<(), StopError> {
-        if self.failed.borrow().is_none() && self.commands.send(Command::PrepareToStop).await {
-            let prepared = tokio::time::timeout(PREPARE_WITHIN, self.ready_to_stop.notified());
-            if prepared.await.is_err() {
+        if self.failed.borrow().is_none() {
+            let prepared = async {
+                if self.commands.send(Command::PrepareToStop).await {
+                    self.ready_to_stop.notified().await;
+                }
+            };
+            if tokio::time::timeout(PREPARE_WITHIN, prepared).await.is_err() {
                 tracing::warn!("not everything could be handed over in time; stopping all the same");
             }
         }
@@ -279,6 +289,10 @@ fn others(config: &NodeConfig, identity: &Identity) -> Vec<(String, String)> {
     nodes.iter().filter(|(id, _)| *id != config.node_id).cloned().collect()
 }
 
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
 fn random<const N: usize>() -> Result<[u8; N], StartError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| StartError::Config(format!("no randomness: {error}")))?;
@@ -291,6 +305,9 @@ struct Outside {
     commands: Arc<std::sync::OnceLock<Commands<Node>>>,
     fail: watch::Sender<Option<String>>,
     ready: Arc<Notify>,
+    /// Reads that take long: so many run at a time, and so many more wait.
+    long_reads_running: Arc<Semaphore>,
+    long_reads_waiting: Arc<Semaphore>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -311,8 +328,17 @@ impl Outside {
                 if self.clients.is_quick(id) {
                     self.runtime.spawn(async move { run() });
                 } else {
-                    self.runtime.spawn_blocking(run);
+                    self.read_long(id, run);
                 }
+            }
+            Effect::Job { group, work } => {
+                let commands = Arc::clone(&self.commands);
+                self.runtime.spawn_blocking(move || {
+                    let result = work();
+                    if let Some(commands) = commands.get() {
+                        commands.send_blocking(Command::JobDone { group, result });
+                    }
+                });
             }
             Effect::Checkpoint { group, job } => {
                 let commands = Arc::clone(&self.commands);
@@ -332,6 +358,28 @@ impl Outside {
                 });
             }
         }
+    }
+}
+
+impl Outside {
+    /// Runs a read that takes long when there is a processor for it, unless too many wait already or nobody waits
+    /// for it any more.
+    fn read_long(&self, id: RequestId, run: impl FnOnce() + Send + 'static) {
+        let Ok(waits) = Arc::clone(&self.long_reads_waiting).try_acquire_owned() else {
+            let error = ErrorReply::new(Code::Overloaded, "too many searches wait in this node");
+            let error = ErrorReply { retry_after_ms: OVERLOADED_RETRY_MS, ..error };
+            return self.clients.answer(id, Reply::Error(error), Vec::new());
+        };
+        let running = Arc::clone(&self.long_reads_running);
+        let clients = self.clients.clone();
+        self.runtime.spawn(async move {
+            let Ok(_runs) = running.acquire_owned().await else { return };
+            drop(waits);
+            if clients.is_waiting(id) {
+                // A read that panics answers nobody; whoever asked hears that it took too long.
+                let _ = tokio::task::spawn_blocking(run).await;
+            }
+        });
     }
 }
 

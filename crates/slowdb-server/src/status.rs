@@ -4,7 +4,7 @@ use crate::catalog::CATALOG;
 use crate::machine::Machine;
 use crate::node::Node;
 use slowdb_proto::{FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, Role};
-use slowdb_repl::{FollowerView, GroupId, GroupView, Now, ReplicaRole};
+use slowdb_repl::{FollowerView, GroupId, GroupView, Now, Part, ReplicaRole};
 
 impl Node {
     pub(crate) fn status(&self, now: Now) -> NodeStatus {
@@ -24,14 +24,14 @@ impl Node {
     }
 
     fn group_status(&self, id: GroupId) -> Option<GroupStatus> {
-        let GroupView { replica, role, voter, term, leader, first_index, last_index, .. } =
+        let GroupView { replica, role, part, term, leader, first_index, last_index, .. } =
             self.repl.view(id)?;
         let view = self.repl.view(id)?;
         let machine = self.repl.machine(id)?;
         let role = match role {
             ReplicaRole::Leader => Role::Leader,
             ReplicaRole::Candidate => Role::Candidate,
-            ReplicaRole::Follower if !voter => Role::Learner,
+            ReplicaRole::Follower if !part.is_some_and(Part::votes) => Role::Learner,
             ReplicaRole::Follower => Role::Follower,
         };
         let (digest, records) = match machine {

@@ -17,7 +17,7 @@ use slowdb_net::{FrameLimits, FrameOut};
 use slowdb_proto::{KIND_REPLY, KIND_REQUEST, Reply};
 use slowdb_repl::transport::Gate;
 use slowdb_repl::wal::WalError;
-use slowdb_repl::{GroupId, NodeId, Outgoing, TICK_MICROS};
+use slowdb_repl::{ApplyError, FinishJob, GroupId, NodeId, Outgoing, TICK_MICROS};
 use slowdb_server::Command;
 use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob};
 use std::cmp::{Ordering, Reverse};
@@ -40,6 +40,8 @@ pub(crate) enum Action {
     Close { node: usize, life: u32, down: u64 },
     RunCheckpoint { node: usize, life: u32, group: GroupId, job: CheckpointJob },
     CheckpointRan { node: usize, life: u32, group: GroupId, result: Result<CheckpointDone, CheckpointError> },
+    RunJob { node: usize, life: u32, group: GroupId, work: FinishJob },
+    JobRan { node: usize, life: u32, group: GroupId, result: Result<[u8; 16], ApplyError> },
     Frame { from: usize, to: usize, life: u32, bytes: Vec<u8> },
     Unreachable { node: usize, life: u32, other: usize },
     Dial { from: usize, to: usize, life: u32 },
@@ -225,6 +227,15 @@ impl Cluster {
             }
             Action::CheckpointRan { node, life, group, result } if self.lives(node, life) => {
                 self.input(node, Input::Command(Command::Checkpointed { group, result }));
+            }
+            Action::RunJob { node, life, group, work } if self.lives(node, life) => {
+                let result = work();
+                let delay = self.random.between(self.options.disk.checkpoint);
+                self.after(delay, Action::JobRan { node, life, group, result });
+                self.notice_power(node);
+            }
+            Action::JobRan { node, life, group, result } if self.lives(node, life) => {
+                self.input(node, Input::Command(Command::JobDone { group, result }));
             }
             Action::Frame { from, to, life, bytes } if self.lives(to, life) => self.frame(from, to, &bytes),
             Action::Unreachable { node, life, other } if self.lives(node, life) => {
@@ -428,6 +439,11 @@ impl Cluster {
                     let delay = self.random.between(self.options.disk.checkpoint);
                     let life = self.nodes[node].life;
                     self.after(delay, Action::RunCheckpoint { node, life, group, job });
+                }
+                Wish::Job { group, work } => {
+                    let delay = self.random.between(self.options.disk.checkpoint);
+                    let life = self.nodes[node].life;
+                    self.after(delay, Action::RunJob { node, life, group, work });
                 }
                 Wish::Sync => {
                     let slow =

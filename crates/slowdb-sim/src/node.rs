@@ -11,7 +11,7 @@ use slowdb_disk::{Disk, SimDisk};
 use slowdb_proto::{Metric, Reply};
 use slowdb_repl::driver::Core;
 use slowdb_repl::wal::{Location, Record, Wal, WalError, WalOptions};
-use slowdb_repl::{Batch, GroupId, Limits, NodeId, Now, Outgoing};
+use slowdb_repl::{Batch, FinishJob, GroupId, Limits, NodeId, Now, Outgoing};
 use slowdb_server::{
     CheckpointPace, Command, Effect, Founding, GroupProbe, Identity, Node, NodeSetup, Own, RequestId,
 };
@@ -41,6 +41,10 @@ pub(crate) enum Wish {
     Checkpoint {
         group: GroupId,
         job: CheckpointJob,
+    },
+    Job {
+        group: GroupId,
+        work: FinishJob,
     },
     /// The log has something to sync.
     Sync,
@@ -343,6 +347,7 @@ impl Running {
                     wishes.push(self.answer(id, reply, body));
                 }
                 Effect::Checkpoint { group, job } => wishes.push(Wish::Checkpoint { group, job }),
+                Effect::Job { group, work } => wishes.push(Wish::Job { group, work }),
                 Effect::Fail { why } => wishes.push(Wish::Stop(why)),
                 Effect::ReadyToStop => wishes.push(Wish::ReadyToStop),
             }

@@ -67,7 +67,7 @@ fn of_two_nodes_the_second_is_a_learner() {
     }
     let catalog = catalog_membership(&founding(2, 3), "b").expect("b is a member");
     assert_eq!(catalog.own, ReplicaId(2));
-    assert_eq!(catalog.members.iter().filter(|member| member.voter).count(), 1);
+    assert_eq!(catalog.members.iter().filter(|member| member.part.votes()).count(), 1);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn memberships_are_those_of_the_map() {
             let hosted = shard.replicas.iter().find(|replica| replica.node == name);
             let membership = shard_membership(&shard, name);
             assert_eq!(membership.as_ref().map(|m| m.own.0), hosted.map(|replica| replica.replica));
-            assert!(membership.is_none_or(|m| m.is_sound() && m.members[0].voter));
+            assert!(membership.is_none_or(|m| m.is_sound() && m.members[0].part.votes()));
         }
     }
 }
@@ -102,21 +102,21 @@ fn apply(machine: &mut CatalogMachine, index: u64, body: &[u8]) -> Result<(), Ap
 #[test]
 fn the_first_founding_stands_and_survives() {
     let disk = SimDisk::new();
-    let mut machine = CatalogMachine::open(Arc::new(disk.clone())).expect("nothing is there yet");
+    let mut machine = CatalogMachine::open(Arc::new(disk.clone()), 0).expect("nothing is there yet");
     let first = found(&founding(3, 3), &BTreeMap::new(), ClusterId([1; 16])).expect("it can be founded");
     let second = found(&founding(2, 1), &BTreeMap::new(), ClusterId([2; 16])).expect("it can be founded");
     apply(&mut machine, 4, &CatalogChange::Found(first.clone()).encode()).expect("the disk works");
     apply(&mut machine, 5, &CatalogChange::Found(second).encode()).expect("the disk works");
     assert_eq!(machine.catalog(), &first);
     let disk = disk.crash(&mut || 0);
-    let again = CatalogMachine::open(Arc::new(disk)).expect("it is whole");
+    let again = CatalogMachine::open(Arc::new(disk), 0).expect("it is whole");
     assert_eq!((again.catalog(), again.held()), (&first, 5));
     assert_eq!(again.digest(), machine.digest());
 }
 
 #[test]
 fn bytes_that_are_no_change_are_an_error() {
-    let mut machine = CatalogMachine::open(Arc::new(SimDisk::new())).expect("nothing is there yet");
+    let mut machine = CatalogMachine::open(Arc::new(SimDisk::new()), 0).expect("nothing is there yet");
     let good =
         CatalogChange::Found(found(&founding(3, 3), &BTreeMap::new(), ClusterId([1; 16])).expect("founded"))
             .encode();
@@ -128,7 +128,8 @@ fn bytes_that_are_no_change_are_an_error() {
 
 #[test]
 fn a_zone_told_later_is_written_down() {
-    let mut machine = CatalogMachine::open(Arc::new(SimDisk::new())).expect("an empty disk is a new catalog");
+    let mut machine =
+        CatalogMachine::open(Arc::new(SimDisk::new()), 0).expect("an empty disk is a new catalog");
     let zones = BTreeMap::from([("n1".to_owned(), "east".to_owned())]);
     let first = found(&founding(3, 3), &zones, ClusterId([1; 16])).expect("it can be founded");
     let names: Vec<String> = first.nodes.iter().map(|node| node.id.clone()).collect();

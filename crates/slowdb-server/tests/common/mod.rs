@@ -245,6 +245,7 @@ impl Cluster {
                 Effect::Checkpoint { group, job } => {
                     commands.push(Command::Checkpointed { group, result: job.run() });
                 }
+                Effect::Job { group, work } => commands.push(Command::JobDone { group, result: work() }),
                 Effect::ReadyToStop => hand.ready_to_stop = true,
                 Effect::Fail { why } => hand.failed = Some(why),
             }

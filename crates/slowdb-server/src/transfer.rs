@@ -1,0 +1,121 @@
+//! A shard's state on its way to another replica.
+//!
+//! Parts begin with a byte that says what follows:
+//!
+//! ```text
+//! 1  the mark: an archive, as in a checkpoint
+//! 2  records, one after the other:
+//!    id length u16, payload length u32, version 3 x u64, id, payload, vector (f32), all little endian
+//! ```
+//!
+//! The mark is the first part. What is staged is a store of its own, beside the one in use.
+
+use crate::shard::digest_with_mark;
+use slowdb_repl::{ApplyError, FinishJob, SnapshotSource, Staging};
+use slowdb_storage::{RecordRef, Snapshot, Store, VectorRef, Version};
+
+/// A part is closed at this size; the last record of it may go beyond.
+const PART_BYTES: usize = 256 * 1024;
+const MARK: u8 = 1;
+const RECORDS: u8 = 2;
+const RECORD_HEADER_BYTES: usize = 30;
+
+/// A shard at one moment. Cursor 0 is the mark, and `n + 1` the store's cursor `n`.
+pub(crate) struct ShardSnapshot {
+    pub(crate) records: Snapshot,
+    pub(crate) mark: Vec<u8>,
+    pub(crate) digest: [u8; 16],
+}
+
+impl SnapshotSource for ShardSnapshot {
+    fn digest(&self) -> [u8; 16] {
+        self.digest
+    }
+
+    fn bytes(&self) -> u64 {
+        let record = RECORD_HEADER_BYTES + 16 + self.records.dimension() * 4;
+        self.mark.len() as u64 + self.records.len() * record as u64
+    }
+
+    fn read(&mut self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError> {
+        let Some(from) = cursor.checked_sub(1) else {
+            out.push(MARK);
+            out.extend_from_slice(&self.mark);
+            return Ok((!self.records.is_empty()).then_some(1));
+        };
+        out.push(RECORDS);
+        let next = self.records.read(from, |record| {
+            push_record(out, &record);
+            out.len() < PART_BYTES
+        });
+        let next = next.map_err(|error| ApplyError(error.to_string()))?;
+        Ok(next.map(|next| next + 1))
+    }
+}
+
+fn push_record(out: &mut Vec<u8>, record: &RecordRef<'_>) {
+    out.extend_from_slice(&(record.id.len() as u16).to_le_bytes());
+    out.extend_from_slice(&(record.payload.len() as u32).to_le_bytes());
+    for word in record.version.0 {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    out.extend_from_slice(record.id);
+    out.extend_from_slice(record.payload);
+    for component in record.vector {
+        out.extend_from_slice(&component.to_le_bytes());
+    }
+}
+
+/// A shard's state as it comes in.
+pub(crate) struct ShardStaging {
+    pub(crate) store: Store,
+    pub(crate) mark: Option<Vec<u8>>,
+}
+
+impl Staging for ShardStaging {
+    fn write(&mut self, part: &[u8]) -> Result<(), ApplyError> {
+        match part.split_first() {
+            Some((&MARK, mark)) if self.mark.is_none() => {
+                self.mark = Some(mark.to_vec());
+                Ok(())
+            }
+            Some((&RECORDS, mut rest)) if self.mark.is_some() => {
+                while !rest.is_empty() {
+                    rest = self.put_record(rest)?;
+                }
+                Ok(())
+            }
+            _ => Err(ApplyError("a part of a snapshot of another kind than was due".to_owned())),
+        }
+    }
+
+    fn finish(self: Box<Self>) -> FinishJob {
+        let ShardStaging { mut store, mark } = *self;
+        Box::new(move || {
+            let mark = mark.ok_or_else(|| ApplyError("a snapshot without a mark".to_owned()))?;
+            let digest = digest_with_mark(&store, &mark).map_err(ApplyError)?;
+            let job = store.begin_checkpoint(&mark).map_err(|error| ApplyError(error.to_string()))?;
+            let done = job.run().map_err(|error| ApplyError(error.to_string()))?;
+            store.finish_checkpoint(done).map_err(|error| ApplyError(error.to_string()))?;
+            Ok(digest)
+        })
+    }
+}
+
+impl ShardStaging {
+    /// Stores the first record of `bytes`, and gives the rest.
+    fn put_record<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], ApplyError> {
+        let cut = || ApplyError("a part of a snapshot ends inside a record".to_owned());
+        let (head, rest) = bytes.split_first_chunk::<RECORD_HEADER_BYTES>().ok_or_else(cut)?;
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| head[at + i]));
+        let id_len = usize::from(u16::from_le_bytes([head[0], head[1]]));
+        let payload_len = u32::from_le_bytes([head[2], head[3], head[4], head[5]]) as usize;
+        let version = Version([word(6), word(14), word(22)]);
+        let (id, rest) = rest.split_at_checked(id_len).ok_or_else(cut)?;
+        let (payload, rest) = rest.split_at_checked(payload_len).ok_or_else(cut)?;
+        let (vector, rest) = rest.split_at_checked(self.store.dimension() * 4).ok_or_else(cut)?;
+        let put = self.store.put(id, VectorRef::LeBytes(vector), payload, version);
+        put.map_err(|error| ApplyError(format!("a record of a snapshot: {error}")))?;
+        Ok(rest)
+    }
+}
