@@ -60,6 +60,18 @@ fn a_new_replica_gets_a_snapshot_and_then_the_log() {
     assert!(trio.peers[3].repl.membership(GROUP).unwrap().incarnation > 0, "it began with a snapshot");
 }
 
+/// The snapshot that is at hand is from before it was a member.
+#[test]
+fn a_second_new_replica_gets_a_snapshot_that_knows_it() {
+    let mut trio = grown(17);
+    let node = trio.add_node();
+    trio.join(node, 5);
+    change(&mut trio, 0, &add(4, 5));
+    trio.tick_all(20);
+    assert_eq!(trio.applied(4), trio.applied(0));
+    assert_eq!(parts(&trio, 4), parts(&trio, 0));
+}
+
 #[test]
 fn a_learner_has_no_vote() {
     let mut trio = grown(2);
@@ -357,8 +369,8 @@ fn a_removed_replica_is_gone_from_the_log() {
     change(&mut trio, 0, &MemberChange::RemoveLearner { replica: ReplicaId(4) });
     assert!(trio.peers[3].repl.remove(GROUP).is_some());
     trio.settle();
-    let error = trio.reopen_log(3);
-    assert!(error.groups.is_empty() && error.removed.contains(&4));
+    let log = trio.restart(3);
+    assert!(log.groups.is_empty() && log.removed.contains(&4), "{log:?}");
     // Its id is never used again, but the group can come back under another one.
     trio.join(3, 5);
     change(&mut trio, 0, &add(3, 5));

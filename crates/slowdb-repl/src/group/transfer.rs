@@ -93,7 +93,7 @@ impl<M: StateMachine> Group<M> {
             if last.is_some_and(|last| last + OFFER_TICKS > ticks) {
                 continue;
             }
-            match self.offer() {
+            match self.offer(to) {
                 Ok(offer) => notes.push(Note { from: own, to, says: Says::Offer(offer) }),
                 Err(error) => {
                     tracing::warn!(group = %self.id, %error, "no snapshot for a member that needs one")
@@ -104,11 +104,12 @@ impl<M: StateMachine> Group<M> {
         notes
     }
 
-    /// The snapshot at hand if the log still follows on it, or a new one.
-    fn offer(&mut self) -> Result<Offer, ApplyError> {
+    /// The snapshot at hand if the log still follows on it and it knows of the receiver, or a new one.
+    fn offer(&mut self, to: ReplicaId) -> Result<Offer, ApplyError> {
         let first = self.engine.first_index();
         let ticks = self.ticks;
-        if let Some(sending) = self.transfers.sending.as_mut().filter(|s| s.offer.index + 1 >= first) {
+        let fits = |offer: &Offer| offer.index + 1 >= first && offer.members.member(to).is_some();
+        if let Some(sending) = self.transfers.sending.as_mut().filter(|s| fits(&s.offer)) {
             sending.used_at = ticks;
             return Ok(sending.offer.clone());
         }

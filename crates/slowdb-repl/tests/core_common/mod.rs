@@ -469,9 +469,15 @@ impl Trio {
         &self.peers[node].repl.machine(GROUP).expect("the group is there").applied
     }
 
-    /// What a node's log holds.
-    pub(crate) fn reopen_log(&self, node: usize) -> Recovered {
-        open_wal(&self.peers[node].disk.crash(&mut || 0)).1
+    /// Cuts a node's power and turns it on again. Its log is open, and says what it holds; no group is.
+    pub(crate) fn restart(&mut self, node: usize) -> Recovered {
+        let disk = self.peers[node].disk.crash(&mut || 0);
+        let (wal, recovered) = open_wal(&disk);
+        let (name, kept) = (self.peers[node].name.clone(), Arc::clone(&self.peers[node].kept));
+        let repl = Replicator::new(name.clone(), CLUSTER, 99, self.limits, wal.reader());
+        let (unsynced, events, jobs) = Default::default();
+        self.peers[node] = Peer { name, repl, wal, disk, unsynced, events, jobs, kept };
+        recovered
     }
 
     /// Starts a node anew on what its disk has synced, with a machine that holds everything up to `held`.
@@ -481,28 +487,13 @@ impl Trio {
         held: u64,
         change: impl Fn(&mut Recovered),
     ) -> Result<(), String> {
-        let disk = self.peers[node].disk.crash(&mut || 0);
-        let (wal, mut recovered) = open_wal(&disk);
+        let mut recovered = self.restart(node);
         change(&mut recovered);
-        let name = self.peers[node].name.clone();
-        let mut repl = Replicator::new(name.clone(), CLUSTER, 99, Limits::default(), wal.reader());
         let known = Replicator::<List>::memberships(&recovered).map_err(|error| error.to_string())?;
         let known = known.get(&GROUP).cloned().expect("its membership was logged");
-        let kept = Arc::clone(&self.peers[node].kept);
-        let mut machine = List::of(&kept, known.incarnation);
+        let peer = &mut self.peers[node];
+        let mut machine = List::of(&peer.kept, known.incarnation);
         machine.held = machine.held.max(held);
-        let opened = repl.reopen(known, &recovered, machine);
-        opened.map_err(|error| error.to_string())?;
-        self.peers[node] = Peer {
-            name,
-            repl,
-            wal,
-            disk,
-            unsynced: VecDeque::new(),
-            events: Vec::new(),
-            jobs: VecDeque::new(),
-            kept,
-        };
-        Ok(())
+        peer.repl.reopen(known, &recovered, machine).map_err(|error| error.to_string())
     }
 }
