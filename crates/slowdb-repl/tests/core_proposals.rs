@@ -14,7 +14,7 @@ fn a_follower_refuses_proposals_and_forwards_nothing() {
     assert_eq!(trio.propose(1, AckLevel::Quorum, b"x"), Err(Failure::NotLeader));
     trio.flush(1);
     assert!(trio.wire.is_empty(), "nothing leaves the follower: {:?}", trio.wire);
-    assert_eq!(trio.peers[1].repl.leader(GROUP), Some((Some(NodeId::new("n0")), 1)));
+    assert_eq!(trio.peers[1].repl.leader(GROUP), Some((Some(NodeId::new("n0")), 2)));
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn an_entry_is_laid_out_as_documented() {
     #[rustfmt::skip]
     let golden: Vec<u8> = [
         [1, 0, 0, 0, 1, 0, 0, 0].as_slice(),        // format 1, one proposal
-        &[1, 0, 0, 0, 0, 0, 0, 0],                  // floor: all have entry 1
+        &[2, 0, 0, 0, 0, 0, 0, 0],                  // floor: all have entry 2
         &[1, 0, 0, 0, 1, 0, 0, 0],                  // quorum, no retry, one write
         &[1; 16],                                   // client
         &[1, 0, 0, 0, 0, 0, 0, 0],                  // sequence 1
@@ -195,13 +195,13 @@ fn an_entry_is_laid_out_as_documented() {
         b"hello\0\0\0",
     ].concat();
     assert_eq!(append.body, golden);
-    let view = EntryView::parse(1, 2, &golden).expect("it follows the layout");
-    assert_eq!((view.floor(), view.proposals().len()), (1, 1));
+    let view = EntryView::parse(2, 3, &golden).expect("it follows the layout");
+    assert_eq!((view.floor(), view.proposals().len()), (2, 1));
     let proposal = view.proposals()[0];
-    assert_eq!(proposal.first, Position { term: 1, index: 2, offset: 0 });
+    assert_eq!(proposal.first, Position { term: 2, index: 3, offset: 0 });
     assert_eq!((proposal.body, proposal.header.level), (b"hello".as_slice(), AckLevel::Quorum));
-    assert_eq!(word(&append.meta, INDEX_AT), 1, "it follows entry 1");
+    assert_eq!(word(&append.meta, INDEX_AT), 2, "it follows entry 2, the first");
     for cut in 0..golden.len() {
-        assert!(EntryView::parse(1, 2, &golden[..cut]).is_err(), "cut after {cut} bytes");
+        assert!(EntryView::parse(2, 3, &golden[..cut]).is_err(), "cut after {cut} bytes");
     }
 }

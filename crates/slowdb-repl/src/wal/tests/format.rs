@@ -98,7 +98,7 @@ fn record_header_that_makes_no_sense_is_no_record() {
     assert_eq!(good.record_type(8192, 16384), Some(RecordType::Entry));
     let bad = [
         RecordHeader { kind_byte: 0, ..good },
-        RecordHeader { kind_byte: 7, ..good },
+        RecordHeader { kind_byte: 8, ..good },
         RecordHeader { body_bytes: 8192, ..good },
         RecordHeader { body_bytes: u32::MAX, ..good },
         RecordHeader { watermark: 8256, ..good },
