@@ -2,6 +2,7 @@
 
 use crate::bulk::{BulkOptions, BulkReport, BulkWriter};
 use crate::client::Inner;
+use crate::deadline::Deadline;
 use crate::error::ClientError;
 use crate::input::{check_id, check_payload, check_vector};
 use crate::leader::AtLeader;
@@ -21,7 +22,7 @@ use std::time::Duration;
 pub struct WriteOptions {
     /// When a write counts as written.
     pub level: WriteLevel,
-    /// The client's own time-out if not given.
+    /// The client's own time-out if not given. `put_batch` gives each of its batches so long.
     pub timeout: Option<Duration>,
 }
 
@@ -30,7 +31,7 @@ pub struct WriteOptions {
 pub struct ReadOptions {
     /// Who may answer.
     pub level: ReadLevel,
-    /// The client's own time-out if not given.
+    /// For the whole call; the client's own time-out if not given.
     pub timeout: Option<Duration>,
 }
 
@@ -225,10 +226,10 @@ impl Collection {
         ids: &[&str],
         options: &ReadOptions,
     ) -> Result<Vec<Option<Record>>, ClientError> {
+        let deadline = Deadline::after(options.timeout.unwrap_or(self.inner.timeout));
         let shape = self.shape().await?;
         ids.iter().try_for_each(|id| check_id(id))?;
-        let timeout = options.timeout.unwrap_or(self.inner.timeout);
-        reads::get_many(&self.inner, &self.name, shape, ids, options.level, timeout).await
+        reads::get_many(&self.inner, &self.name, shape, ids, options.level, deadline).await
     }
 
     /// The exact `k` nearest records to each query, over all shards. Queries lie one after the other.
@@ -286,7 +287,8 @@ pub(crate) async fn write(
         let (collection, client) = (collection.to_owned(), inner.id);
         RequestKind::Write(WriteRequest { collection, shard, level, client, sequence, retry })
     };
-    let call = AtLeader { inner, collection, shard, timeout, is_write: true };
+    let deadline = Deadline::after(timeout);
+    let call = AtLeader { inner, collection, shard, deadline, is_write: true };
     match call.run(request, body).await?.reply {
         Reply::Written(reply) => Ok(reply),
         other => Err(search::unexpected("a write", &other)),

@@ -7,6 +7,7 @@
 use crate::client::Inner;
 use crate::collection::unknown_collection;
 use crate::course::{Course, Next};
+use crate::deadline::Deadline;
 use crate::error::ClientError;
 use crate::pool::Answer;
 use crate::race::Race;
@@ -27,7 +28,7 @@ pub(crate) struct AtLeader<'a> {
     pub(crate) inner: &'a Arc<Inner>,
     pub(crate) collection: &'a str,
     pub(crate) shard: u32,
-    pub(crate) timeout: Duration,
+    pub(crate) deadline: Deadline,
     pub(crate) is_write: bool,
 }
 
@@ -44,8 +45,8 @@ impl AtLeader<'_> {
         request: impl Fn(bool) -> RequestKind,
         body: Bytes,
     ) -> Result<Answer, ClientError> {
+        let deadline = self.deadline;
         let start = Instant::now();
-        let deadline = start + self.timeout;
         let inner = self.inner;
         inner.budget().on_request();
         let mut news = inner.news();
@@ -57,8 +58,8 @@ impl AtLeader<'_> {
         let mut patience = Some(start + PATIENCE);
         loop {
             let now = Instant::now();
-            if now >= deadline {
-                return Err(self.give_up(course, start));
+            if now >= deadline.at {
+                return Err(self.give_up(course));
             }
             if patience.is_some_and(|at| now >= at) {
                 patience = None;
@@ -72,12 +73,12 @@ impl AtLeader<'_> {
                     course.sent(&node, &place.lead);
                     let (body, term) = (body.clone(), place.lead.term);
                     race.push(async move {
-                        let outcome = inner.ask(&node, request, body, deadline - now).await;
+                        let outcome = inner.ask(&node, request, body, deadline.left()).await;
                         (node, term, outcome)
                     });
                 }
             }
-            let wake = [send_at, patience, Some(deadline)].into_iter().flatten().min().unwrap_or(deadline);
+            let wake = [send_at, patience].into_iter().flatten().fold(deadline.at, Instant::min);
             tokio::select! {
                 (node, term, outcome) = race.next(), if !race.is_empty() => {
                     let next = match outcome {
@@ -150,8 +151,8 @@ impl AtLeader<'_> {
         Ok(())
     }
 
-    fn give_up(&self, course: Course, start: Instant) -> ClientError {
-        let waited_ms = start.elapsed().as_millis() as u64;
+    fn give_up(&self, course: Course) -> ClientError {
+        let waited_ms = self.deadline.waited_ms();
         let (maybe_done, last) = course.give_up();
         let what = || format!("writing to shard {} of '{}'", self.shard, self.collection);
         match (self.is_write, maybe_done) {
@@ -172,8 +173,7 @@ pub(crate) async fn any_replica(
     at: &AtLeader<'_>,
     request: impl Fn() -> RequestKind,
 ) -> Result<Answer, ClientError> {
-    let start = Instant::now();
-    let deadline = start + at.timeout;
+    let deadline = at.deadline;
     at.inner.budget().on_request();
     let mut backoff = Backoff::new(&at.inner.retry);
     let mut race = Race::new();
@@ -181,11 +181,11 @@ pub(crate) async fn any_replica(
     let mut interest = None;
     let mut queue: Vec<String> = Vec::new();
     let mut asked: Vec<String> = Vec::new();
-    let mut send_at = start;
+    let mut send_at = Instant::now();
     loop {
         let now = Instant::now();
-        if now >= deadline {
-            return Err(at.give_up(course, start));
+        if now >= deadline.at {
+            return Err(at.give_up(course));
         }
         if now >= send_at {
             if queue.is_empty() && !course.is_refused() {
@@ -202,7 +202,7 @@ pub(crate) async fn any_replica(
                 course.sent(&node, &Lead::default());
                 let request = request();
                 race.push(async move {
-                    let outcome = at.inner.ask(&node, request, Bytes::new(), deadline - now).await;
+                    let outcome = at.inner.ask(&node, request, Bytes::new(), deadline.left()).await;
                     (node, outcome)
                 });
             } else {
@@ -231,7 +231,7 @@ pub(crate) async fn any_replica(
                     Next::Wait => at.look_around(&mut interest)?,
                 }
             }
-            () = sleep_until(send_at.min(deadline).into()) => {}
+            () = sleep_until(send_at.min(deadline.at).into()) => {}
         }
     }
 }

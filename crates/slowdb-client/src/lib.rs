@@ -28,6 +28,7 @@ mod bulk;
 mod client;
 mod collection;
 mod course;
+mod deadline;
 mod error;
 mod hits;
 mod input;

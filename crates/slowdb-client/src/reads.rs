@@ -2,6 +2,7 @@
 
 use crate::client::Inner;
 use crate::collection::{Record, Shape};
+use crate::deadline::Deadline;
 use crate::error::ClientError;
 use crate::leader::{AtLeader, any_replica};
 use crate::pool::Answer;
@@ -13,7 +14,6 @@ use slowdb_proto::{GetRequest, ReadLevel, RecordInfo, Reply, RequestKind};
 use slowdb_ring::shard_of;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Requests under way at once for one call.
 const IN_FLIGHT: usize = 16;
@@ -32,7 +32,7 @@ pub(crate) async fn get_many(
     shape: Shape,
     ids: &[&str],
     level: ReadLevel,
-    timeout: Duration,
+    deadline: Deadline,
 ) -> Result<Vec<Option<Record>>, ClientError> {
     let mut chunks = chunks(shape, ids).into_iter();
     let mut records: Vec<Option<Record>> = vec![None; ids.len()];
@@ -41,7 +41,7 @@ pub(crate) async fn get_many(
         while race.len() < IN_FLIGHT
             && let Some(chunk) = chunks.next()
         {
-            race.push(get_chunk(inner, collection, shape.dimension, chunk, level, timeout));
+            race.push(get_chunk(inner, collection, shape.dimension, chunk, level, deadline));
         }
         if race.is_empty() {
             return Ok(records);
@@ -76,13 +76,13 @@ async fn get_chunk(
     dimension: usize,
     chunk: Chunk,
     level: ReadLevel,
-    timeout: Duration,
+    deadline: Deadline,
 ) -> Result<Vec<(usize, Option<Record>)>, ClientError> {
     let request = || {
         let (collection, ids) = (collection.to_owned(), chunk.ids.clone());
         RequestKind::Get(GetRequest { collection, shard: chunk.shard, level, ids })
     };
-    let call = AtLeader { inner, collection, shard: chunk.shard, timeout, is_write: false };
+    let call = AtLeader { inner, collection, shard: chunk.shard, deadline, is_write: false };
     let answer = match level {
         ReadLevel::Quorum => call.run(|_| request(), Bytes::new()).await?,
         ReadLevel::One => any_replica(&call, request).await?,

@@ -6,6 +6,7 @@
 
 use crate::client::Inner;
 use crate::collection::{Shape, unknown_collection};
+use crate::deadline::Deadline;
 use crate::error::ClientError;
 use crate::hits;
 use crate::input::{check_k, check_vector};
@@ -134,18 +135,17 @@ impl<'a> Search<'a> {
     }
 
     async fn run_chunk(&self, queries: &[f32]) -> Result<SearchResults, ClientError> {
-        let start = Instant::now();
-        let deadline = start + self.timeout;
+        let deadline = Deadline::after(self.timeout);
         let body = Bytes::from_owner(queries.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
         let mut run = Run::new(self, body, queries.len() / self.shape.dimension, deadline);
         self.inner.budget().on_request();
         let mut news = self.inner.news();
-        let mut send_at = Some(start);
-        let mut patience = Some(start + PATIENCE);
+        let mut send_at = Some(deadline.start);
+        let mut patience = Some(deadline.start + PATIENCE);
         loop {
             let now = Instant::now();
-            if now >= deadline {
-                return Err(run.give_up(start));
+            if now >= deadline.at {
+                return Err(run.give_up());
             }
             if patience.is_some_and(|at| now >= at) {
                 patience = None;
@@ -162,7 +162,7 @@ impl<'a> Search<'a> {
                 }
                 continue;
             }
-            let wake = [send_at, patience, silence].into_iter().flatten().fold(deadline, Instant::min);
+            let wake = [send_at, patience, silence].into_iter().flatten().fold(deadline.at, Instant::min);
             tokio::select! {
                 asked = run.race.next(), if !run.race.is_empty() => {
                     if let Some(wait) = run.take(asked)? {
@@ -200,7 +200,7 @@ struct Run<'a> {
     search: &'a Search<'a>,
     body: Bytes,
     queries: usize,
-    deadline: Instant,
+    deadline: Deadline,
     race: Race<'a, Asked>,
     flights: Vec<Flight>,
     next_id: u64,
@@ -218,7 +218,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(search: &'a Search<'a>, body: Bytes, queries: usize, deadline: Instant) -> Self {
+    fn new(search: &'a Search<'a>, body: Bytes, queries: usize, deadline: Deadline) -> Self {
         Run {
             search,
             body,
@@ -265,13 +265,12 @@ impl<'a> Run<'a> {
                 (search.request(shards.clone()), self.body.clone(), self.deadline);
             let (to, for_shards) = (node.clone(), shards.clone());
             let race_key = self.race.push(async move {
-                let within = deadline.saturating_duration_since(Instant::now());
-                let outcome = inner.ask(&to, request, body, within).await;
+                let outcome = inner.ask(&to, request, body, deadline.left()).await;
                 if let Ok(Answer { reply: Reply::Error(error), .. }) = &outcome
                     && matches!(error.code, Code::NotLeader | Code::StaleRoute)
                 {
                     // The error speaks of one of many shards; the node's map says which.
-                    search.correct(&to, &for_shards, deadline).await;
+                    search.correct(&to, &for_shards, deadline.left()).await;
                 }
                 Asked { id, node: to, shards: for_shards, outcome }
             });
@@ -389,11 +388,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn give_up(self, start: Instant) -> ClientError {
+    fn give_up(self) -> ClientError {
         ClientError::ShardUnavailable {
             collection: self.search.collection.to_owned(),
             shard: self.open.first().copied().unwrap_or_default(),
-            waited_ms: start.elapsed().as_millis() as u64,
+            waited_ms: self.deadline.waited_ms(),
             last: self.last,
         }
     }
@@ -411,13 +410,12 @@ impl<'a> Run<'a> {
 impl Search<'_> {
     /// A node was asked for shards that it does not lead or hold: takes in its map, and forgets it as the
     /// leader of what it does not claim to lead.
-    async fn correct(&self, node: &str, shards: &[u32], deadline: Instant) {
+    async fn correct(&self, node: &str, shards: &[u32], within: Duration) {
         let known: Vec<(u64, u64)> = {
             let routes = self.inner.read_routes();
             let groups = shards.iter().filter_map(|s| routes.shard(self.collection, *s)).map(|s| s.group);
             groups.map(|group| (group, routes.lead(group).term)).collect()
         };
-        let within = deadline.saturating_duration_since(Instant::now());
         let Some(map) = self.inner.refresh_from(node, within).await else { return };
         let claims = |group: u64| {
             let mut all = map.collections.iter().flat_map(|c| &c.shards);

@@ -79,3 +79,33 @@ async fn a_bulk_write_loses_nothing_when_a_put_is_cancelled() {
     assert_eq!(report.written, 20);
     assert_eq!(cluster.ids(), taken);
 }
+
+#[tokio::test]
+async fn one_deadline_holds_for_all_requests_of_a_read() {
+    // One shard more than are asked for at once.
+    let cluster = FakeCluster::start(17).await;
+    cluster.elect_all("n1", 1);
+    cluster.elect(16, "n2", 1);
+    let collection = cluster.client().await.collection("default");
+    let names: Vec<String> = (0..400).map(|i| format!("r{i}")).collect();
+    let puts: Vec<Put<'_>> = names.iter().map(|id| Put { id, vector: &[1.0, 1.0], payload: b"" }).collect();
+    collection.put_batch(&puts, &WriteOptions::default()).await.expect("written");
+    // Neither round fits into the time twice: after the first one there is no time left for the second.
+    let overloaded = ErrorReply { retry_after_ms: 600, ..error(Code::Overloaded) };
+    cluster.manner("n1", Manner::Refuse(overloaded.clone()));
+    cluster.manner("n2", Manner::RefuseOnce(overloaded));
+    let ids: Vec<&str> = names.iter().map(String::as_str).collect();
+    let options = ReadOptions { timeout: Some(Duration::from_secs(1)), ..ReadOptions::default() };
+    let read = collection.get_many(&ids, &options);
+    let relief = async {
+        cluster.wait_for_many(16, |seen| matches!(seen.kind, RequestKind::Get(_))).await;
+        cluster.manner("n1", Manner::Proper);
+        std::future::pending::<()>().await;
+    };
+    let outcome = tokio::select! {
+        outcome = read => outcome,
+        () = relief => unreachable!("it waits for ever"),
+    };
+    let error = outcome.expect_err("the second round comes too late");
+    assert!(matches!(error, ClientError::ShardUnavailable { .. }), "{error}");
+}
