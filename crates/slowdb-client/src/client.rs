@@ -1,6 +1,7 @@
 //! [`Client`]: the cluster as one thing.
 
 use crate::collection::Collection;
+use crate::deadline::Deadline;
 use crate::error::{ClientError, Unreached};
 use crate::latency::Latencies;
 use crate::pool::{Answer, Failure, Pool};
@@ -29,7 +30,8 @@ pub struct ClientOptions {
     pub seeds: Vec<String>,
     /// Certificate of a client (or node) of the cluster's own authority.
     pub identity: Identity,
-    /// How long a call may take, unless it says otherwise. Default: 5 s.
+    /// How long a call may take, unless it says otherwise: up to 600 s, and longer counts as that.
+    /// Default: 5 s.
     pub timeout: Duration,
     /// The cluster that is meant, if it is known; else the first one that answers.
     pub cluster: Option<ClusterId>,
@@ -247,77 +249,89 @@ impl Inner {
     }
 }
 
-/// Asks the seeds in turn, each with a head start over the next, again and again while the cluster forms.
+/// Asks the seeds in turn, each with a head start over the next. While one of them says that the cluster
+/// forms, each that gave no map is asked again and again, on its own.
 async fn first_map(pool: &Pool, options: &ClientOptions) -> Result<ClusterMap, ClientError> {
-    let deadline = Instant::now() + options.timeout;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut race = Race::new();
-        for (nth, seed) in (0u32..).zip(&options.seeds) {
-            race.push(async move {
-                tokio::time::sleep((SEED_HEAD_START * nth).min(left / 2)).await;
-                let left = deadline.saturating_duration_since(Instant::now());
-                let answer = pool.ask(seed, options.cluster, RequestKind::Map, Bytes::new(), left).await;
-                (seed, answer)
-            });
-        }
-        let mut failed = Failed::default();
-        while !race.is_empty() {
-            let (seed, answer) = race.next().await;
-            match answer {
-                Ok(Answer { reply: Reply::Map(map), .. }) => match options.cluster {
-                    Some(wanted) if wanted != map.cluster => {
-                        let address = seed.clone();
-                        failed.final_error(ClientError::WrongCluster { address, wanted, got: map.cluster });
-                    }
-                    _ => return Ok(map),
-                },
-                Ok(Answer { reply: Reply::Error(error), .. }) => {
-                    failed.is_forming |= error.code.is_retryable();
-                    if !error.code.is_retryable() {
-                        failed.final_error(ClientError::Refused(error.clone()));
-                    }
-                    failed.note(seed, error.to_string());
+    let deadline = Deadline::after(options.timeout);
+    let ask = |nth: usize, wait: Duration| async move {
+        tokio::time::sleep(wait).await;
+        let (seed, cluster) = (&options.seeds[nth], options.cluster);
+        (nth, pool.ask(seed, cluster, RequestKind::Map, Bytes::new(), deadline.left()).await)
+    };
+    let mut race = Race::new();
+    for (nth, turn) in (0..options.seeds.len()).zip(0u32..) {
+        race.push(ask(nth, SEED_HEAD_START.saturating_mul(turn).min(deadline.left() / 2)));
+    }
+    let mut failed: Vec<Option<NoMap>> = vec![None; options.seeds.len()];
+    let mut resting = Vec::new();
+    while !race.is_empty() {
+        let (nth, outcome) = race.next().await;
+        match map_of(outcome, &options.seeds[nth], options.cluster) {
+            Ok(map) => return Ok(map),
+            Err(reason) => {
+                if !matches!(reason, NoMap::Final(_)) {
+                    resting.push(nth);
                 }
-                Ok(_) => failed.note(seed, "it answered something else than was asked".into()),
-                Err(Failure::NotSent(reason) | Failure::Unanswered(reason)) => failed.note(seed, reason),
-                Err(Failure::Hopeless(error)) => {
-                    failed.note(seed, error.to_string());
-                    failed.final_error(error);
-                }
+                failed[nth] = Some(reason);
             }
         }
-        if !failed.is_forming || Instant::now() + FORMING_WAIT >= deadline {
-            return Err(failed.into_error());
+        let is_forming = failed.iter().flatten().any(|reason| matches!(reason, NoMap::Forming(_)));
+        if is_forming && deadline.left() > FORMING_WAIT {
+            for nth in resting.drain(..) {
+                race.push(ask(nth, FORMING_WAIT));
+            }
         }
-        tokio::time::sleep(FORMING_WAIT).await;
+    }
+    Err(no_map(&options.seeds, failed))
+}
+
+/// Why a seed gave no map.
+#[derive(Clone, Debug)]
+enum NoMap {
+    /// It will have one when the cluster has formed.
+    Forming(String),
+    /// It did not answer, or with something else.
+    Failed(String),
+    /// It never will give one.
+    Final(ClientError),
+}
+
+fn map_of(
+    outcome: Result<Answer, Failure>,
+    seed: &str,
+    wanted: Option<ClusterId>,
+) -> Result<ClusterMap, NoMap> {
+    match outcome {
+        Ok(Answer { reply: Reply::Map(map), .. }) => match wanted {
+            Some(wanted) if wanted != map.cluster => {
+                let (address, got) = (seed.to_owned(), map.cluster);
+                Err(NoMap::Final(ClientError::WrongCluster { address, wanted, got }))
+            }
+            _ => Ok(map),
+        },
+        Ok(Answer { reply: Reply::Error(error), .. }) if error.code.is_retryable() => {
+            Err(NoMap::Forming(error.to_string()))
+        }
+        Ok(Answer { reply: Reply::Error(error), .. }) => Err(NoMap::Final(ClientError::Refused(error))),
+        Ok(_) => Err(NoMap::Failed("it answered something else than was asked".into())),
+        Err(Failure::NotSent(reason) | Failure::Unanswered(reason)) => Err(NoMap::Failed(reason)),
+        Err(Failure::Hopeless(error)) => Err(NoMap::Final(error)),
     }
 }
 
-/// What came of asking the seeds.
-#[derive(Default)]
-struct Failed {
-    tried: Vec<Unreached>,
-    first_final: Option<ClientError>,
-    is_forming: bool,
-}
-
-impl Failed {
-    fn note(&mut self, seed: &str, reason: String) {
-        self.tried.push(Unreached { address: seed.to_owned(), reason });
-    }
-
-    fn final_error(&mut self, error: ClientError) {
-        self.first_final.get_or_insert(error);
-    }
-
-    fn into_error(self) -> ClientError {
-        match self.first_final {
-            // That a name cannot be resolved is one reason among those of the other seeds.
-            Some(ClientError::NoNodeReachable { .. }) | None => {
-                ClientError::NoNodeReachable { tried: self.tried }
+/// The first final error, or else the reason for each seed.
+fn no_map(seeds: &[String], failed: Vec<Option<NoMap>>) -> ClientError {
+    let mut tried = Vec::new();
+    for (seed, reason) in seeds.iter().zip(failed) {
+        match reason {
+            None => {}
+            Some(NoMap::Forming(reason) | NoMap::Failed(reason)) => {
+                tried.push(Unreached { address: seed.clone(), reason });
             }
-            Some(error) => error,
+            // That one does not speak this protocol is one reason among those of the other seeds.
+            Some(NoMap::Final(ClientError::NoNodeReachable { tried: reasons })) => tried.extend(reasons),
+            Some(NoMap::Final(error)) => return error,
         }
     }
+    ClientError::NoNodeReachable { tried }
 }

@@ -81,6 +81,16 @@ async fn a_bulk_write_loses_nothing_when_a_put_is_cancelled() {
 }
 
 #[tokio::test]
+async fn a_forming_cluster_is_waited_for_though_one_seed_hangs() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.manner("n1", Manner::Mute);
+    for node in ["n2", "n3"] {
+        cluster.manner(node, Manner::RefuseMapOnce(error(Code::Unavailable)));
+    }
+    Client::connect(cluster.options()).await.expect("formed meanwhile");
+}
+
+#[tokio::test]
 async fn one_deadline_holds_for_all_requests_of_a_read() {
     // One shard more than are asked for at once.
     let cluster = FakeCluster::start(17).await;
