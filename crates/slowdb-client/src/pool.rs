@@ -4,6 +4,7 @@
 //! requests to it fail at once with the reason, so that whoever routes can go elsewhere. No request is
 //! repeated here.
 
+use crate::deadline::Deadline;
 use crate::error::{ClientError, Unreached};
 use bytes::Bytes;
 use slowdb_net::{
@@ -67,7 +68,7 @@ impl Pool {
         Pool { connector, slots: Mutex::default() }
     }
 
-    /// Sends one request, and waits for its reply at most `within`.
+    /// Sends one request, and waits for its reply at most `within` and as long as a server would.
     pub(crate) async fn ask(
         &self,
         address: &str,
@@ -76,13 +77,14 @@ impl Pool {
         body: Bytes,
         within: Duration,
     ) -> Result<Answer, Failure> {
-        let deadline = Instant::now() + within;
+        let deadline = Deadline::after(within);
+        let within = deadline.left();
         let slot = self.slot(address);
         let connection = match tokio::time::timeout(within, self.connection(&slot, address, within)).await {
             Ok(connection) => connection?,
             Err(_) => return Err(Failure::NotSent(format!("{address}: no connection within {within:?}"))),
         };
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.left();
         let timeout_ms = left.as_millis().clamp(1, u128::from(TIMEOUT_MS_MAX)) as u32;
         let meta = encode_request(&Request { cluster, timeout_ms, kind });
         let body = if body.is_empty() { Vec::new() } else { vec![body] };

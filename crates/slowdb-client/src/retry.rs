@@ -5,6 +5,7 @@
 //! share of the load instead of multiplying it. Following a newer leader is no retry and costs nothing:
 //! there is at most one for each term.
 
+use crate::deadline::TIMEOUT_MAX;
 use crate::random::Jitter;
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,8 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn new(options: &RetryOptions) -> Self {
-        Backoff { next: options.backoff_min, max: options.backoff_max }
+        // A wait that no call lasts for is as good as any longer one, and can be reckoned with.
+        Backoff { next: options.backoff_min.min(TIMEOUT_MAX), max: options.backoff_max.min(TIMEOUT_MAX) }
     }
 
     /// How long to wait now: jittered, and never shorter than the server asked for.
@@ -123,6 +125,19 @@ mod tests {
         (0..1_000).for_each(|_| budget.on_request());
         let later = start + Duration::from_secs(1_000);
         assert_eq!((0..10).filter(|_| budget.take(later) == later).count(), 3);
+    }
+
+    #[test]
+    fn no_wait_is_too_long() {
+        let options = RetryOptions {
+            backoff_min: Duration::MAX,
+            backoff_max: Duration::MAX,
+            ..RetryOptions::default()
+        };
+        let mut backoff = Backoff::new(&options);
+        for _ in 0..3 {
+            assert!(backoff.next(Duration::ZERO, &mut Jitter::new(7)) <= TIMEOUT_MAX);
+        }
     }
 
     #[test]

@@ -119,3 +119,22 @@ async fn one_deadline_holds_for_all_requests_of_a_read() {
     let error = outcome.expect_err("the second round comes too late");
     assert!(matches!(error, ClientError::ShardUnavailable { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn no_time_out_is_too_long() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.elect(0, "n1", 1);
+    let options = ClientOptions { timeout: Duration::MAX, ..cluster.options() };
+    let client = Client::connect(options).await.expect("a client");
+    let collection = client.collection("default");
+    let timeout = Some(Duration::MAX);
+    collection.put("a", &[1.0, 1.0], &within(Duration::MAX)).await.expect("written");
+    for level in [ReadLevel::One, ReadLevel::Quorum] {
+        assert!(collection.get("a", &ReadOptions { level, timeout }).await.expect("answered").is_some());
+        let options = SearchOptions { level, timeout, ..SearchOptions::default() };
+        let found = collection.search(&[1.0, 1.0], &options).await.expect("answered");
+        assert_eq!(found.results[0][0].id, "a");
+    }
+    assert_eq!(client.refresh(Duration::MAX).await.nodes.len(), 3);
+    assert_eq!(client.status(Duration::MAX).await.nodes.len(), 3);
+}
