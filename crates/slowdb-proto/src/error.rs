@@ -45,6 +45,8 @@ pub enum Code {
     StorageFailed,
     /// The node is stopping.
     ShuttingDown,
+    /// The cluster is not in a state for it; the message says why and what to do. Nothing was changed.
+    Refused,
 }
 
 impl Code {
@@ -70,6 +72,7 @@ impl Code {
             Code::Corrupt => "corrupt",
             Code::StorageFailed => "storage_failed",
             Code::ShuttingDown => "shutting_down",
+            Code::Refused => "refused",
         }
     }
 

@@ -4,6 +4,7 @@
 //! Nothing here does I/O. Requests and replies are rkyv archives, validated when they are decoded; bulk
 //! data (writes, vectors) travels beside them as raw bytes, so that it is never re-encoded.
 
+mod cluster;
 mod codec;
 mod error;
 pub mod limits;
@@ -12,6 +13,10 @@ mod ops;
 mod request;
 mod status;
 
+pub use cluster::{
+    Admin, AdminReply, AdminRequest, ClusterView, Explain, JoinReply, JoinRequest, MoveView, NodeState, NodeView,
+    PlannedMove, ReplicaView, Standing, Wanted,
+};
 pub use codec::{
     DecodeError, KIND_REPLY, KIND_REQUEST, decode_reply, decode_request, encode_reply, encode_request,
 };

@@ -12,6 +12,8 @@ pub struct ClusterMap {
     pub epoch: u64,
     /// The node that answered.
     pub answered_by: String,
+    /// The node that leads the catalog, as far as the answering node knows.
+    pub catalog_leader: Option<String>,
     /// All nodes, sorted by id.
     pub nodes: Vec<NodeInfo>,
     /// All collections, sorted by name.

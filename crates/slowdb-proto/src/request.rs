@@ -2,6 +2,7 @@
 
 use crate::error::ErrorReply;
 use crate::limits::NAME_BYTES_MAX;
+use crate::cluster::{AdminReply, AdminRequest, ClusterView, Explain, JoinReply, JoinRequest};
 use crate::map::ClusterMap;
 use crate::status::NodeStatus;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -176,6 +177,14 @@ pub enum RequestKind {
     Search(SearchRequest),
     /// How is this node?
     Status,
+    /// Let a node into the cluster. The catalog's leader answers with a [`JoinReply`].
+    Join(JoinRequest),
+    /// How is the cluster? The catalog's leader answers with a [`ClusterView`].
+    Cluster,
+    /// Change the cluster. The catalog's leader answers with an [`AdminReply`].
+    Admin(AdminRequest),
+    /// Why are things where they are? The catalog's leader answers with sentences.
+    Explain(Explain),
 }
 
 /// A batch of writes to one shard.
@@ -249,6 +258,14 @@ pub enum Reply {
     },
     /// To `Status`.
     Status(Box<NodeStatus>),
+    /// To `Join`.
+    Joined(JoinReply),
+    /// To `Cluster`.
+    Cluster(Box<ClusterView>),
+    /// To `Admin`.
+    Admin(AdminReply),
+    /// To `Explain`: sentences.
+    Explained(Vec<String>),
     /// To anything.
     Error(ErrorReply),
 }
