@@ -49,6 +49,10 @@ pub trait Disk: Send + Sync + 'static {
 ///
 /// A byte range is used either through a mapping or through `read_at`/`write_at`, not both at a time.
 pub trait DiskFile: Send + Sync {
+    /// Takes the file for this handle alone, until the handle is dropped; says whether it could be had.
+    /// Another handle of the same file may have it, in this process or another; under what name either was
+    /// opened does not matter. It keeps out only those that ask for it too. Asking again gives the same.
+    fn lock(&self) -> io::Result<bool>;
     /// The file's length.
     fn len(&self) -> io::Result<u64>;
     /// Whether the file has no bytes.

@@ -8,10 +8,11 @@ use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::MmapOptions;
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate};
-use rustix::io::retry_on_intr;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::mapping::Mapping;
 use crate::path::{check_dir, check_file, check_rename};
@@ -55,10 +56,9 @@ impl RealDisk {
         let io_error = |e: io::Error| LockError::Io(at(&path, &e));
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(io_error)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(DirLock { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::InUse { root: self.root.clone() }),
-            Err(errno) => Err(io_error(errno.into())),
+        match try_lock(&file).map_err(io_error)? {
+            true => Ok(DirLock { _file: file }),
+            false => Err(LockError::InUse { root: self.root.clone() }),
         }
     }
 
@@ -120,7 +120,7 @@ impl Disk for RealDisk {
             .truncate(false)
             .open(&full)
             .map_err(|e| at(&full, &e))?;
-        Ok(Arc::new(RealFile { file, path: full }))
+        Ok(Arc::new(RealFile { file, path: full, locked: AtomicBool::new(false) }))
     }
 
     fn exists(&self, path: &str) -> io::Result<bool> {
@@ -180,9 +180,16 @@ impl Disk for RealDisk {
 struct RealFile {
     file: File,
     path: PathBuf,
+    locked: AtomicBool,
 }
 
 impl DiskFile for RealFile {
+    fn lock(&self) -> io::Result<bool> {
+        let locked = try_lock(&self.file).map_err(|e| at(&self.path, &e))?;
+        self.locked.fetch_or(locked, Ordering::Relaxed);
+        Ok(locked)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata().map_err(|e| at(&self.path, &e))?.len())
     }
@@ -193,7 +200,7 @@ impl DiskFile for RealFile {
         }
         match retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), 0, len)) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP) => self.allocate_by_writing(len),
+            Err(Errno::OPNOTSUPP) => self.allocate_by_writing(len),
             Err(errno) => Err(at(&self.path, &errno.into())),
         }
     }
@@ -224,7 +231,7 @@ impl DiskFile for RealFile {
                     offset += written as u64;
                     IoSlice::advance_slices(&mut rest, written);
                 }
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(errno) => return Err(at(&self.path, &errno.into())),
             }
         }
@@ -254,6 +261,24 @@ impl RealFile {
             from += part;
         }
         Ok(())
+    }
+}
+
+impl Drop for RealFile {
+    fn drop(&mut self) {
+        if self.locked.load(Ordering::Relaxed) {
+            // Closing would do, but for a process that is being started and has not closed its copy yet.
+            let _ = flock(&self.file, FlockOperation::Unlock);
+        }
+    }
+}
+
+/// Whether the open file could be had alone.
+fn try_lock(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -9,6 +9,7 @@ fn contract(disk: &dyn Disk) {
     names(disk);
     bytes(disk);
     mappings(disk);
+    locks(disk);
     bad_paths(disk);
 }
 
@@ -109,6 +110,25 @@ fn mappings(disk: &dyn Disk) {
     drop((file, second));
     // SAFETY: inside the mapping, which outlives file and name.
     assert_eq!(unsafe { map.as_ptr().add(5).read() }, 43);
+}
+
+fn locks(disk: &dyn Disk) {
+    let open = |name: &str| disk.open(name, true).unwrap();
+    let (first, second, other) = (open("lock"), open("lock"), open("lock 2"));
+    assert!(first.lock().unwrap() && other.lock().unwrap() && first.lock().unwrap());
+    assert!(!second.lock().unwrap() && !second.lock().unwrap());
+    drop(second);
+    disk.rename("lock", "lock 2").unwrap();
+    assert!(!open("lock 2").lock().unwrap(), "dropping a handle that had no lock unlocks nothing");
+    assert!(open("lock").lock().unwrap(), "a new file of the same name is another file");
+    let clone = std::sync::Arc::clone(&first);
+    drop(first);
+    assert!(!open("lock 2").lock().unwrap());
+    drop(clone);
+    assert!(open("lock 2").lock().unwrap());
+    drop(other);
+    disk.remove("lock").unwrap();
+    disk.remove("lock 2").unwrap();
 }
 
 fn bad_paths(disk: &dyn Disk) {

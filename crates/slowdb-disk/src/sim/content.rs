@@ -24,6 +24,8 @@ const ZEROS: [u8; PAGE] = [0; PAGE];
 pub(super) struct Content {
     /// How many open handles there are.
     pub(super) handles: u32,
+    /// Whether one of them has the file for itself.
+    pub(super) locked: bool,
     len: u64,
     durable_len: u64,
     /// The lowest length since the last sync, if below `durable_len`.
@@ -268,6 +270,7 @@ impl Content {
         self.phantom.clear();
         self.durable_len = self.len;
         self.handles = 0;
+        self.locked = false;
     }
 
     pub(super) fn flip(&mut self, offset: u64, mask: u8) -> io::Result<()> {

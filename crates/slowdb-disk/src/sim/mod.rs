@@ -7,7 +7,7 @@
 //!   all others; sectors themselves are never torn. An unsynced length is the old one, the new one, or
 //!   between. Names created, renamed or removed and not followed by `sync_dir` are, each on its own, as
 //!   before or as after; a rename happens as a whole. Every handle and mapping from before is dead: it
-//!   can be used, and what it does goes nowhere.
+//!   can be used, and what it does goes nowhere. Files that were locked are not any more.
 //! - **Power going away at a sync** ([`SimDisk::crash_at_sync`]). That sync and everything after it fail
 //!   until [`SimDisk::crash`].
 //! - **A failed sync** ([`SimDisk::fail_sync_in`]). The call fails; what it should have written is dropped
@@ -28,6 +28,7 @@ mod names;
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::mapping::Mapping;
@@ -238,7 +239,7 @@ impl Disk for SimDisk {
             Err(e) => return Err(e),
         };
         shared.content(id)?.handles += 1;
-        Ok(Arc::new(SimFile { disk: self.clone(), id, path: path.into() }))
+        Ok(Arc::new(SimFile { disk: self.clone(), id, path: path.into(), locks: AtomicBool::new(false) }))
     }
 
     fn exists(&self, path: &str) -> io::Result<bool> {
@@ -311,6 +312,8 @@ struct SimFile {
     disk: SimDisk,
     id: FileId,
     path: Box<str>,
+    /// Whether this handle has the file for itself.
+    locks: AtomicBool,
 }
 
 impl SimFile {
@@ -322,6 +325,17 @@ impl SimFile {
 }
 
 impl DiskFile for SimFile {
+    fn lock(&self) -> io::Result<bool> {
+        self.with(|shared, id| {
+            let content = shared.content(id)?;
+            if !content.locked {
+                content.locked = true;
+                self.locks.store(true, Ordering::Relaxed);
+            }
+            Ok(self.locks.load(Ordering::Relaxed))
+        })
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.with(|shared, id| Ok(shared.content(id)?.len()))
     }
@@ -401,6 +415,7 @@ impl Drop for SimFile {
         }
         if let Some(content) = shared.files.get_mut(&self.id) {
             content.handles -= 1;
+            content.locked &= !self.locks.load(Ordering::Relaxed);
             if content.handles == 0 && !shared.names.mentions(self.id) {
                 shared.files.remove(&self.id);
             }

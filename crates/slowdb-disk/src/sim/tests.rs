@@ -149,9 +149,14 @@ fn a_cut_that_was_not_synced_may_come_back_but_never_as_garbage() {
 #[test]
 fn handles_from_before_a_crash_are_dead() {
     let (disk, file) = disk_with_file(10);
+    assert!(file.lock().unwrap());
     let new = disk.crash(&mut splitmix(1));
+    let locked = new.open("f", false).unwrap();
+    assert!(locked.lock().unwrap() && file.lock().is_err());
     assert!(file.write_at(&[IoSlice::new(b"x")], 0).is_err());
     assert!(file.sync().is_err() && disk.open("f", false).is_err());
+    drop(file);
+    assert!(!new.open("f", false).unwrap().lock().unwrap(), "an old handle unlocks nothing");
     assert_eq!(read(&new, "f"), [1; 10]);
 }
 

@@ -87,6 +87,9 @@ struct FaultyFile {
 }
 
 impl DiskFile for FaultyFile {
+    fn lock(&self) -> io::Result<bool> {
+        self.file.lock()
+    }
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
