@@ -21,7 +21,8 @@
 //! ```
 //!
 //! An entry without bytes is what a new leader commits its term with. An entry of format 2 is a header without
-//! proposals: whoever applies it notes the digest of its state, so that digests can be compared. The *floor* travels with the log so
+//! proposals, followed by an intent (u64, see [`crate::Membership`]): whoever applies it notes the digest of its state,
+//! so that digests can be compared, and the intent. The *floor* travels with the log so
 //! that followers, too, know which entries no replica needs any more.
 
 use slowdb_position::Position;
@@ -99,10 +100,11 @@ impl EntryBuilder {
         EntryBuilder { bytes, proposals: 0, writes: 0 }
     }
 
-    /// The entry at which digests are compared.
-    pub(crate) fn compare(floor: u64) -> Vec<u8> {
+    /// The entry at which digests are compared, and an intent is noted.
+    pub(crate) fn compare(floor: u64, intent: u64) -> Vec<u8> {
         let mut bytes = vec![FORMAT_COMPARE, 0, 0, 0, 0, 0, 0, 0];
         bytes.extend_from_slice(&floor.to_le_bytes());
+        bytes.extend_from_slice(&intent.to_le_bytes());
         bytes
     }
 
@@ -148,6 +150,7 @@ pub struct EntryError {
 #[derive(Debug)]
 pub struct EntryView<'a> {
     floor: u64,
+    intent: Option<u64>,
     proposals: Vec<ProposalView<'a>>,
 }
 
@@ -158,8 +161,8 @@ impl<'a> EntryView<'a> {
         let Some((header, mut rest)) = bytes.split_first_chunk::<ENTRY_HEADER_BYTES>() else {
             return Err(error("it ends inside the header"));
         };
-        if header[0] == FORMAT_COMPARE && rest.is_empty() {
-            return Ok(EntryView { floor: u64_at(header, 8), proposals: Vec::new() });
+        if header[0] == FORMAT_COMPARE && rest.len() == 8 {
+            return Ok(EntryView { floor: u64_at(header, 8), intent: Some(u64_at(rest, 0)), proposals: Vec::new() });
         }
         if header[0] != FORMAT {
             return Err(error("its format is unknown"));
@@ -177,7 +180,7 @@ impl<'a> EntryView<'a> {
         if !rest.is_empty() || proposals.is_empty() {
             return Err(error("its length does not match its proposals"));
         }
-        Ok(EntryView { floor: u64_at(header, 8), proposals })
+        Ok(EntryView { floor: u64_at(header, 8), intent: None, proposals })
     }
 
     /// Every replica has everything up to this index.
@@ -185,9 +188,9 @@ impl<'a> EntryView<'a> {
         self.floor
     }
 
-    /// Whether digests are to be compared at this entry.
-    pub fn compares(&self) -> bool {
-        self.proposals.is_empty()
+    /// If digests are to be compared at this entry: the intent to be noted.
+    pub fn compares(&self) -> Option<u64> {
+        self.intent
     }
 
     /// The proposals in order.

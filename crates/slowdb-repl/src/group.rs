@@ -509,8 +509,9 @@ impl<M: StateMachine> Group<M> {
             return self.apply_members(entry, sink);
         }
         let view = EntryView::parse(*term, *index, data).map_err(|error| error.to_string())?;
-        if view.compares() {
+        if let Some(intent) = view.compares() {
             self.apply_comparison(*index, *term, sink);
+            self.note_intent(intent, sink);
         }
         let waiting = self.leading == Some(*term);
         let mut waiters = self.waiters.get_mut(index).filter(|_| waiting);

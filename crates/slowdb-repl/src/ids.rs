@@ -112,6 +112,9 @@ pub struct Membership {
     /// Which of the state machines that this replica has had is in use: 0 for the one it began with, and the index
     /// of the last snapshot installed after that.
     pub incarnation: u64,
+    /// The latest intent that a change of the group was made with. What it is, is the embedder's business; it grows,
+    /// and changes with an older one are refused: whoever decides may not know yet what has been decided.
+    pub intent: u64,
     /// All members. Empty for a new replica that has heard nothing from its group yet. When the group is created,
     /// the preferred leader is the first.
     pub members: Vec<Member>,
@@ -120,7 +123,7 @@ pub struct Membership {
 impl Membership {
     /// Who is in a group when it is created.
     pub fn new(group: GroupId, own: ReplicaId, members: Vec<Member>) -> Self {
-        Membership { group, own, index: 0, incarnation: 0, members }
+        Membership { group, own, index: 0, incarnation: 0, intent: 0, members }
     }
 
     /// A new replica of a group that exists: it knows nobody until it is spoken to.
@@ -143,11 +146,11 @@ impl Membership {
         self.members.iter().any(|m| !matches!(m.part, Part::Learner | Part::Voter))
     }
 
-    /// As bytes for the log, little endian: `group u64, own u64, index u64, incarnation u64, count u32`, then for each
-    /// member `replica u64, part u8, name_len u16, name`.
+    /// As bytes for the log, little endian: `group u64, own u64, index u64, incarnation u64, intent u64, count u32`, then for
+    /// each member `replica u64, part u8, name_len u16, name`.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        for word in [self.group.0, self.own.0, self.index, self.incarnation] {
+        for word in [self.group.0, self.own.0, self.index, self.incarnation, self.intent] {
             out.extend_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&(self.members.len() as u32).to_le_bytes());
@@ -166,7 +169,7 @@ impl Membership {
         let mut rest = bytes;
         let mut word = || Some(u64::from_le_bytes(*take(&mut rest)?));
         let (group, own) = (GroupId(word()?), ReplicaId(word()?));
-        let (index, incarnation) = (word()?, word()?);
+        let (index, incarnation, intent) = (word()?, word()?, word()?);
         let count = u32::from_le_bytes(*take(&mut rest)?);
         let mut members = Vec::new();
         for _ in 0..count {
@@ -178,7 +181,7 @@ impl Membership {
             let node = NodeId::new(std::str::from_utf8(name).ok()?);
             members.push(Member { replica, node, part: Part::from_byte(part)? });
         }
-        let membership = Membership { group, own, index, incarnation, members };
+        let membership = Membership { group, own, index, incarnation, intent, members };
         (rest.is_empty() && membership.is_sound()).then_some(membership)
     }
 

@@ -60,4 +60,6 @@ pub enum Canary {
     TermNotChecked,
     /// Members change without a joint configuration.
     JointSkipped,
+    /// A change of members by somebody who does not know what was decided before is not refused.
+    StaleIntent,
 }

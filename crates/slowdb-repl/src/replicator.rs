@@ -313,12 +313,12 @@ impl<M: StateMachine> Replicator<M> {
         self.groups.get(&id).map(|group| &group.membership)
     }
 
-    /// Proposes a change of a group's members.
+    /// Proposes a change of a group's members. It is refused if the group has seen a later intent; see [`Membership`].
     ///
     /// # Errors
     /// Nothing happened.
-    pub fn change_members(&mut self, id: GroupId, change: &MemberChange) -> Result<(), MemberError> {
-        self.leading_group(id)?.change_members(change)
+    pub fn change_members(&mut self, id: GroupId, change: &MemberChange, intent: u64) -> Result<(), MemberError> {
+        self.leading_group(id)?.change_members(change, intent)
     }
 
     /// Whether a change of members may be under way in a group that this node leads.
@@ -336,10 +336,10 @@ impl<M: StateMachine> Replicator<M> {
         group.forward(body)
     }
 
-    /// Has all replicas of a group compare digests; see [`FollowerView::equal_at`] and [`Event::DigestDiffers`]. False if
-    /// this node does not lead it.
-    pub fn compare_digests(&mut self, id: GroupId) -> bool {
-        self.leading_group(id).is_ok_and(Group::compare_digests)
+    /// Has all replicas of a group compare digests; see [`FollowerView::equal_at`] and [`Event::DigestDiffers`]. At the
+    /// same entry they note an intent; 0 is none. False if this node does not lead the group.
+    pub fn compare_digests(&mut self, id: GroupId, intent: u64) -> bool {
+        self.leading_group(id).is_ok_and(|group| group.compare_digests(intent))
     }
 
     /// A [`Job`] of this group is done.

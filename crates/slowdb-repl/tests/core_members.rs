@@ -2,7 +2,7 @@
 
 mod core_common;
 
-use core_common::{GROUP, Trio};
+use core_common::{GROUP, PART, Trio};
 use slowdb_repl::{
     AckLevel, Event, Failure, Lane, Limits, MemberChange, MemberError, NodeId, Part, ReplicaId, ReplicaRole,
 };
@@ -19,7 +19,7 @@ fn joint(promote: &[u64], demote: &[u64], remove: &[u64]) -> MemberChange {
 fn change(trio: &mut Trio, leader: usize, change: &MemberChange) {
     trio.peers[leader]
         .repl
-        .change_members(GROUP, change)
+        .change_members(GROUP, change, 1)
         .unwrap_or_else(|error| panic!("{change:?}: {error}"));
     trio.tick_all(2);
 }
@@ -136,7 +136,7 @@ fn a_voter_can_become_a_learner() {
 fn changes_that_do_not_fit_are_refused_with_a_reason() {
     let mut trio = grown(6);
     let mut refused = |change: &MemberChange, says: &str| {
-        match trio.peers[0].repl.change_members(GROUP, change) {
+        match trio.peers[0].repl.change_members(GROUP, change, 1) {
             Err(MemberError::Invalid(why)) => assert!(why.contains(says), "{change:?}: {why}"),
             other => panic!("{change:?}: {other:?}"),
         };
@@ -150,12 +150,12 @@ fn changes_that_do_not_fit_are_refused_with_a_reason() {
     refused(&joint(&[4], &[], &[1]), "leads");
     refused(&joint(&[], &[], &[]), "nothing is to change");
     assert_eq!(
-        trio.peers[1].repl.change_members(GROUP, &add(9, 9)),
+        trio.peers[1].repl.change_members(GROUP, &add(9, 9), 1),
         Err(MemberError::Failed(Failure::NotLeader))
     );
     let repl = &mut trio.peers[0].repl;
-    repl.change_members(GROUP, &joint(&[4], &[], &[3])).expect("it fits");
-    assert_eq!(repl.change_members(GROUP, &MemberChange::LeaveJoint), Err(MemberError::Pending));
+    repl.change_members(GROUP, &joint(&[4], &[], &[3]), 1).expect("it fits");
+    assert_eq!(repl.change_members(GROUP, &MemberChange::LeaveJoint, 1), Err(MemberError::Pending));
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_snapshot_survives_the_loss_of_any_message() {
         }
         let node = trio.add_node();
         trio.join(node, 4);
-        trio.peers[0].repl.change_members(GROUP, &add(3, 4)).expect("it fits");
+        trio.peers[0].repl.change_members(GROUP, &add(3, 4), 1).expect("it fits");
         let mut passed = 0;
         for _ in 0..120 {
             trio.now.micros += slowdb_repl::TICK_MICROS;
@@ -215,7 +215,7 @@ fn a_snapshot_goes_on_a_lane_of_its_own() {
     write(&mut trio, 0, b"something");
     let node = trio.add_node();
     trio.join(node, 4);
-    trio.peers[0].repl.change_members(GROUP, &add(3, 4)).expect("it fits");
+    trio.peers[0].repl.change_members(GROUP, &add(3, 4), 1).expect("it fits");
     let mut lanes = Vec::new();
     for _ in 0..60 {
         trio.now.micros += slowdb_repl::TICK_MICROS;
@@ -227,7 +227,7 @@ fn a_snapshot_goes_on_a_lane_of_its_own() {
                 trio.finish_jobs(node);
             });
             let frames = std::mem::take(&mut trio.wire);
-            lanes.extend(frames.iter().filter(|frame| frame.has(34)).map(|frame| frame.lane));
+            lanes.extend(frames.iter().filter(|frame| frame.has(PART)).map(|frame| frame.lane));
             frames.iter().for_each(|frame| trio.deliver(frame));
         }
     }
@@ -241,7 +241,7 @@ fn a_damaged_part_is_refused() {
     write(&mut trio, 0, b"something");
     let node = trio.add_node();
     trio.join(node, 4);
-    trio.peers[0].repl.change_members(GROUP, &add(3, 4)).expect("it fits");
+    trio.peers[0].repl.change_members(GROUP, &add(3, 4), 1).expect("it fits");
     let mut refused = 0;
     for _ in 0..200 {
         trio.now.micros += slowdb_repl::TICK_MICROS;
@@ -253,7 +253,7 @@ fn a_damaged_part_is_refused() {
                 trio.finish_jobs(node);
             });
             for frame in std::mem::take(&mut trio.wire) {
-                if frame.has(34) && refused < 2 {
+                if frame.has(PART) && refused < 2 {
                     let mut body = frame.body.to_vec();
                     body[3] ^= 1;
                     let from = trio.peers[frame.from].name.clone();
@@ -311,7 +311,7 @@ fn a_crash_between_the_snapshot_and_the_log_leaves_a_replica_that_catches_up() {
         }
         let node = trio.add_node();
         trio.join(node, 4);
-        trio.peers[0].repl.change_members(GROUP, &add(3, 4)).expect("it fits");
+        trio.peers[0].repl.change_members(GROUP, &add(3, 4), 1).expect("it fits");
         // The new replica's disk takes so many batches, and then the power goes.
         let mut taken = 0;
         for _ in 0..40 {
@@ -346,14 +346,14 @@ fn a_crash_between_the_snapshot_and_the_log_leaves_a_replica_that_catches_up() {
 #[test]
 fn digests_are_compared_at_the_same_entry() {
     let mut trio = grown(13);
-    assert!(trio.peers[0].repl.compare_digests(GROUP));
+    assert!(trio.peers[0].repl.compare_digests(GROUP, 0));
     trio.tick_all(2);
     let view = trio.peers[0].repl.view(GROUP).unwrap();
     assert!(view.followers.iter().all(|follower| follower.equal_at == view.last_index), "{view:?}");
 
     // One replica is not what it should be.
     trio.peers[3].repl.machine_mut(GROUP).unwrap().applied[0].1.push(1);
-    trio.peers[0].repl.compare_digests(GROUP);
+    trio.peers[0].repl.compare_digests(GROUP, 0);
     trio.tick_all(2);
     let differs =
         |event: &Event<usize>| matches!(event, Event::DigestDiffers { node, .. } if node.as_str() == "n3");
@@ -403,4 +403,23 @@ fn what_is_sent_to_the_leader_arrives_there() {
         |event| matches!(event, Event::Forwarded { from, body, .. } if from.as_str() == "n1" && body == "for you"),
     );
     assert!(heard);
+}
+
+#[test]
+fn a_change_by_somebody_who_missed_a_decision_is_refused() {
+    let mut trio = grown(17);
+    assert!(trio.peers[0].repl.compare_digests(GROUP, 5));
+    trio.tick_all(2);
+    for node in [0, 1, 2, 3] {
+        assert_eq!(trio.peers[node].repl.membership(GROUP).unwrap().intent, 5);
+    }
+    let gone = MemberChange::RemoveLearner { replica: ReplicaId(4) };
+    let refused = trio.peers[0].repl.change_members(GROUP, &gone, 4);
+    assert_eq!(refused, Err(MemberError::Stale { intent: 4, seen: 5 }));
+    // It is remembered over a restart, and a later decision goes.
+    trio.reopen(0, 0, |_| {}).expect("it opens");
+    let leader = trio.elect();
+    trio.tick_all(5);
+    assert!(trio.peers[leader].repl.change_members(GROUP, &gone, 4).is_err());
+    trio.peers[leader].repl.change_members(GROUP, &gone, 6).expect("it is as new as can be");
 }

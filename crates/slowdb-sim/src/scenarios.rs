@@ -194,7 +194,7 @@ fn a_write_tried_again_after_a_change_of_leaders_is_executed_once() {
             let others = (0..3).filter(|node| *node != old);
             others
                 .flat_map(|node| cluster.nodes[node].probes())
-                .any(|p| p.group.0 == 1 && p.applied.index >= 2)
+                .any(|p| p.group.0 == 1 && p.applied.index >= 3)
         });
         story.isolate(old);
         story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != old));

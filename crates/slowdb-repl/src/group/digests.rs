@@ -26,10 +26,10 @@ pub(super) struct Digests {
 }
 
 impl<M: StateMachine> Group<M> {
-    /// Has all replicas compare digests at one entry. False if this replica does not lead.
-    pub(crate) fn compare_digests(&mut self) -> bool {
+    /// Has all replicas compare digests at one entry, and note an intent there. False if this replica does not lead.
+    pub(crate) fn compare_digests(&mut self, intent: u64) -> bool {
         self.digests.compared_at = self.ticks;
-        self.engine.propose(EntryBuilder::compare(self.floor)).is_some()
+        self.engine.propose(EntryBuilder::compare(self.floor, intent)).is_some()
     }
 
     /// Compares now and then, if there is something new to compare.
@@ -37,7 +37,7 @@ impl<M: StateMachine> Group<M> {
         let compared = self.digests.own.map_or(0, |(index, ..)| index);
         let due = self.ticks >= self.digests.compared_at + COMPARE_TICKS;
         if due && self.engine.is_leader() && self.applied.index > compared && self.halted.is_none() {
-            self.compare_digests();
+            self.compare_digests(0);
         }
     }
 

@@ -44,6 +44,14 @@ pub enum MemberError {
     /// Another one has not been applied yet.
     #[error("another change of members is under way")]
     Pending,
+    /// It was decided by somebody who did not know yet what had been decided before.
+    #[error("the change was made with intent {intent}, the group has seen {seen}")]
+    Stale {
+        /// The intent of the change.
+        intent: u64,
+        /// The latest that the group has seen.
+        seen: u64,
+    },
     /// It does not fit the present members.
     #[error("{0}")]
     Invalid(String),
@@ -116,13 +124,18 @@ impl Membership {
 
 impl<M: StateMachine> Group<M> {
     /// Proposes a change of members. It is applied like any other entry; [`Event::Members`] says so.
-    pub(crate) fn change_members(&mut self, change: &MemberChange) -> Result<(), MemberError> {
+    pub(crate) fn change_members(&mut self, change: &MemberChange, intent: u64) -> Result<(), MemberError> {
+        let seen = self.membership.intent;
+        if intent < seen && !self.takes_stale_intents() {
+            return Err(MemberError::Stale { intent, seen });
+        }
         if self.engine.is_changing_members() {
             return Err(MemberError::Pending);
         }
         let next = self.membership.changed(change).map_err(MemberError::Invalid)?;
         #[cfg(feature = "canary")]
         let next = if self.canary == Some(crate::Canary::JointSkipped) { next.without_joint() } else { next };
+        let next = Membership { intent: intent.max(seen), ..next };
         self.engine.propose_members(&self.membership, &next).ok_or(Failure::NotLeader)?;
         Ok(())
     }
@@ -143,12 +156,31 @@ impl<M: StateMachine> Group<M> {
             own: self.membership.own,
             index: entry.index,
             incarnation: self.membership.incarnation,
+            intent: next.intent.max(self.membership.intent),
             members: next.members,
         };
         self.engine.apply_members(&self.membership, &next)?;
         self.membership = next;
         self.note_membership(sink);
         Ok(())
+    }
+
+    /// An intent was noted.
+    pub(super) fn note_intent(&mut self, intent: u64, sink: &mut Sink<'_, M::Outcome>) {
+        if intent > self.membership.intent {
+            self.membership.intent = intent;
+            self.note_membership(sink);
+        }
+    }
+
+    #[cfg(feature = "canary")]
+    fn takes_stale_intents(&self) -> bool {
+        self.canary == Some(crate::Canary::StaleIntent)
+    }
+
+    #[cfg(not(feature = "canary"))]
+    fn takes_stale_intents(&self) -> bool {
+        false
     }
 
     /// The membership is written down, and told.
