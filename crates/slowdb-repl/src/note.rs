@@ -14,8 +14,9 @@
 //! 37    for the leader     -          -        -            -                 -            -                 what
 //! ```
 //!
-//! The next cursor of the last part is 2^64 - 1.
+//! The next cursor of the last part is 2^64 - 1, which is no cursor.
 
+use crate::engine::wire::NUMBER_MAX;
 use crate::ids::{Membership, ReplicaId};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
@@ -128,6 +129,10 @@ impl Says {
             |context: &[u8]| context.first_chunk::<DIGEST_BYTES>().copied().ok_or("a digest is cut off");
         Ok(match kind {
             32 => {
+                // The log and the engine count on from them.
+                if [index, log_term].iter().any(|number| !(1..=NUMBER_MAX).contains(number)) {
+                    return Err("a snapshot's term or index is out of range");
+                }
                 let digest = digest(&context)?;
                 let members = Membership::decode(&context[DIGEST_BYTES..]);
                 let members = members.filter(|members| !members.members.is_empty());
@@ -143,6 +148,7 @@ impl Says {
                     members,
                 })
             }
+            33 if index == LAST => return Err("a part is wanted from behind the last one"),
             33 => Says::Want { id: commit, cursor: index },
             34 if body.len() > PART_BYTES_MAX => return Err("a part of a snapshot is too long"),
             34 if xxh3_64(&body) != commit_term => {

@@ -4,12 +4,15 @@ mod core_common;
 
 use bytes::Bytes;
 use core_common::{
-    APPEND, APPEND_RESPONSE, CLUSTER, GROUP, HEARTBEAT, HEARTBEAT_RESPONSE, InFlight, PRE_VOTE,
-    PRE_VOTE_RESPONSE, TYPE_AT, Trio, VOTE, VOTE_RESPONSE,
+    APPEND, APPEND_RESPONSE, CLUSTER, COMMIT_AT, GROUP, HEARTBEAT, HEARTBEAT_RESPONSE, INDEX_AT, InFlight,
+    LOG_TERM_AT, OFFER, PART, PRE_VOTE, PRE_VOTE_RESPONSE, REJECT_HINT_AT, TERM_AT, TYPE_AT, Trio, VOTE,
+    VOTE_RESPONSE, WANT, with_word, word,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use slowdb_repl::{AckLevel, EntryView, Member, Membership, NodeId, Part, ReplicaId, WireError};
+use slowdb_repl::{
+    AckLevel, EntryView, Member, MemberChange, Membership, NodeId, Part, ReplicaId, WireError,
+};
 
 const PARTS: [Part; 5] = [Part::Learner, Part::Voter, Part::Entering, Part::Leaving, Part::Demoted];
 
@@ -92,6 +95,139 @@ fn a_message_from_a_node_that_is_not_its_sender_is_dropped() {
     assert_eq!(trio.peers[1].repl.view(GROUP).expect("the group").term, before);
 }
 
+/// A frame whose first message is of this kind.
+fn sample(kind: u8) -> InFlight {
+    let found = sample_frames().into_iter().find(|frame| frame.types()[0] == kind);
+    found.unwrap_or_else(|| panic!("there is a message of type {kind}"))
+}
+
+/// Delivers a frame with a changed meta to a node of a group that is led, which has to refuse it.
+fn is_refused(frame: &InFlight, meta: &[u8], what: &str) {
+    let mut trio = Trio::led(1);
+    let before = trio.peers[frame.to].repl.view(GROUP).expect("the group");
+    let from = trio.peers[frame.from].name.clone();
+    let refused = trio.peers[frame.to].repl.receive(&from, meta, &frame.body);
+    assert!(matches!(refused, Err(WireError::Malformed(_))), "{what}: {refused:?}");
+    trio.flush(frame.to);
+    let after = trio.peers[frame.to].repl.view(GROUP).expect("the group");
+    assert_eq!((before.term, before.committed, None), (after.term, after.committed, after.halted), "{what}");
+}
+
+/// The engine takes a message of term 0 for one of its own, and checks nothing.
+#[test]
+fn messages_of_term_0_are_refused() {
+    for kind in [APPEND, APPEND_RESPONSE, VOTE, VOTE_RESPONSE, HEARTBEAT, HEARTBEAT_RESPONSE, PRE_VOTE] {
+        let frame = sample(kind);
+        let meta = with_word(&frame.meta, TERM_AT, 0);
+        is_refused(&frame, &meta, &format!("type {kind}"));
+    }
+    // What they could do: move a commit index, or ask for a vote that the log does not bear out.
+    let heartbeat = sample(HEARTBEAT);
+    let meta = with_word(&with_word(&heartbeat.meta, TERM_AT, 0), COMMIT_AT, 1 << 40);
+    is_refused(&heartbeat, &meta, "a commit index far ahead");
+    let mut meta = with_word(&with_word(&heartbeat.meta, TERM_AT, 0), INDEX_AT, 1000).to_vec();
+    meta[TYPE_AT] = VOTE;
+    is_refused(&heartbeat, &meta, "a vote");
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    let response = sample(APPEND_RESPONSE);
+    let mut rejection = response.meta.to_vec();
+    rejection[TYPE_AT + 1] = 1;
+    for at in [TERM_AT, LOG_TERM_AT, INDEX_AT, COMMIT_AT, REJECT_HINT_AT] {
+        for number in [(1 << 62) + 1, u64::MAX] {
+            let meta = with_word(&rejection, at, number);
+            is_refused(&response, &meta, &format!("{number} at {at}"));
+        }
+    }
+}
+
+/// Node 3 is about to be brought to a group that is led by node 0.
+fn growing() -> Trio {
+    let mut trio = Trio::led(1);
+    for body in [b"a", b"b", b"c"] {
+        trio.propose(0, AckLevel::Quorum, body).expect("it leads");
+        trio.settle();
+    }
+    let node = trio.add_node();
+    trio.join(node, 4);
+    let add = MemberChange::AddLearner { replica: ReplicaId(4), node: NodeId::new("n3") };
+    trio.peers[0].repl.change_members(GROUP, &add, 1).expect("it fits");
+    trio
+}
+
+/// Lets time pass, and hands each frame to `deliver`.
+fn run(trio: &mut Trio, ticks: usize, mut deliver: impl FnMut(&mut Trio, &InFlight)) {
+    for _ in 0..ticks {
+        trio.now.micros += slowdb_repl::TICK_MICROS;
+        (0..trio.peers.len()).for_each(|node| trio.tick(node));
+        for _ in 0..12 {
+            for node in 0..trio.peers.len() {
+                trio.flush(node);
+                trio.sync(node);
+                trio.finish_jobs(node);
+            }
+            for frame in std::mem::take(&mut trio.wire) {
+                deliver(trio, &frame);
+            }
+        }
+    }
+}
+
+/// Where the first message of this kind begins, counted from where a frame's first message does.
+fn place(frame: &InFlight, kind: u8) -> Option<usize> {
+    let found = core_common::messages(&frame.meta).into_iter().find(|at| frame.meta[at + 80] == kind);
+    found.map(|at| at - core_common::MESSAGE_AT)
+}
+
+#[test]
+fn notes_about_snapshots_that_cannot_be_are_refused() {
+    const OFFERED: [(usize, u64, &str); 5] = [
+        (INDEX_AT, 0, "a snapshot at 0"),
+        (INDEX_AT, u64::MAX, "a snapshot at the last index there is"),
+        (LOG_TERM_AT, 0, "a snapshot of term 0"),
+        (LOG_TERM_AT, u64::MAX, "a snapshot of the last term there is"),
+        (REJECT_HINT_AT, 1 << 32, "an offset out of range"),
+    ];
+    let mut refused = 0;
+    let mut trio = growing();
+    run(&mut trio, 40, |trio, frame| {
+        let cases: &[_] = match frame.types().iter().find(|kind| [OFFER, WANT].contains(kind)) {
+            Some(&OFFER) => &OFFERED,
+            Some(&WANT) => &[(INDEX_AT, u64::MAX, "a part behind the last one")],
+            _ => &[],
+        };
+        let at = place(frame, OFFER).or(place(frame, WANT)).unwrap_or_default();
+        let from = trio.peers[frame.from].name.clone();
+        for (field, number, what) in cases {
+            let meta = with_word(&frame.meta, at + field, *number);
+            let answer = trio.peers[frame.to].repl.receive(&from, &meta, &frame.body);
+            assert!(matches!(answer, Err(WireError::Malformed(_))), "{what}: {answer:?}");
+            refused += 1;
+        }
+        trio.deliver(frame);
+    });
+    assert!(refused >= 6, "{refused} were tried");
+    assert_eq!(trio.applied(3), trio.applied(0), "and the right ones are not");
+}
+
+/// Who offers it has heard from the receiver in its own term, so the receiver is in that term.
+#[test]
+fn a_snapshot_of_a_term_that_the_receiver_has_not_reached_is_not_taken() {
+    let mut trio = growing();
+    run(&mut trio, 60, |trio, frame| {
+        let mut frame = frame.clone();
+        if let Some(at) = place(&frame, OFFER) {
+            let term = word(&frame.meta, at + LOG_TERM_AT);
+            frame.meta = with_word(&frame.meta, at + LOG_TERM_AT, term + 50);
+        }
+        assert!(!frame.has(PART), "nothing is asked for");
+        trio.deliver(&frame);
+    });
+    assert_eq!((trio.applied(3).len(), trio.halted(3)), (0, None));
+}
+
 fn mutate(meta: &mut [u8], edits: &[(prop::sample::Index, u8)]) {
     for (at, byte) in edits {
         let at = at.index(meta.len());
@@ -140,6 +276,26 @@ proptest! {
                 trio.sync(target);
             }
         }
+    }
+
+    /// The same for what is said about snapshots; the log takes whatever comes of it.
+    #[test]
+    fn damaged_notes_never_panic(
+        edits in prop::collection::vec(
+            prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+            1..6,
+        ),
+    ) {
+        let mut edits = edits.iter().cycle();
+        let mut trio = growing();
+        run(&mut trio, 20, |trio, frame| {
+            let mut meta = frame.meta.to_vec();
+            if let Some(edits) = edits.next().filter(|_| frame.types().iter().any(|kind| *kind >= OFFER)) {
+                mutate(&mut meta[core_common::MESSAGE_AT..], edits);
+            }
+            let from = trio.peers[frame.from].name.clone();
+            let _ = trio.peers[frame.to].repl.receive(&from, &meta, &frame.body);
+        });
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(crate) const NO_CLUSTER: [u8; 16] = [0; 16];
 const CONTEXT_BYTES_MAX: usize = 64;
 const NOTE_CONTEXT_BYTES_MAX: usize = 16 * 1024;
 /// Terms and indexes stay below, so that counting on from them never overflows.
-const NUMBER_MAX: u64 = 1 << 62;
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 const MESSAGES_MAX: u32 = 65_536;
 /// Frames of many messages are closed at this size; readers take twice as much.
 const META_BYTES_FULL: usize = 512 * 1024;

@@ -179,11 +179,13 @@ impl<M: StateMachine> Group<M> {
     fn consider(&mut self, from: ReplicaId, offer: Offer) {
         let has_it = self.engine.committed() >= offer.index || self.transfers.installing.is_some();
         let member = offer.members.member(self.membership.own).is_some();
+        // A leader offers to those who have answered it, and so are in its term at least.
+        let known = offer.term <= self.engine.term();
         let ticks = self.ticks;
         let busy = self.transfers.receiving.as_ref().is_some_and(|receiving| {
             !receiving.is_filling() || receiving.heard_at + SENDER_LOST_TICKS > ticks
         });
-        if has_it || !member || busy || self.halted.is_some() {
+        if has_it || !member || !known || busy || self.halted.is_some() {
             return;
         }
         // What was there of another snapshot makes room first.

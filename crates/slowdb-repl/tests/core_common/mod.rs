@@ -33,12 +33,17 @@ pub(crate) const HEARTBEAT: u8 = 8;
 pub(crate) const HEARTBEAT_RESPONSE: u8 = 9;
 pub(crate) const PRE_VOTE: u8 = 17;
 pub(crate) const PRE_VOTE_RESPONSE: u8 = 18;
+pub(crate) const OFFER: u8 = 32;
+pub(crate) const WANT: u8 = 33;
+pub(crate) const PART: u8 = 34;
 
 /// Where the first message begins in a frame's meta, and where its fields are.
 pub(crate) const MESSAGE_AT: usize = 24;
 pub(crate) const TERM_AT: usize = MESSAGE_AT + 24;
+pub(crate) const LOG_TERM_AT: usize = MESSAGE_AT + 32;
 pub(crate) const INDEX_AT: usize = MESSAGE_AT + 40;
 pub(crate) const COMMIT_AT: usize = MESSAGE_AT + 48;
+pub(crate) const REJECT_HINT_AT: usize = MESSAGE_AT + 64;
 pub(crate) const TYPE_AT: usize = MESSAGE_AT + 80;
 
 /// What lists keep durably: incarnation → index and content.
@@ -196,6 +201,8 @@ pub(crate) fn messages(meta: &[u8]) -> Vec<usize> {
         found.push(at);
         let context = u16::from_le_bytes(meta[at + 82..at + 84].try_into().unwrap());
         let entries = u32::from_le_bytes(meta[at + 84..at + 88].try_into().unwrap());
+        // Of a note these are the bytes of its body.
+        let entries = if meta[at + 80] >= OFFER { 0 } else { entries };
         at += 88 + usize::from(context) + entries as usize * 16;
     }
     found
