@@ -76,7 +76,6 @@ pub struct CheckpointJob {
     token: Token,
     /// It has everything up to this operation.
     sequence: u64,
-    data_files: [Arc<dyn DiskFile>; 3],
     manifest: Manifest,
     change: IndexChange,
 }
@@ -144,8 +143,6 @@ impl Store {
             shared: Arc::clone(&self.shared),
             token,
             sequence,
-            data_files: [&self.files.vectors, &self.files.slots, &self.files.heap]
-                .map(|file| Arc::clone(&file.file)),
             manifest: self.manifest(index, mark),
             change,
         })
@@ -276,7 +273,7 @@ impl CheckpointJob {
 
     fn sync_files(&self, index: &dyn DiskFile) -> io::Result<()> {
         index.sync()?;
-        for file in &self.data_files {
+        for file in &self.shared.data_files {
             file.sync()?;
         }
         // The names of the index and of data files, before a manifest refers to them.
@@ -284,8 +281,7 @@ impl CheckpointJob {
     }
 
     fn open_index(&self) -> Result<Index, CheckpointError> {
-        let generation = self.manifest.index.expect("a new index has a number");
-        match Index::open(&*self.disk, &self.shared.dir, generation, self.manifest.slots) {
+        match Index::open(&*self.disk, &self.shared.dir, &self.manifest) {
             Ok((index, _)) => Ok(index),
             Err(OpenError::Corrupt(corruption)) => Err(corruption.into()),
             Err(e) => self.guard(Err(io::Error::other(e))),

@@ -50,13 +50,17 @@ pub fn presence(disk: &dyn Disk, dir: &str) -> Result<Presence, OpenError> {
     }
 }
 
-/// Removes the store in the directory `dir` and the directory with it, durably. The store is closed, and
-/// `dir` is not the root of the disk.
+/// Removes the store in the directory `dir` and the directory with it, durably. The store and its checkpoints
+/// are dropped before, and `dir` is not the root of the disk.
+///
+/// Readers and snapshots need not be: they go on, as what is mapped stays when its files lose their names. The
+/// disk has the room back when the last of them is gone. A store can be created under the same name before
+/// that, and is another one. So a store can be replaced by one in a directory beside it at any time: open the
+/// new one, drop the old one, remove the old one's directory.
 ///
 /// Does nothing if there is no such directory. After a crash on the way, or an error, [`presence`] finds the
 /// whole store, [`Presence::Remains`] or [`Presence::Absent`], and removing can be begun again. A store whose
-/// manifest is missing goes too, and is found as such until it is gone. Readers and snapshots of the store
-/// can go on.
+/// manifest is missing goes too, and is found as such until it is gone.
 ///
 /// # Errors
 /// If the disk fails, or if there are directories in `dir`, which are nothing of the store's.

@@ -31,6 +31,15 @@ pub enum OpenError {
     /// The extent size asked for is outside the limits.
     #[error("extents of {0} bytes: not between 4096 bytes and 1 GiB")]
     BadExtent(usize),
+    /// The store is open, or something of an earlier opening is left: a store, a reader, a snapshot or a
+    /// checkpoint, which uses the same bytes.
+    #[error(
+        "the store in {dir} is in use: close it, and drop its readers, snapshots and checkpoints, before it is opened again"
+    )]
+    InUse {
+        /// The store's directory.
+        dir: String,
+    },
     /// The store was created with another dimension.
     #[error("{dir} holds vectors of dimension {stored}, not {asked}: open it with {stored}")]
     DimensionMismatch {

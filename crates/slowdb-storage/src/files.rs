@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use slowdb_disk::{Disk, DiskFile, Mapping};
 
 use crate::error::{Corruption, OpenError};
+use crate::layout::Geometry;
 use crate::manifest::{Manifest, in_dir};
 use crate::shared::{HEAP, SLOTS, Shared, VECTORS};
 
@@ -47,25 +48,20 @@ impl Span {
 }
 
 /// A file that grows by extents.
-pub(crate) struct ExtentFile {
-    pub(crate) file: Arc<dyn DiskFile>,
+struct ExtentFile {
+    file: Arc<dyn DiskFile>,
     extent_bytes: usize,
+    /// How many are mapped.
     extents: usize,
 }
 
 impl ExtentFile {
-    /// Opens or creates the file, without mapping anything.
-    pub(crate) fn open(disk: &dyn Disk, dir: &str, name: &str, extent_bytes: usize) -> io::Result<Self> {
-        Ok(Self { file: disk.open(&in_dir(dir, name), true)?, extent_bytes, extents: 0 })
-    }
-
-    /// How many whole extents the file has on the disk.
-    pub(crate) fn extents_on_disk(&self) -> io::Result<usize> {
-        Ok((self.file.len()? / self.extent_bytes as u64) as usize)
+    fn new(file: &Arc<dyn DiskFile>, extent_bytes: usize) -> Self {
+        Self { file: Arc::clone(file), extent_bytes, extents: 0 }
     }
 
     /// Allocates and maps `more` extents beyond the mapped ones, in one mapping.
-    pub(crate) fn grow(&mut self, more: usize) -> io::Result<Vec<Span>> {
+    fn grow(&mut self, more: usize) -> io::Result<Vec<Span>> {
         if more == 0 {
             return Ok(Vec::new());
         }
@@ -77,11 +73,9 @@ impl ExtentFile {
         let span = |n| Span { map: map.clone(), at: n * self.extent_bytes, len: self.extent_bytes };
         Ok((0..more).map(span).collect())
     }
-}
 
-impl ExtentFile {
     /// Takes back the last growth, whose spans are gone.
-    pub(crate) fn forget(&mut self, extents: usize) {
+    fn forget(&mut self, extents: usize) {
         self.extents -= extents;
     }
 }
@@ -194,43 +188,93 @@ impl Extent {
     }
 }
 
-/// The three files of a store.
+/// The data files that are there, each locked: vectors, slots, heap.
+///
+/// What is mapped of them is read and written without asking anybody. So whoever can do that holds the locks:
+/// [`Shared`], and through it store, readers, snapshots and checkpoints.
+#[derive(Default)]
+pub(crate) struct DataFiles([Option<Arc<dyn DiskFile>>; 3]);
+
+impl DataFiles {
+    const NAMES: [&str; 3] = [VECTORS, SLOTS, HEAP];
+
+    /// Opens and locks what is there. Changes nothing.
+    pub(crate) fn find(disk: &dyn Disk, dir: &str) -> Result<Self, OpenError> {
+        let mut found = Self::default();
+        for (file, name) in found.0.iter_mut().zip(Self::NAMES) {
+            match disk.open(&in_dir(dir, name), false) {
+                Ok(there) => *file = Some(locked(there, dir)?),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the files have everything that the manifest refers to.
+    pub(crate) fn check(&self, dir: &str, geometry: &Geometry, manifest: &Manifest) -> Result<(), OpenError> {
+        let needed = needed_extents(geometry, manifest);
+        for (n, (file, name)) in self.0.iter().zip(Self::NAMES).enumerate() {
+            let bytes = needed[n] as u64 * extent_bytes(geometry)[n] as u64;
+            let len = file.as_ref().map_or(Ok(0), |file| file.len())?;
+            if len < bytes {
+                let what = if file.is_some() { "shorter than the manifest says" } else { "missing" };
+                return Err(Corruption { file: in_dir(dir, name), offset: 0, slot: None, what }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The files, with those created that are not there.
+    pub(crate) fn or_created(self, disk: &dyn Disk, dir: &str) -> Result<[Arc<dyn DiskFile>; 3], OpenError> {
+        let open = |file: Option<_>, name| match file {
+            Some(file) => Ok(file),
+            None => locked(disk.open(&in_dir(dir, name), true)?, dir),
+        };
+        let [vectors, slots, heap] = self.0;
+        Ok([open(vectors, VECTORS)?, open(slots, SLOTS)?, open(heap, HEAP)?])
+    }
+}
+
+fn locked(file: Arc<dyn DiskFile>, dir: &str) -> Result<Arc<dyn DiskFile>, OpenError> {
+    if file.lock()? { Ok(file) } else { Err(OpenError::InUse { dir: dir.into() }) }
+}
+
+/// Of vectors, slots, heap.
+fn extent_bytes(geometry: &Geometry) -> [usize; 3] {
+    [geometry.vector_extent(), geometry.meta_extent(), geometry.heap_extent()]
+}
+
+/// How many extents a checkpoint uses of vectors, slots, heap.
+fn needed_extents(geometry: &Geometry, manifest: &Manifest) -> [usize; 3] {
+    let slot_extents = geometry.extents_for(manifest.slots);
+    let heap_extents = manifest.heap_len.div_ceil(geometry.heap_extent() as u64) as usize;
+    [slot_extents, slot_extents, heap_extents]
+}
+
+/// The data files of an open store.
 pub(crate) struct Files {
-    pub(crate) vectors: ExtentFile,
-    pub(crate) slots: ExtentFile,
-    pub(crate) heap: ExtentFile,
+    vectors: ExtentFile,
+    slots: ExtentFile,
+    heap: ExtentFile,
     /// Extents of slots, and of the heap, that are mapped.
     slot_extents: usize,
     heap_extents: usize,
 }
 
 impl Files {
-    pub(crate) fn open(disk: &dyn Disk, shared: &Shared, manifest: &Manifest) -> Result<Self, OpenError> {
-        let geometry = &shared.geometry;
+    /// Maps what the manifest refers to, which is there.
+    pub(crate) fn map(shared: &Shared, manifest: &Manifest) -> io::Result<Self> {
+        let [vectors, slots, heap] = &shared.data_files;
+        let bytes = extent_bytes(&shared.geometry);
         let mut files = Self {
-            vectors: ExtentFile::open(disk, &shared.dir, VECTORS, geometry.vector_extent())?,
-            slots: ExtentFile::open(disk, &shared.dir, SLOTS, geometry.meta_extent())?,
-            heap: ExtentFile::open(disk, &shared.dir, HEAP, geometry.heap_extent())?,
+            vectors: ExtentFile::new(vectors, bytes[0]),
+            slots: ExtentFile::new(slots, bytes[1]),
+            heap: ExtentFile::new(heap, bytes[2]),
             slot_extents: 0,
             heap_extents: 0,
         };
-        let too_short = |file: &str| Corruption {
-            file: in_dir(&shared.dir, file),
-            offset: 0,
-            slot: None,
-            what: "shorter than the manifest says",
-        };
-        let slot_extents = geometry.extents_for(manifest.slots);
-        let heap_extents = manifest.heap_len.div_ceil(geometry.heap_extent() as u64) as usize;
-        for (name, file, needed) in [
-            (VECTORS, &files.vectors, slot_extents),
-            (SLOTS, &files.slots, slot_extents),
-            (HEAP, &files.heap, heap_extents),
-        ] {
-            if file.extents_on_disk()? < needed {
-                return Err(too_short(name).into());
-            }
-        }
+        let [slot_extents, _, heap_extents] = needed_extents(&shared.geometry, manifest);
         files.ensure_slots_exactly(shared, slot_extents)?;
         files.ensure_heap_exactly(shared, heap_extents)?;
         Ok(files)

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::entry::Entry;
 use crate::error::{Corruption, OpenError};
-use crate::manifest::{FORMAT_VERSION, in_dir, index_name};
+use crate::manifest::{FORMAT_VERSION, Manifest, in_dir, index_name};
 
 const PAGE_BYTES: usize = 4096;
 const PAGE_WORDS: usize = PAGE_BYTES / 8 - 1;
@@ -37,13 +37,14 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Maps an index file and reads its bitmap of `slots` bits.
+    /// Maps the index file of a manifest that has one, and reads its bitmap.
     pub(crate) fn open(
         disk: &dyn Disk,
         dir: &str,
-        generation: u64,
-        slots: u64,
+        manifest: &Manifest,
     ) -> Result<(Self, Vec<u64>), OpenError> {
+        let generation = manifest.index.expect("the manifest has an index");
+        let slots = manifest.slots;
         let path = in_dir(dir, &index_name(generation));
         let file = disk.open(&path, false)?;
         let len = file.len()?;

@@ -20,6 +20,7 @@ mod hash;
 mod index;
 mod layout;
 mod manifest;
+mod open;
 mod overlay;
 mod reader;
 mod readers;

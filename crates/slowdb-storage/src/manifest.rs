@@ -12,6 +12,7 @@ use slowdb_disk::{Disk, DiskFile};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Corruption, OpenError};
+use crate::layout::{Geometry, stride};
 
 /// The version of all of a store's files. A store of another version is refused by name.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -56,6 +57,16 @@ impl Manifest {
     pub(crate) fn publish(disk: &dyn Disk, dir: &str) -> io::Result<()> {
         disk.rename(&in_dir(dir, NAME_TEMPORARY), &in_dir(dir, NAME))?;
         disk.sync_dir(dir)
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        let dimension = self.dimension as usize;
+        Geometry {
+            dimension,
+            stride: stride(dimension),
+            slots_log2: self.slots_log2,
+            heap_log2: self.heap_log2,
+        }
     }
 
     fn encode(&self) -> io::Result<Vec<u8>> {

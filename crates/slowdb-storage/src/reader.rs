@@ -11,7 +11,10 @@ use crate::readers::Pin;
 use crate::shared::Shared;
 use crate::types::{Digest, ID_BYTES_MAX, Record, RecordRef, Version};
 
-/// A reader of a store, for any thread. Clones are cheap, and outlive the [`crate::Store`].
+/// A reader of a store, for any thread. Clones are cheap.
+///
+/// They outlive the [`crate::Store`], and show what it held last. The store cannot be opened again before they
+/// are gone ([`crate::OpenError::InUse`]); [`crate::remove`] does them no harm.
 #[derive(Clone)]
 pub struct Reader {
     shared: Arc<Shared>,

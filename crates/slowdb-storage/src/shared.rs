@@ -8,6 +8,8 @@
 //!   dead *and* no index that such a read can hold leads to it ([`crate::readers`]), and when no snapshot is
 //!   of a moment between its birth and its death ([`crate::free`]).
 //! - What the last durable checkpoint refers to is not cleared before the next one is durable.
+//! - Bytes are mapped by one opening of the store at a time: the data files are locked as long as there is
+//!   anything of it ([`crate::files::DataFiles`]).
 //! - `sequence` is raised, by the writer only, after everything that the operation changed.
 #![expect(unsafe_code, reason = "lends records out of mapped files")]
 
@@ -15,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use slowdb_disk::DiskFile;
 
 use crate::error::Corruption;
 use crate::files::{AppendList, Extent, Life, Span};
@@ -49,6 +52,9 @@ pub(crate) struct Shared {
     pub(crate) live_at_open: Vec<u64>,
     /// Why the store takes no more writes.
     pub(crate) poison: OnceLock<String>,
+    /// Vectors, slots, heap: open, and locked as long as anybody can reach what is mapped of them. The last
+    /// field, so that the mappings go first.
+    pub(crate) data_files: [Arc<dyn DiskFile>; 3],
 }
 
 /// The id index at a moment: the newest part that knows an id is right.

@@ -21,8 +21,9 @@ pub const SNAPSHOTS_MAX: usize = 64;
 /// It blocks no reads, writes or checkpoints. As long as it lives, the slots of its records are not used
 /// again, so that the store's files grow by as much as is replaced of it, at most by its own size.
 ///
-/// It may outlive the [`Store`], but must be gone before the directory is opened again, as whoever opens it
-/// writes to slots that this snapshot may show. [`crate::remove`] does it no harm.
+/// It may outlive the [`Store`], which cannot be opened again before it is gone
+/// ([`crate::OpenError::InUse`]): it would write to slots that this snapshot may show. [`crate::remove`] does
+/// it no harm.
 pub struct Snapshot {
     shared: Arc<Shared>,
     moment: u64,

@@ -1,32 +1,24 @@
-//! The writer of a store: opening, putting, deleting. Checkpoints, and the reuse of slots, have files of
-//! their own.
+//! The writer of a store: putting, deleting. Opening, checkpoints, and the reuse of slots have files of their
+//! own.
 #![expect(unsafe_code, reason = "writes mapped files")]
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwap;
 use slowdb_disk::{Disk, is_full};
 
 use crate::checkpoint::{IndexFiles, Token};
-use crate::directory::{Presence, clear_remains, presence};
 use crate::entry::Entry;
-use crate::error::{Corruption, OpenError, WriteError};
-use crate::files::{AppendList, Files};
+use crate::error::{Corruption, WriteError};
+use crate::files::Files;
 use crate::free::FreeSlots;
 use crate::hash;
-use crate::index::Index;
-use crate::layout::{Geometry, SlotMeta};
-use crate::manifest::{Manifest, remove_remains};
+use crate::layout::SlotMeta;
 use crate::overlay::{Overlay, Place};
 use crate::reader::Reader;
-use crate::readers::Readers;
 use crate::shared::{Shared, View};
-use crate::snapshot::Moments;
-use crate::types::{
-    DIMENSION_MAX, Digest, ID_BYTES_MAX, Options, PAYLOAD_BYTES_MAX, SLOTS_MAX, VectorRef, Version,
-};
+use crate::types::{Digest, ID_BYTES_MAX, PAYLOAD_BYTES_MAX, SLOTS_MAX, VectorRef, Version};
 
 /// A store of vectors in a directory: its one writer.
 ///
@@ -47,7 +39,7 @@ pub struct Store {
     pub(crate) mark: Vec<u8>,
     pub(crate) index_files: IndexFiles,
     pub(crate) token: Option<Token>,
-    canary_reuse_early: bool,
+    pub(crate) canary_reuse_early: bool,
 }
 
 /// Where the index has an id.
@@ -59,98 +51,6 @@ struct Found {
 }
 
 impl Store {
-    /// Opens the store in the directory `dir` of `disk`, or creates it there if there is none, which
-    /// [`presence`] tells beforehand.
-    ///
-    /// The caller sees to it that no other process or store uses the directory.
-    ///
-    /// # Errors
-    /// An existing store of another dimension or format, or one that is damaged beyond serving, is refused
-    /// and left as it is.
-    pub fn open(disk: Arc<dyn Disk>, dir: &str, options: Options) -> Result<Self, OpenError> {
-        if !(1..=DIMENSION_MAX).contains(&options.dimension) {
-            return Err(OpenError::BadDimension(options.dimension));
-        }
-        if !(4096..=1 << 30).contains(&options.extent_bytes) {
-            return Err(OpenError::BadExtent(options.extent_bytes));
-        }
-        disk.create_dir_all(dir)?;
-        let manifest = match presence(&*disk, dir)? {
-            Presence::Store => {
-                let manifest = Manifest::read(&*disk, dir)?;
-                // It may have been renamed into place without the name being durable yet.
-                disk.sync_dir(dir)?;
-                manifest
-            }
-            Presence::Remains => {
-                clear_remains(&*disk, dir)?;
-                create(&*disk, dir, &options)?
-            }
-            Presence::Absent => create(&*disk, dir, &options)?,
-        };
-        if manifest.dimension as usize != options.dimension {
-            return Err(OpenError::DimensionMismatch {
-                dir: dir.into(),
-                stored: manifest.dimension as usize,
-                asked: options.dimension,
-            });
-        }
-        remove_remains(&*disk, dir, manifest.index)?;
-        Self::from_manifest(disk, dir, &options, manifest)
-    }
-
-    fn from_manifest(
-        disk: Arc<dyn Disk>,
-        dir: &str,
-        options: &Options,
-        manifest: Manifest,
-    ) -> Result<Self, OpenError> {
-        let geometry = Geometry {
-            dimension: options.dimension,
-            stride: crate::layout::stride(options.dimension),
-            slots_log2: manifest.slots_log2,
-            heap_log2: manifest.heap_log2,
-        };
-        let (index, live) = match manifest.index {
-            Some(generation) => {
-                let (index, live) = Index::open(&*disk, dir, generation, manifest.slots)?;
-                (Some(Arc::new(index)), live)
-            }
-            None => (None, vec![0; manifest.slots.div_ceil(64) as usize]),
-        };
-        let view = View { overlay: Arc::new(Overlay::with_room_for(0)), frozen: None, index };
-        let shared = Shared {
-            dir: dir.into(),
-            geometry,
-            hash_seed: manifest.hash_seed,
-            sequence: AtomicU64::new(1),
-            readers: Readers::default(),
-            moments: Moments::default(),
-            view: ArcSwap::from_pointee(view),
-            slots: AtomicU64::new(manifest.slots),
-            records: AtomicU64::new(manifest.records),
-            extents: AppendList::default(),
-            heap: AppendList::default(),
-            live_at_open: live.clone(),
-            poison: OnceLock::new(),
-        };
-        let files = Files::open(&*disk, &shared, &manifest)?;
-        Ok(Self {
-            files,
-            live,
-            digest: Digest(manifest.digest),
-            heap_len: manifest.heap_len,
-            overlay_entries: 0,
-            slots_free: FreeSlots::at_open(manifest.slots),
-            mark: manifest.mark,
-            index_files: IndexFiles::at_open(manifest.index),
-            token: None,
-            canary_reuse_early: options.canary_reuse_early,
-            shared: Arc::new(shared),
-            disk,
-        })
-    }
-
     /// A reader. There can be any number, on any threads.
     pub fn reader(&self) -> Reader {
         Reader::new(Arc::clone(&self.shared))
@@ -422,25 +322,6 @@ impl Store {
         self.shared.poison(what, &e);
         WriteError::Io(e)
     }
-}
-
-fn create(disk: &dyn Disk, dir: &str, options: &Options) -> Result<Manifest, OpenError> {
-    let geometry = Geometry::new(options.dimension, options.extent_bytes);
-    let manifest = Manifest {
-        dimension: options.dimension as u32,
-        slots_log2: geometry.slots_log2,
-        heap_log2: geometry.heap_log2,
-        hash_seed: options.hash_seed,
-        slots: 0,
-        heap_len: 0,
-        records: 0,
-        digest: 0,
-        index: None,
-        mark: Vec::new(),
-    };
-    manifest.write(disk, dir)?.sync()?;
-    Manifest::publish(disk, dir)?;
-    Ok(manifest)
 }
 
 fn check_id(id: &[u8]) -> Result<(), WriteError> {

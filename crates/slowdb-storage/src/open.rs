@@ -1,0 +1,130 @@
+//! Opening a store: everything is looked at before anything is changed, so that a store that is refused
+//! stays as it is.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use slowdb_disk::Disk;
+
+use crate::checkpoint::IndexFiles;
+use crate::directory::{Presence, clear_remains, presence};
+use crate::error::OpenError;
+use crate::files::{AppendList, DataFiles, Files};
+use crate::free::FreeSlots;
+use crate::index::Index;
+use crate::layout::Geometry;
+use crate::manifest::{Manifest, remove_remains};
+use crate::overlay::Overlay;
+use crate::readers::Readers;
+use crate::shared::{Shared, View};
+use crate::snapshot::Moments;
+use crate::store::Store;
+use crate::types::{DIMENSION_MAX, Digest, Options};
+
+impl Store {
+    /// Opens the store in the directory `dir` of `disk`, or creates it there if there is none, which
+    /// [`presence`] tells beforehand.
+    ///
+    /// The caller sees to it that no other process uses the directory, and that a store is not created twice
+    /// at a time.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] as long as there is anything of an earlier opening. An existing store of another
+    /// dimension or format, or one that is damaged beyond serving, is refused and left as it is.
+    pub fn open(disk: Arc<dyn Disk>, dir: &str, options: Options) -> Result<Self, OpenError> {
+        if !(1..=DIMENSION_MAX).contains(&options.dimension) {
+            return Err(OpenError::BadDimension(options.dimension));
+        }
+        if !(4096..=1 << 30).contains(&options.extent_bytes) {
+            return Err(OpenError::BadExtent(options.extent_bytes));
+        }
+        let present = presence(&*disk, dir)?;
+        let mut data = DataFiles::find(&*disk, dir)?;
+        match present {
+            Presence::Store => {}
+            Presence::Remains => {
+                clear_remains(&*disk, dir)?;
+                data = DataFiles::default();
+                create(&*disk, dir, &options)?;
+            }
+            Presence::Absent => {
+                disk.create_dir_all(dir)?;
+                create(&*disk, dir, &options)?;
+            }
+        }
+        let manifest = Manifest::read(&*disk, dir)?;
+        if manifest.dimension as usize != options.dimension {
+            return Err(OpenError::DimensionMismatch {
+                dir: dir.into(),
+                stored: manifest.dimension as usize,
+                asked: options.dimension,
+            });
+        }
+        let geometry = manifest.geometry();
+        data.check(dir, &geometry, &manifest)?;
+        let (index, live) = match manifest.index {
+            Some(_) => {
+                let (index, live) = Index::open(&*disk, dir, &manifest)?;
+                (Some(Arc::new(index)), live)
+            }
+            None => (None, vec![0; manifest.slots.div_ceil(64) as usize]),
+        };
+        // Nothing was changed until here, and from here on nothing but the disk can fail.
+        if present == Presence::Store {
+            // The manifest may have been renamed into place without its name being durable yet.
+            disk.sync_dir(dir)?;
+        }
+        remove_remains(&*disk, dir, manifest.index)?;
+        let view = View { overlay: Arc::new(Overlay::with_room_for(0)), frozen: None, index };
+        let shared = Shared {
+            dir: dir.into(),
+            geometry,
+            hash_seed: manifest.hash_seed,
+            sequence: AtomicU64::new(1),
+            readers: Readers::default(),
+            moments: Moments::default(),
+            view: ArcSwap::from_pointee(view),
+            slots: AtomicU64::new(manifest.slots),
+            records: AtomicU64::new(manifest.records),
+            extents: AppendList::default(),
+            heap: AppendList::default(),
+            live_at_open: live.clone(),
+            poison: OnceLock::new(),
+            data_files: data.or_created(&*disk, dir)?,
+        };
+        let files = Files::map(&shared, &manifest)?;
+        Ok(Self {
+            files,
+            live,
+            digest: Digest(manifest.digest),
+            heap_len: manifest.heap_len,
+            overlay_entries: 0,
+            slots_free: FreeSlots::at_open(manifest.slots),
+            mark: manifest.mark,
+            index_files: IndexFiles::at_open(manifest.index),
+            token: None,
+            canary_reuse_early: options.canary_reuse_early,
+            shared: Arc::new(shared),
+            disk,
+        })
+    }
+}
+
+fn create(disk: &dyn Disk, dir: &str, options: &Options) -> Result<(), OpenError> {
+    let geometry = Geometry::new(options.dimension, options.extent_bytes);
+    let manifest = Manifest {
+        dimension: options.dimension as u32,
+        slots_log2: geometry.slots_log2,
+        heap_log2: geometry.heap_log2,
+        hash_seed: options.hash_seed,
+        slots: 0,
+        heap_len: 0,
+        records: 0,
+        digest: 0,
+        index: None,
+        mark: Vec::new(),
+    };
+    manifest.write(disk, dir)?.sync()?;
+    Ok(Manifest::publish(disk, dir)?)
+}
