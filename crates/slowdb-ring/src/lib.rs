@@ -9,16 +9,24 @@
 //! a disk or the time, and nothing moves anything: a [`Placement`] is a proposal.
 
 mod error;
+mod flow;
 mod leaders;
 mod murmur;
 mod placement;
-mod replicas;
+mod plan;
 mod ring;
+mod search;
 mod shard;
+mod shares;
+mod zones;
 
 pub use error::RingError;
 pub use murmur::murmur3_x64_128;
 pub use placement::Placement;
+pub use plan::{
+    Explanation, Move, NodeState, Plan, PlanError, PlanNode, PlanShard, Reason, Shortfall, Step, Target,
+    Transfer, Why, plan,
+};
 pub use ring::{HashRing, RingNode};
 pub use shard::{hash_of, shard_of, shard_range};
 

@@ -1,11 +1,13 @@
 //! The ring: nodes at virtual points, and the order in which a shard meets them.
 
 use crate::error::RingError;
-use crate::leaders::spread_leaders;
+use crate::flow::{Job, Problem, assign};
+use crate::leaders;
 use crate::murmur::murmur3_x64_128;
 use crate::placement::Placement;
-use crate::replicas::{Quota, assign};
 use crate::shard::shard_range;
+use crate::shares::Shares;
+use crate::zones::Zones;
 
 /// A node as the ring sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +45,56 @@ impl RingNode {
 pub struct HashRing {
     /// By name, so that the order they were given in does not matter.
     nodes: Vec<RingNode>,
+    points: Points,
+}
+
+/// Where nodes stand on the ring.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Points {
     /// (hash, node), ascending; equal hashes are in the order of names.
-    points: Vec<(u64, usize)>,
+    all: Vec<(u64, u32)>,
+    /// Hashes of each node, ascending.
+    by_node: Vec<Vec<u64>>,
+}
+
+impl Points {
+    fn new(by_node: Vec<Vec<u64>>) -> Self {
+        let mut all: Vec<(u64, u32)> =
+            (0..).zip(&by_node).flat_map(|(node, points)| points.iter().map(move |&at| (at, node))).collect();
+        all.sort_unstable();
+        Self { all, by_node }
+    }
+
+    /// The points of these nodes, which then have their places in the list for numbers.
+    pub(crate) fn only(&self, nodes: &[u32]) -> Self {
+        Self::new(nodes.iter().map(|&node| self.by_node[node as usize].clone()).collect())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The node of a point.
+    pub(crate) fn node(&self, point: usize) -> u32 {
+        self.all[point].1
+    }
+
+    /// Hashes of the node's points, ascending.
+    pub(crate) fn of(&self, node: usize) -> &[u64] {
+        &self.by_node[node]
+    }
+
+    /// The first point at or after the hash; their number if there is none.
+    pub(crate) fn first_from(&self, hash: u64) -> usize {
+        self.all.partition_point(|&(point, _)| point < hash)
+    }
+
+    /// How far it is clockwise from the hash to the node's next point.
+    pub(crate) fn distance(&self, hash: u64, node: u32) -> u64 {
+        let points = self.of(node as usize);
+        let next = points.partition_point(|&point| point < hash);
+        points.get(next).or(points.first()).map_or(u64::MAX, |point| point.wrapping_sub(hash))
+    }
 }
 
 /// Points of one node at most.
@@ -69,8 +119,8 @@ impl HashRing {
         if let Some(pair) = nodes.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(RingError::DuplicateName { name: pair[0].name.clone() });
         }
-        let mut points = Vec::new();
-        for (place, node) in nodes.iter().enumerate() {
+        let mut points = Vec::with_capacity(nodes.len());
+        for node in &nodes {
             let name = node.name.clone();
             if name.is_empty() {
                 return Err(RingError::EmptyName);
@@ -82,10 +132,15 @@ impl HashRing {
             if count > POINTS_MAX {
                 return Err(RingError::TooManyPoints { name, points: count, max: POINTS_MAX });
             }
-            points.extend((0..count).map(|nth| (point_of(&node.name, nth), place)));
+            let mut hashes: Vec<u64> = (0..count).map(|nth| point_of(&node.name, nth)).collect();
+            hashes.sort_unstable();
+            points.push(hashes);
         }
-        points.sort_unstable();
-        Ok(Self { nodes, points })
+        Ok(Self { nodes, points: Points::new(points) })
+    }
+
+    pub(crate) fn points(&self) -> &Points {
+        &self.points
     }
 
     /// The nodes, by name.
@@ -106,9 +161,9 @@ impl HashRing {
     /// placed before make room along the shortest chain of exchanges. Then one replica of each is named leader.
     ///
     /// Holds on return: replicas of a shard are on different nodes; each node has its share of replicas by weight,
-    /// rounded down or up, but at most one of each shard; each node leads its replicas divided by the factor,
-    /// rounded down or up. With equal weights replicas per node and leaders per node are within one of each other.
-    /// Balance goes before zones.
+    /// rounded down or up, but at most one of each shard; leads are spread by weight too, as far as replicas allow.
+    /// With equal weights replicas per node and leaders per node are within one of each other. As few pairs of
+    /// replicas as balance allows share a zone.
     ///
     /// # Errors
     /// [`RingError`]: no shards, no replicas, more replicas than nodes, or too many in all.
@@ -128,22 +183,39 @@ impl HashRing {
             return Err(RingError::TooManyReplicas { shards, factor, max });
         }
         let weights: Vec<u32> = self.nodes.iter().map(|node| node.weight).collect();
-        let walks = (0..shard_count).map(|shard| {
-            let start = shard_range(shard, shard_count).map_or(0, |range| *range.start());
-            self.walk_places(start)
-        });
-        let quota = Quota::by_weight(&weights, shards, replication_factor);
-        let mut replicas = assign(walks, &self.zones(), quota, replication_factor);
-        spread_leaders(&mut replicas, self.nodes.len(), replication_factor);
+        let caps = vec![shard_count; weights.len()];
+        let shares = Shares::by_weight(&weights, &caps, (shards * replication_factor) as u32);
+        let jobs: Vec<Job> = (0..shard_count)
+            .map(|shard| Job {
+                point: shard_range(shard, shard_count).map_or(0, |range| *range.start()),
+                wanted: replication_factor as u32,
+                live: Vec::new(),
+                fixed: Vec::new(),
+            })
+            .collect();
+        let zones = Zones::of(self.nodes.iter().map(|node| node.zone.as_deref()));
+        let mut replicas =
+            assign(&Problem { points: &self.points, zones: &zones, shares: &shares, jobs: &jobs });
+        let nobody = vec![None; shards];
+        let prefer = |shard: usize, node| self.points.distance(jobs[shard].point, node);
+        let leaders = leaders::choose(&replicas, &nobody, &weights, prefer);
+        for (nodes, leader) in replicas.iter_mut().zip(leaders) {
+            if let Some(slot) = nodes.iter().position(|&node| Some(node) == leader) {
+                nodes[..=slot].rotate_right(1);
+            }
+        }
         let names = self.nodes.iter().map(|node| node.name.clone()).collect();
-        Ok(Placement::new(names, replicas))
+        let replicas =
+            replicas.into_iter().map(|nodes| nodes.into_iter().map(|node| node as usize).collect());
+        Ok(Placement::new(names, replicas.collect()))
     }
 
     fn walk_places(&self, hash: u64) -> Vec<usize> {
-        let start = self.points.partition_point(|&(point, _)| point < hash);
+        let start = self.points.first_from(hash);
         let mut met = vec![false; self.nodes.len()];
         let mut order = Vec::with_capacity(self.nodes.len());
-        for &(_, place) in self.points[start..].iter().chain(&self.points[..start]) {
+        for &(_, place) in self.points.all[start..].iter().chain(&self.points.all[..start]) {
+            let place = place as usize;
             if !met[place] {
                 met[place] = true;
                 order.push(place);
@@ -153,30 +225,6 @@ impl HashRing {
             }
         }
         order
-    }
-
-    /// A number for each node's zone; nodes without one are alone.
-    fn zones(&self) -> Vec<usize> {
-        let labels: Vec<&str> = self.nodes.iter().filter_map(|node| node.zone.as_deref()).collect();
-        let mut distinct = labels;
-        distinct.sort_unstable();
-        let labelled = distinct.len();
-        distinct.dedup();
-        if distinct.len() == labelled {
-            // No two nodes share a zone: the rule is that of distinct nodes, and one zone for all is less to search.
-            return vec![0; self.nodes.len()];
-        }
-        let mut alone = distinct.len();
-        self.nodes
-            .iter()
-            .map(|node| match &node.zone {
-                Some(label) => distinct.partition_point(|other| other < &label.as_str()),
-                None => {
-                    alone += 1;
-                    alone - 1
-                }
-            })
-            .collect()
     }
 }
 

@@ -1,0 +1,413 @@
+//! Replicas to nodes with the fewest moves: a flow of least cost.
+//!
+//! Each shard sends one unit per wanted replica through a gate per zone to a node, and from there to the end:
+//!
+//! ```text
+//! shard --(k-th unit: k-1 pairs that share)--> gate (shard, zone) --(0 if the node has it, else 1 move)--> node
+//! node --(its share, rounded down)--> end;  node --(1)--> extras --(what rounding left over)--> end
+//! node --(k-th unit too many: k)--> end
+//! ```
+//!
+//! Costs are compared in the order: units too many (balance), pairs that share a zone, moves. Successive shortest
+//! paths (Busacker and Gowen 1960; Jewell 1958; with the potentials of Edmonds and Karp 1972, Tomizawa 1971): what
+//! is kept for nothing is a flow of cost 0, so of least cost for its size; a unit sent along a *shortest* path of the
+//! residual network keeps the flow one of least cost for what has been sent. When all units are sent, no placement
+//! is cheaper. See Ahuja, Magnanti, Orlin, Network Flows, 1993, sections 9.3 and 9.7.
+//!
+//! Potentials are lower bounds of every vertex's distance to the end, and they only grow. So a unit whose first free
+//! node on the ring is no farther than the bound needs no search, and no search goes twice where there is nothing.
+
+use crate::ring::Points;
+use crate::search::Search;
+use crate::shares::Shares;
+use crate::zones::Zones;
+
+/// Costs in order of weight; sums along a path stay far below the next.
+pub(crate) type Cost = i128;
+/// One replica copied.
+pub(crate) const MOVE: Cost = 1;
+/// Two replicas of a shard in one zone.
+pub(crate) const PAIR: Cost = 1 << 40;
+/// One replica more on a node than its share rounded up.
+pub(crate) const OVER: Cost = 1 << 80;
+
+/// A shard as the flow sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// Where its walk on the ring starts.
+    pub(crate) point: u64,
+    /// Nodes to find. At most as many as there are.
+    pub(crate) wanted: u32,
+    /// Nodes that have it: taking one of them is no move.
+    pub(crate) live: Vec<u32>,
+    /// Zones of replicas that stay elsewhere whatever is found here.
+    pub(crate) fixed: Vec<u32>,
+}
+
+/// What is asked.
+pub(crate) struct Problem<'a> {
+    pub(crate) points: &'a Points,
+    /// Zone of each node; zones of others may follow.
+    pub(crate) zones: &'a Zones,
+    pub(crate) shares: &'a Shares,
+    pub(crate) jobs: &'a [Job],
+}
+
+/// The nodes of each job, in the order they were found.
+pub(crate) fn assign(problem: &Problem<'_>) -> Vec<Vec<u32>> {
+    let mut flow = Flow::new(problem);
+    flow.keep();
+    flow.bound();
+    let mut search = Search::default();
+    for shard in 0..problem.jobs.len() {
+        for _ in flow.count[shard]..problem.jobs[shard].wanted {
+            if !flow.place_directly(shard) {
+                search.place(&mut flow, shard);
+            }
+        }
+    }
+    (0..problem.jobs.len()).map(|shard| flow.nodes_of(shard).to_vec()).collect()
+}
+
+pub(crate) struct Flow<'a> {
+    pub(crate) problem: &'a Problem<'a>,
+    pub(crate) pair: Cost,
+    pub(crate) in_zone: Vec<Vec<u32>>,
+    /// First slot of each shard, and one past the last of all. A slot carries one replica.
+    pub(crate) start: Vec<u32>,
+    pub(crate) count: Vec<u32>,
+    pub(crate) slots: Vec<u32>,
+    pub(crate) holders: Vec<Vec<u32>>,
+    pub(crate) base: Vec<u32>,
+    pub(crate) extra: Vec<bool>,
+    pub(crate) over: Vec<u32>,
+    extras_used: u32,
+    /// Lower bounds of the distance to the end. A gate's is kept with each slot in its zone.
+    pub(crate) to_end_shard: Vec<Cost>,
+    pub(crate) to_end_slot: Vec<Cost>,
+    pub(crate) to_end_node: Vec<Cost>,
+    pub(crate) to_end_extras: Cost,
+    /// The least of each zone's nodes, and of all.
+    zone_to_end: Vec<Cost>,
+    least_to_end: Cost,
+    has_room: Vec<bool>,
+    room_in_zone: Vec<u32>,
+    zones_with_room: usize,
+    /// For each point of the ring, one at or after it whose node had room; one more than the points is none.
+    skip: Vec<u32>,
+}
+
+impl<'a> Flow<'a> {
+    fn new(problem: &'a Problem<'a>) -> Self {
+        let nodes = problem.shares.floor.len();
+        let zone_count = problem.zones.count();
+        let mut in_zone = vec![Vec::new(); zone_count];
+        for node in 0..nodes as u32 {
+            in_zone[problem.zones.of_node(node) as usize].push(node);
+        }
+        let mut start = vec![0];
+        for job in problem.jobs {
+            start.push(start.last().copied().unwrap_or(0) + job.wanted);
+        }
+        let slots = start.last().map_or(0, |&all| all as usize);
+        let mut flow = Self {
+            pair: if problem.zones.matter() { PAIR } else { 0 },
+            start,
+            count: vec![0; problem.jobs.len()],
+            slots: vec![0; slots],
+            holders: vec![Vec::new(); nodes],
+            base: vec![0; nodes],
+            extra: vec![false; nodes],
+            over: vec![0; nodes],
+            extras_used: 0,
+            to_end_shard: vec![0; problem.jobs.len()],
+            to_end_slot: vec![0; slots],
+            to_end_node: vec![0; nodes],
+            to_end_extras: 0,
+            zone_to_end: vec![0; zone_count],
+            least_to_end: 0,
+            has_room: vec![true; nodes],
+            room_in_zone: in_zone.iter().map(|nodes| nodes.len() as u32).collect(),
+            zones_with_room: in_zone.iter().filter(|nodes| !nodes.is_empty()).count(),
+            skip: (0..=problem.points.len() as u32).collect(),
+            in_zone,
+            problem,
+        };
+        flow.close_full_nodes();
+        flow
+    }
+
+    pub(crate) fn zone(&self, node: u32) -> u32 {
+        self.problem.zones.of_node(node)
+    }
+
+    pub(crate) fn nodes_of(&self, shard: usize) -> &[u32] {
+        let start = self.start[shard] as usize;
+        &self.slots[start..start + self.count[shard] as usize]
+    }
+
+    pub(crate) fn live(&self, shard: usize) -> &'a [u32] {
+        &self.problem.jobs[shard].live
+    }
+
+    /// What it costs to have the shard on the node.
+    pub(crate) fn move_cost(&self, shard: usize, node: u32) -> Cost {
+        if self.live(shard).contains(&node) { 0 } else { MOVE }
+    }
+
+    /// Replicas of the shard in the zone that this flow has placed, and all of them.
+    pub(crate) fn uses(&self, shard: usize, zone: u32) -> (u32, u32) {
+        let placed = self.nodes_of(shard).iter().filter(|&&node| self.zone(node) == zone).count() as u32;
+        let fixed = self.problem.jobs[shard].fixed.iter().filter(|&&other| other == zone).count() as u32;
+        (placed, placed + fixed)
+    }
+
+    /// What one more replica of the shard in the zone costs in pairs.
+    pub(crate) fn pair_cost(&self, shard: usize, zone: u32) -> Cost {
+        if self.pair == 0 { 0 } else { self.pair * Cost::from(self.uses(shard, zone).1) }
+    }
+
+    fn finds_room(&self, node: usize) -> bool {
+        let shares = self.problem.shares;
+        self.base[node] < shares.floor[node]
+            || (shares.rounds_up[node] && !self.extra[node] && self.extras_used < shares.extras)
+    }
+
+    /// What one more replica on the node costs in balance.
+    pub(crate) fn over_cost(&self, node: u32) -> Cost {
+        let node = node as usize;
+        if self.has_room[node] { 0 } else { OVER * Cost::from(self.over[node] + 1) }
+    }
+
+    fn close_full_nodes(&mut self) {
+        for node in 0..self.has_room.len() {
+            self.close_if_full(node);
+        }
+    }
+
+    /// Nodes never find room again: paths end where there is room, and on their way leave loads as they are.
+    fn close_if_full(&mut self, node: usize) {
+        if self.has_room[node] && !self.finds_room(node) {
+            self.has_room[node] = false;
+            let zone = self.zone(node as u32) as usize;
+            self.room_in_zone[zone] -= 1;
+            self.zones_with_room -= usize::from(self.room_in_zone[zone] == 0);
+        }
+    }
+
+    /// Counts one more replica on the node.
+    pub(crate) fn load(&mut self, node: u32) {
+        let (node, shares) = (node as usize, self.problem.shares);
+        if self.base[node] < shares.floor[node] {
+            self.base[node] += 1;
+        } else if self.finds_room(node) {
+            self.extra[node] = true;
+            self.extras_used += 1;
+            if self.extras_used == shares.extras {
+                self.close_full_nodes();
+            }
+        } else {
+            self.over[node] += 1;
+        }
+        self.close_if_full(node);
+    }
+
+    fn push(&mut self, shard: usize, node: u32) {
+        let slot = (self.start[shard] + self.count[shard]) as usize;
+        self.slots[slot] = node;
+        self.count[shard] += 1;
+        self.holders[node as usize].push(shard as u32);
+    }
+
+    /// Keeps what can be kept for nothing: one replica per zone, as many as wanted, and on each node its share.
+    ///
+    /// Any such choice is right, since paths mend it; this one leaves them little to mend. Shards with too many give
+    /// up those on the fullest nodes, and full nodes give up those that are farthest on the ring.
+    fn keep(&mut self) {
+        let jobs = self.problem.jobs;
+        let mut held = vec![0_i64; self.base.len()];
+        for &node in jobs.iter().flat_map(|job| &job.live) {
+            held[node as usize] += 1;
+        }
+        let mut kept_on: Vec<Vec<u32>> = vec![Vec::new(); self.base.len()];
+        for (shard, job) in jobs.iter().enumerate() {
+            let mut order = job.live.clone();
+            let surplus =
+                |node: u32| held[node as usize] - i64::from(self.problem.shares.floor[node as usize]);
+            if job.live.len() > job.wanted as usize || self.pair > 0 {
+                order.sort_by_cached_key(|&node| (surplus(node), self.distance(shard, node), node));
+            }
+            let mut kept: Vec<u32> = Vec::with_capacity(job.wanted as usize);
+            for node in order {
+                let zone = self.zone(node);
+                let zone_free = self.pair == 0
+                    || !(job.fixed.contains(&zone) || kept.iter().any(|&other| self.zone(other) == zone));
+                if kept.len() < job.wanted as usize && zone_free {
+                    kept.push(node);
+                    kept_on[node as usize].push(shard as u32);
+                } else {
+                    held[node as usize] -= 1;
+                }
+            }
+        }
+        let shares = self.problem.shares;
+        // Who rounds up: those that hold enough for it, in the order of their first points.
+        let mut takers: Vec<usize> = (0..kept_on.len())
+            .filter(|&node| shares.rounds_up[node] && kept_on[node].len() > shares.floor[node] as usize)
+            .collect();
+        takers.sort_by_key(|&node| (self.problem.points.of(node).first().copied(), node));
+        takers.truncate(shares.extras as usize);
+        let mut most = shares.floor.clone();
+        for node in takers {
+            most[node] += 1;
+        }
+        for (node, mut shards) in kept_on.into_iter().enumerate() {
+            if shards.len() > most[node] as usize {
+                shards.sort_by_cached_key(|&shard| (self.distance(shard as usize, node as u32), shard));
+                shards.truncate(most[node] as usize);
+            }
+            for shard in shards {
+                self.push(shard as usize, node as u32);
+                self.load(node as u32);
+            }
+        }
+    }
+
+    fn distance(&self, shard: usize, node: u32) -> u64 {
+        self.problem.points.distance(self.problem.jobs[shard].point, node)
+    }
+
+    /// First bounds: a shard that has nothing to take back must move something.
+    fn bound(&mut self) {
+        for shard in 0..self.count.len() {
+            let nodes = self.nodes_of(shard);
+            let bound = if self.live(shard).iter().all(|node| nodes.contains(node)) { MOVE } else { 0 };
+            self.to_end_shard[shard] = bound;
+            let slots = self.start[shard] as usize..self.start[shard + 1] as usize;
+            self.to_end_slot[slots].fill(bound);
+        }
+    }
+
+    /// After bounds of nodes have grown.
+    pub(crate) fn refresh_zones(&mut self) {
+        for (zone, nodes) in self.in_zone.iter().enumerate() {
+            let bounds = nodes.iter().map(|&node| self.to_end_node[node as usize]);
+            self.zone_to_end[zone] = bounds.min().unwrap_or(Cost::MAX / 2);
+        }
+        self.least_to_end = self.zone_to_end.iter().copied().min().unwrap_or(0);
+    }
+
+    /// Takes a node with room if nothing can be cheaper.
+    fn place_directly(&mut self, shard: usize) -> bool {
+        let mut bound = Cost::MAX;
+        let mut best: Option<(Cost, u64, u32)> = None;
+        for &node in self.live(shard) {
+            if self.nodes_of(shard).contains(&node) {
+                continue;
+            }
+            let cost = self.pair_cost(shard, self.zone(node));
+            bound = bound.min(cost + self.to_end_node[node as usize]);
+            if self.has_room[node as usize] {
+                let found = (cost, self.distance(shard, node), node);
+                best = Some(best.map_or(found, |best| best.min(found)));
+            }
+        }
+        if let Some((cost, _, node)) = best {
+            let shortest = cost <= bound && self.nothing_cheaper(shard, cost);
+            if shortest {
+                self.take(shard, node, cost, 0);
+            }
+            return shortest;
+        }
+        let Some(pairs) = self.least_pairs(shard) else { return false };
+        let cost = pairs + MOVE;
+        if cost > bound || !self.nothing_cheaper(shard, cost) {
+            return false;
+        }
+        let found = self.first_on_ring(shard, pairs);
+        if let Some(node) = found {
+            self.take(shard, node, cost, MOVE);
+        }
+        found.is_some()
+    }
+
+    fn take(&mut self, shard: usize, node: u32, cost: Cost, move_cost: Cost) {
+        self.push(shard, node);
+        self.to_end_shard[shard] = self.to_end_shard[shard].max(cost);
+        self.bound_gate(shard, self.zone(node), move_cost + self.to_end_node[node as usize]);
+        self.load(node);
+    }
+
+    /// Sets the bound of the shard's gate to the zone.
+    pub(crate) fn bound_gate(&mut self, shard: usize, zone: u32, bound: Cost) {
+        let start = self.start[shard] as usize;
+        for slot in start..start + self.count[shard] as usize {
+            if self.zone(self.slots[slot]) == zone {
+                self.to_end_slot[slot] = bound;
+            }
+        }
+    }
+
+    /// What a replica costs in pairs in the best zone that has room.
+    fn least_pairs(&self, shard: usize) -> Option<Cost> {
+        if self.zones_with_room == 0 {
+            return None;
+        }
+        if self.pair == 0 {
+            return Some(0);
+        }
+        let with_room = |&zone: &u32| self.room_in_zone.get(zone as usize).is_some_and(|&room| room > 0);
+        let mut used: Vec<u32> = self.nodes_of(shard).iter().map(|&node| self.zone(node)).collect();
+        used.extend(&self.problem.jobs[shard].fixed);
+        used.sort_unstable();
+        used.dedup();
+        used.retain(with_room);
+        if used.len() < self.zones_with_room {
+            return Some(0);
+        }
+        used.iter().map(|&zone| self.pair_cost(shard, zone)).min()
+    }
+
+    /// Whether no new node can be reached for less than `cost`, by the bounds.
+    fn nothing_cheaper(&self, shard: usize, cost: Cost) -> bool {
+        cost <= MOVE + self.least_to_end
+            || self
+                .zone_to_end
+                .iter()
+                .zip(0..)
+                .all(|(&to_end, zone)| cost <= self.pair_cost(shard, zone) + MOVE + to_end)
+    }
+
+    /// The first node with room on the shard's walk, in a zone that costs these pairs.
+    fn first_on_ring(&mut self, shard: usize, pairs: Cost) -> Option<u32> {
+        let points = self.problem.points;
+        let end = points.len();
+        let first = points.first_from(self.problem.jobs[shard].point);
+        for range in [first..end, 0..first] {
+            let mut at = self.next_with_room(range.start);
+            while at < range.end {
+                let node = points.node(at);
+                if !self.nodes_of(shard).contains(&node) && self.pair_cost(shard, self.zone(node)) == pairs {
+                    return Some(node);
+                }
+                at = self.next_with_room(at + 1);
+            }
+        }
+        None
+    }
+
+    /// The first point from `at` on whose node has room, or the number of points. Paths to it are halved.
+    fn next_with_room(&mut self, mut at: usize) -> usize {
+        let end = self.problem.points.len();
+        while at < end && !self.has_room[self.problem.points.node(at) as usize] {
+            let next = self.skip[at] as usize;
+            if next == at {
+                self.skip[at] = at as u32 + 1;
+            } else if next < end && !self.has_room[self.problem.points.node(next) as usize] {
+                self.skip[at] = self.skip[next].max(next as u32 + 1);
+            }
+            at = self.skip[at] as usize;
+        }
+        at
+    }
+}
