@@ -16,7 +16,7 @@ use crate::error::{CheckpointError, OpenError};
 use crate::index::{Index, IndexBuilder};
 use crate::manifest::{Manifest, NAME_TEMPORARY, in_dir, index_name};
 use crate::overlay::Overlay;
-use crate::shared::{Shared, View, bit};
+use crate::shared::{Shared, View, bit, take_bit};
 use crate::store::Store;
 
 /// Held by the store and by the one checkpoint under way.
@@ -316,19 +316,23 @@ fn merge(
 ) -> Result<IndexBuilder, CheckpointError> {
     let generation = manifest.index.expect("a new index has a number");
     let mut builder = IndexBuilder::new(generation, manifest.records, manifest.slots, live);
-    let mut records = 0;
+    let (mut missing, mut twice) = (live.to_vec(), false);
     // A slot of the present index is not reused while that index is the durable one, so if it is live it
     // still holds the same record.
     let mut add = |entry: Entry| {
-        if bit(live, entry.slot() as usize) {
+        let slot = entry.slot() as usize;
+        if take_bit(&mut missing, slot) {
             builder.add(entry);
-            records += 1;
+        } else {
+            twice |= bit(live, slot);
         }
     };
     if let Some(present) = present {
         present.for_each(&mut add)?;
     }
     overlay.entries().for_each(&mut add);
-    assert_eq!(records, manifest.records, "the index leads to every record");
+    if twice || missing.iter().any(|word| *word != 0) {
+        return Err(present.expect("the overlay leads to what was written").unfit().into());
+    }
     Ok(builder)
 }

@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::entry::Entry;
 use crate::error::{Corruption, OpenError};
 use crate::manifest::{FORMAT_VERSION, Manifest, in_dir, index_name};
+use crate::shared::take_bit;
 
 const PAGE_BYTES: usize = 4096;
 const PAGE_WORDS: usize = PAGE_BYTES / 8 - 1;
@@ -70,6 +71,11 @@ impl Index {
         for page in 0..bitmap_pages {
             live.extend_from_slice(index.checked_page(1 + table_pages + page)?);
         }
+        let records: u64 = live.iter().map(|word| u64::from(word.count_ones())).sum();
+        let beyond = |(n, word): (usize, &u64)| word >> if n == 0 { slots % 64 } else { 0 } != 0;
+        if records != manifest.records || live.iter().skip((slots / 64) as usize).enumerate().any(beyond) {
+            return Err(index.corrupt(1 + table_pages, "the bitmap does not fit the manifest").into());
+        }
         live.truncate(slots.div_ceil(64) as usize);
         Ok((index, live))
     }
@@ -110,9 +116,26 @@ impl Index {
         Ok(())
     }
 
-    /// Checks all pages of the table; gives the bad ones.
+    /// Checks all pages, and that the table leads to each record once; gives what is bad.
     pub(crate) fn scrub(&self) -> Vec<Corruption> {
-        (0..=self.table_pages).filter_map(|page| self.checked_page(page).err()).collect()
+        let pages = (self.map.len() / PAGE_BYTES) as u64;
+        let mut bad: Vec<_> = (0..pages).filter_map(|page| self.checked_page(page).err()).collect();
+        if bad.is_empty() {
+            let bitmap = (1 + self.table_pages..pages).flat_map(|page| self.words(page).1);
+            let mut missing: Vec<u64> = bitmap.copied().collect();
+            let mut fits = true;
+            let entries = self.for_each(|entry| fits &= take_bit(&mut missing, entry.slot() as usize));
+            bad.extend(entries.err());
+            if !fits || missing.iter().any(|word| *word != 0) {
+                bad.push(self.unfit());
+            }
+        }
+        bad
+    }
+
+    /// What to say of a table that does not lead to each record once.
+    pub(crate) fn unfit(&self) -> Corruption {
+        self.corrupt(1, "the entries do not fit the bitmap")
     }
 
     fn table_page(&self, page: u64) -> Result<&[u64; PAGE_WORDS], Corruption> {

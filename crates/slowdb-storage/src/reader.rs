@@ -107,7 +107,8 @@ impl Reader {
         ShortSnapshot { shared: &self.shared, slots: self.shared.slots(), pin }
     }
 
-    /// Reads every byte of every record and compares it with its hash, and every page of the index.
+    /// Reads every byte of every record and compares it with its hash; and every page of the index, which must
+    /// lead to each record once.
     pub fn scrub(&self) -> Scrub {
         self.snapshot().scrub()
     }

@@ -283,3 +283,16 @@ impl Shared {
 pub(crate) fn bit(bits: &[u64], n: usize) -> bool {
     bits.get(n / 64).is_some_and(|word| word >> (n % 64) & 1 == 1)
 }
+
+pub(crate) fn set_bit(bits: &mut [u64], n: usize) {
+    bits[n / 64] |= 1 << (n % 64);
+}
+
+/// Clears bit `n`. Says whether it was set.
+pub(crate) fn take_bit(bits: &mut [u64], n: usize) -> bool {
+    let was_set = bit(bits, n);
+    if was_set {
+        bits[n / 64] &= !(1 << (n % 64));
+    }
+    was_set
+}

@@ -17,7 +17,7 @@ use crate::hash;
 use crate::layout::SlotMeta;
 use crate::overlay::{Overlay, Place};
 use crate::reader::Reader;
-use crate::shared::{Shared, View};
+use crate::shared::{Shared, View, set_bit, take_bit};
 use crate::types::{Digest, ID_BYTES_MAX, PAYLOAD_BYTES_MAX, SLOTS_MAX, VectorRef, Version};
 
 /// A store of vectors in a directory: its one writer.
@@ -307,7 +307,7 @@ impl Store {
     fn retire(&mut self, slot: u32, old: &SlotMeta, now: u64, deleted: bool) {
         let life = self.shared.life(slot);
         life.end(now);
-        clear_bit(&mut self.live, slot as usize);
+        take_bit(&mut self.live, slot as usize);
         self.digest.subtract(old.record_hash);
         let referred_to = deleted || life.birth() <= self.slots_free.begun;
         self.slots_free.give(slot, now, referred_to && !self.canary_reuse_early);
@@ -361,12 +361,4 @@ fn vector_bytes(vector: VectorRef<'_>) -> &[u8] {
             std::slice::from_raw_parts(floats.as_ptr().cast::<u8>(), size_of_val(floats))
         },
     }
-}
-
-fn set_bit(bits: &mut [u64], n: usize) {
-    bits[n / 64] |= 1 << (n % 64);
-}
-
-fn clear_bit(bits: &mut [u64], n: usize) {
-    bits[n / 64] &= !(1 << (n % 64));
 }

@@ -3,11 +3,15 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use common::{DIMENSION, Rng, options};
 use slowdb_disk::{Disk, SimDisk};
-use slowdb_storage::{Hit, Metric, OpenError, ReadError, Record, SearchQuery, Store, Version};
+use slowdb_storage::{
+    CheckpointError, Hit, Metric, OpenError, ReadError, Record, SearchQuery, Store, Version,
+};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 struct Closed {
     disk: SimDisk,
@@ -141,4 +145,88 @@ fn a_damaged_record_is_not_overwritten_unseen() {
     assert!(matches!(put, Err(slowdb_storage::WriteError::Corrupt(_))), "{put:?}");
     assert!(store.version(id).is_err() && store.delete(id).is_err());
     assert_eq!(store.digest(), closed.digest);
+}
+
+const PAGE: usize = 4096;
+
+/// Changes the words of a page of the index, checksum and all.
+fn change_index(disk: &SimDisk, page: usize, change: impl FnOnce(&mut [u64])) {
+    let name = disk.list("s").unwrap().into_iter().find(|name| name.starts_with("index-")).unwrap();
+    let number = u64::from_str_radix(&name[6..], 16).unwrap();
+    let file = disk.open(&format!("s/{name}"), false).unwrap();
+    let mut bytes = [0; PAGE];
+    file.read_at(&mut bytes, (page * PAGE) as u64).unwrap();
+    let words = bytes[8..].chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+    let mut words: Vec<u64> = words.collect();
+    change(&mut words);
+    let body: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(page as u64);
+    let sum = xxh3_64_with_seed(&body, seed).to_le_bytes();
+    file.write_at(&[IoSlice::new(&sum), IoSlice::new(&body)], (page * PAGE) as u64).unwrap();
+}
+
+#[test]
+fn a_bitmap_that_does_not_fit_the_manifest_is_refused() {
+    let changes: [fn(&mut [u64]); 4] = [
+        |words| words[0] &= words[0] - 1,
+        |words| words[0] |= 1 << 40,
+        |words| words[1] |= 1,
+        // As many as the manifest says, but one of them is beyond the slots there are.
+        |words| words[0] = words[0] & (words[0] - 1) | 1 << 63,
+    ];
+    for (n, change) in changes.into_iter().enumerate() {
+        let closed = closed();
+        change_index(&closed.disk, 2, change);
+        let found = closed.read("bitmap");
+        assert!(found.len() == 1 && found[0].contains("the bitmap does not fit"), "{n}: {found:?}");
+    }
+}
+
+#[test]
+fn an_index_that_does_not_lead_to_each_record_once_is_found_by_scrub_and_checkpoint() {
+    let entry = |words: &[u64]| words.iter().position(|word| *word != 0).unwrap();
+    let changes: [(&str, &dyn Fn(&mut [u64])); 3] = [
+        ("one is missing", &|words| words[entry(words)] = 0),
+        ("one twice", &|words| {
+            let (first, free) = (entry(words), words.iter().position(|word| *word == 0).unwrap());
+            words[free] = words[first];
+        }),
+        ("one instead of another", &|words| {
+            let first = entry(words);
+            let second = first + 1 + entry(&words[first + 1..]);
+            words[second] = words[first];
+        }),
+    ];
+    for (what, change) in changes {
+        let closed = closed();
+        change_index(&closed.disk, 1, change);
+        let mut store = Store::open(Arc::new(closed.disk.clone()), "s", options()).unwrap();
+        let scrub = store.reader().scrub();
+        assert_eq!((scrub.bad.len(), scrub.digest), (1, closed.digest), "{what}");
+        assert!(scrub.bad[0].to_string().contains("entries do not fit"), "{what}: {}", scrub.bad[0]);
+        store.put(b"new", (&QUERY).into(), b"", Version::default()).unwrap();
+        let failed = store.checkpoint(b"");
+        assert!(
+            matches!(&failed, Err(CheckpointError::Corrupt(found)) if *found == scrub.bad[0]),
+            "{what}: {failed:?}"
+        );
+        assert_eq!(store.mark(), b"some mark");
+    }
+}
+
+#[test]
+fn a_scrub_reads_every_page_of_the_index() {
+    let closed = closed();
+    let store = Store::open(Arc::new(closed.disk.clone()), "s", options()).unwrap();
+    let name = closed.disk.list("s").unwrap().into_iter().find(|name| name.starts_with("index-")).unwrap();
+    let path = format!("s/{name}");
+    let len = closed.disk.open(&path, false).unwrap().len().unwrap();
+    assert_eq!(len, 3 * PAGE as u64);
+    for page in 0..3 {
+        closed.disk.flip_bit(&path, page * PAGE as u64 + 1000, 1).unwrap();
+        let bad = store.reader().scrub().bad;
+        assert!(bad.len() == 1 && bad[0].offset == page * PAGE as u64 && bad[0].file == path, "{bad:?}");
+        closed.disk.flip_bit(&path, page * PAGE as u64 + 1000, 1).unwrap();
+    }
+    assert_eq!(store.reader().scrub().bad, []);
 }
