@@ -215,6 +215,12 @@ impl Inner {
         outcome
     }
 
+    /// A node's answer makes no sense.
+    pub(crate) fn bad_reply(&self, node: &str, what: String) -> ClientError {
+        let address = self.read_routes().address(node).unwrap_or(node).to_owned();
+        ClientError::BadReply { address, what }
+    }
+
     /// Asks every node for its map at once.
     pub(crate) async fn refresh_all(&self, within: Duration) -> Arc<ClusterMap> {
         let map = self.read_routes().map();

@@ -6,6 +6,7 @@ use crate::deadline::Deadline;
 use crate::error::ClientError;
 use crate::input::{check_id, check_payload, check_vector};
 use crate::leader::AtLeader;
+use crate::pool::Answer;
 use crate::search::{Search, SearchOptions, SearchResults};
 use crate::{reads, search};
 use bytes::Bytes;
@@ -289,8 +290,9 @@ pub(crate) async fn write(
     };
     let deadline = Deadline::after(timeout);
     let call = AtLeader { inner, collection, shard, deadline, is_write: true };
-    match call.run(request, body).await?.reply {
+    let read = |answer: Answer| match answer.reply {
         Reply::Written(reply) => Ok(reply),
         other => Err(search::unexpected("a write", &other)),
-    }
+    };
+    call.run(request, body, read).await
 }

@@ -4,12 +4,14 @@
 //! - at most one attempt is pending at each node;
 //! - an attempt that is pending is never overruled by another one's final error, and never keeps another
 //!   node from being asked;
-//! - `maybe_done` never goes back to false.
+//! - `maybe_done` never goes back to false;
+//! - a node that is hopeless is only that: the request is, when all replicas are.
 
 use crate::error::ClientError;
 use crate::pool::Failure;
 use crate::routes::Lead;
 use slowdb_proto::{Code, ErrorReply};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What to do after an outcome.
@@ -33,15 +35,19 @@ pub(crate) struct Course {
     /// An attempt may have been executed.
     maybe_done: bool,
     last: Option<String>,
+    /// Nodes that were last seen to be none of this cluster, or to speak otherwise.
+    hopeless: BTreeMap<String, ClientError>,
     refused: Option<ClientError>,
 }
 
 impl Course {
-    /// Whom to ask next: the leader, or if there is none known one replica after the other. `None`: whoever
-    /// could be asked is being asked.
+    /// Whom to ask next: the leader, or if there is none known, or no hope in it, one replica after the other.
+    /// `None`: whoever could be asked is being asked.
     pub(crate) fn target(&self, lead: &Lead, replicas: &[String]) -> Option<String> {
         let is_free = |node: &&String| !self.pending.contains(node);
-        if let Some(leader) = &lead.node {
+        if let Some(leader) = &lead.node
+            && !self.hopeless.contains_key(leader)
+        {
             return Some(leader).filter(is_free).cloned();
         }
         let from = self.attempts.checked_rem(replicas.len())?;
@@ -65,7 +71,7 @@ impl Course {
     /// Whether a leader is known that is newer than all that were asked.
     pub(crate) fn is_news(&self, lead: &Lead) -> bool {
         let Some(node) = &lead.node else { return false };
-        lead.term > self.term_asked && !self.pending.contains(node)
+        lead.term > self.term_asked && !self.pending.contains(node) && !self.hopeless.contains_key(node)
     }
 
     /// A node answered with an error.
@@ -80,8 +86,8 @@ impl Course {
         self.again(Duration::ZERO)
     }
 
-    /// A node gave no answer.
-    pub(crate) fn failed(&mut self, node: &str, failure: Failure) -> Next {
+    /// A node, one of these replicas, gave no answer, or one that makes no sense.
+    pub(crate) fn failed(&mut self, node: &str, failure: Failure, replicas: &[String]) -> Next {
         match failure {
             Failure::NotSent(reason) => self.over(node, reason),
             Failure::Unanswered(reason) => {
@@ -91,7 +97,10 @@ impl Course {
             Failure::Hopeless(error) => {
                 self.over(node, error.to_string());
                 self.maybe_done |= matches!(error, ClientError::BadReply { .. });
-                self.refused = Some(error);
+                self.hopeless.insert(node.to_owned(), error.clone());
+                if replicas.iter().all(|replica| self.hopeless.contains_key(replica)) {
+                    self.refused.get_or_insert(error);
+                }
             }
         }
         self.again(Duration::ZERO)
@@ -99,6 +108,7 @@ impl Course {
 
     fn over(&mut self, node: &str, reason: String) {
         self.pending.retain(|pending| pending != node);
+        self.hopeless.remove(node);
         self.last = Some(reason);
     }
 
@@ -115,9 +125,11 @@ impl Course {
         self.refused.is_some()
     }
 
-    /// The time is up: whether the request may have been executed, and what went wrong last.
+    /// The time is up: whether the request may have been executed, and what went wrong: last, or with a node
+    /// that somebody has to look after.
     pub(crate) fn give_up(self) -> (bool, Option<String>) {
-        (self.maybe_done || !self.pending.is_empty(), self.last)
+        let hopeless = self.hopeless.into_values().next().map(|error| error.to_string());
+        (self.maybe_done || !self.pending.is_empty(), hopeless.or(self.last))
     }
 }
 
@@ -164,7 +176,7 @@ mod tests {
         course.sent("n2", &lead("n2", 2));
         assert!(matches!(course.refused("n1", error(Code::BadRequest)), Next::Wait));
         // The other one ends without an answer: then the error stands.
-        let next = course.failed("n2", Failure::Unanswered("gone".into()));
+        let next = course.failed("n2", Failure::Unanswered("gone".into()), &replicas());
         let Next::Fail(ClientError::Refused(error)) = next else { panic!("{next:?}") };
         assert_eq!(error.code, Code::BadRequest);
     }
@@ -189,6 +201,32 @@ mod tests {
         // Without a leader whoever is not being asked has a turn.
         course.refused("n2", error(Code::NotLeader));
         assert_eq!(course.target(&Lead { node: None, term: 2 }, &replicas()).as_deref(), Some("n3"));
+    }
+
+    #[test]
+    fn a_node_without_hope_is_passed_over_and_all_of_them_are_the_end() {
+        let stranger = |node: &str| {
+            let reason = "not of this cluster".to_owned();
+            Failure::Hopeless(ClientError::CertificateRefused { address: node.into(), reason })
+        };
+        let mut course = Course::default();
+        let lead = lead("n1", 3);
+        course.sent("n1", &lead);
+        assert!(matches!(course.failed("n1", stranger("n1"), &replicas()), Next::SendAfter(_)));
+        for node in ["n2", "n3"] {
+            assert_eq!(course.target(&lead, &replicas()).as_deref(), Some(node));
+            course.sent(node, &lead);
+            course.refused(node, error(Code::NotLeader));
+        }
+        assert_eq!(course.target(&lead, &replicas()).as_deref(), Some("n1"), "it may be mended");
+        for node in ["n1", "n2"] {
+            course.sent(node, &lead);
+            assert!(matches!(course.failed(node, stranger(node), &replicas()), Next::SendAfter(_)));
+        }
+        course.sent("n3", &lead);
+        let next = course.failed("n3", stranger("n3"), &replicas());
+        assert!(matches!(next, Next::Fail(ClientError::CertificateRefused { .. })), "{next:?}");
+        assert!(!course.is_retry(), "nothing was sent");
     }
 
     #[test]
@@ -244,7 +282,7 @@ mod tests {
                 let next = match what {
                     1 => course.refused(&node, error(Code::NotLeader)),
                     2 => course.refused(&node, error(Code::BadRequest)),
-                    _ => course.failed(&node, Failure::Unanswered("gone".into())),
+                    _ => course.failed(&node, Failure::Unanswered("gone".into()), &replicas()),
                 };
                 is_refused |= what == 2;
                 match next {

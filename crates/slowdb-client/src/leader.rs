@@ -9,7 +9,7 @@ use crate::collection::unknown_collection;
 use crate::course::{Course, Next};
 use crate::deadline::Deadline;
 use crate::error::ClientError;
-use crate::pool::Answer;
+use crate::pool::{Answer, Failure};
 use crate::race::Race;
 use crate::retry::Backoff;
 use crate::routes::Lead;
@@ -39,12 +39,14 @@ struct Place {
 }
 
 impl AtLeader<'_> {
-    /// Runs it to its end. `request` makes the request, told whether an earlier attempt may have arrived.
-    pub(crate) async fn run(
+    /// Runs it to its end. `request` makes the request, told whether an earlier attempt may have arrived;
+    /// `read` takes the answer apart, or says what it is instead of one.
+    pub(crate) async fn run<T>(
         &self,
         request: impl Fn(bool) -> RequestKind,
         body: Bytes,
-    ) -> Result<Answer, ClientError> {
+        read: impl Fn(Answer) -> Result<T, String>,
+    ) -> Result<T, ClientError> {
         let deadline = self.deadline;
         let start = Instant::now();
         let inner = self.inner;
@@ -81,16 +83,16 @@ impl AtLeader<'_> {
             let wake = [send_at, patience].into_iter().flatten().fold(deadline.at, Instant::min);
             tokio::select! {
                 (node, term, outcome) = race.next(), if !race.is_empty() => {
-                    let next = match outcome {
-                        Ok(Answer { reply: Reply::Error(error), .. }) => {
+                    let next = match self.understand(&node, outcome, &read) {
+                        Ok(Ok(value)) => return Ok(value),
+                        Ok(Err(error)) => {
                             self.take_hint(&node, term, &error)?;
                             course.refused(&node, error)
                         }
-                        Ok(answer) => return Ok(answer),
-                        Err(failure) => course.failed(&node, failure),
+                        Err(failure) => course.failed(&node, failure, &self.place()?.replicas),
                     };
                     match next {
-                        Next::Fail(error) => return Err(error),
+                        Next::Fail(error) => return Err(self.verdict(&course, error)),
                         Next::Wait => {}
                         Next::SendAfter(asked) => {
                             self.look_around(&mut interest)?;
@@ -110,6 +112,45 @@ impl AtLeader<'_> {
                 () = sleep_until(wake.into()) => {}
             }
         }
+    }
+
+    /// What a node answered: a value, an error, or nothing of sense.
+    fn understand<T>(
+        &self,
+        node: &str,
+        outcome: Result<Answer, Failure>,
+        read: impl Fn(Answer) -> Result<T, String>,
+    ) -> Result<Result<T, ErrorReply>, Failure> {
+        match outcome? {
+            Answer { reply: Reply::Error(error), .. } => Ok(Err(error)),
+            answer => match read(answer) {
+                Ok(value) => Ok(Ok(value)),
+                Err(what) => Err(Failure::Hopeless(self.inner.bad_reply(node, what))),
+            },
+        }
+    }
+
+    /// A final error, unless it would say of a write that it failed though an earlier attempt may have been
+    /// executed.
+    fn verdict(&self, course: &Course, error: ClientError) -> ClientError {
+        let says_so = |error: &ClientError| match error {
+            ClientError::Refused(reply) => {
+                matches!(reply.code, Code::UnknownOutcome | Code::LevelNotReached)
+            }
+            _ => false,
+        };
+        if !self.is_write || !course.is_retry() || says_so(&error) {
+            return error;
+        }
+        ClientError::OutcomeUnknown {
+            what: self.what(),
+            waited_ms: self.deadline.waited_ms(),
+            last: Some(error.to_string()),
+        }
+    }
+
+    fn what(&self) -> String {
+        format!("writing to shard {} of '{}'", self.shard, self.collection)
     }
 
     fn look_around(&self, interest: &mut Option<Interest>) -> Result<(), ClientError> {
@@ -154,10 +195,9 @@ impl AtLeader<'_> {
     fn give_up(&self, course: Course) -> ClientError {
         let waited_ms = self.deadline.waited_ms();
         let (maybe_done, last) = course.give_up();
-        let what = || format!("writing to shard {} of '{}'", self.shard, self.collection);
         match (self.is_write, maybe_done) {
-            (true, true) => ClientError::OutcomeUnknown { what: what(), waited_ms, last },
-            (true, false) => ClientError::TimedOut { what: what(), waited_ms, last },
+            (true, true) => ClientError::OutcomeUnknown { what: self.what(), waited_ms, last },
+            (true, false) => ClientError::TimedOut { what: self.what(), waited_ms, last },
             (false, _) => ClientError::ShardUnavailable {
                 collection: self.collection.to_owned(),
                 shard: self.shard,
@@ -169,10 +209,11 @@ impl AtLeader<'_> {
 }
 
 /// Asking any replica of a shard, nearest first: the next one when one fails, or is slow.
-pub(crate) async fn any_replica(
+pub(crate) async fn any_replica<T>(
     at: &AtLeader<'_>,
     request: impl Fn() -> RequestKind,
-) -> Result<Answer, ClientError> {
+    read: impl Fn(Answer) -> Result<T, String>,
+) -> Result<T, ClientError> {
     let deadline = at.deadline;
     at.inner.budget().on_request();
     let mut backoff = Backoff::new(&at.inner.retry);
@@ -214,10 +255,10 @@ pub(crate) async fn any_replica(
         tokio::select! {
             (node, outcome) = race.next(), if !race.is_empty() => {
                 asked.retain(|pending| *pending != node);
-                let next = match outcome {
-                    Ok(Answer { reply: Reply::Error(error), .. }) => course.refused(&node, error),
-                    Ok(answer) => return Ok(answer),
-                    Err(failure) => course.failed(&node, failure),
+                let next = match at.understand(&node, outcome, &read) {
+                    Ok(Ok(value)) => return Ok(value),
+                    Ok(Err(error)) => course.refused(&node, error),
+                    Err(failure) => course.failed(&node, failure, &at.place()?.replicas),
                 };
                 match next {
                     Next::Fail(error) => return Err(error),

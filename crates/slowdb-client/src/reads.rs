@@ -83,17 +83,18 @@ async fn get_chunk(
         RequestKind::Get(GetRequest { collection, shard: chunk.shard, level, ids })
     };
     let call = AtLeader { inner, collection, shard: chunk.shard, deadline, is_write: false };
-    let answer = match level {
-        ReadLevel::Quorum => call.run(|_| request(), Bytes::new()).await?,
-        ReadLevel::One => any_replica(&call, request).await?,
+    let read = |answer: Answer| {
+        let Answer { reply: Reply::Records { records, .. }, body, .. } = answer else {
+            return Err(unexpected("a read", &answer.reply));
+        };
+        split(&chunk, dimension, &records, &body).ok_or_else(|| {
+            format!("{} records in {} bytes, asked for {}", records.len(), body.len(), chunk.ids.len())
+        })
     };
-    let Answer { reply: Reply::Records { records, .. }, body, .. } = answer else {
-        return Err(unexpected("a read", &answer.reply));
+    let found = match level {
+        ReadLevel::Quorum => call.run(|_| request(), Bytes::new(), read).await?,
+        ReadLevel::One => any_replica(&call, request, read).await?,
     };
-    let found = split(&chunk, dimension, &records, &body).ok_or_else(|| ClientError::BadReply {
-        address: format!("a replica of shard {}", chunk.shard),
-        what: format!("{} records in {} bytes, asked for {}", records.len(), body.len(), chunk.ids.len()),
-    })?;
     Ok(chunk.places.into_iter().zip(found).collect())
 }
 

@@ -17,7 +17,9 @@ use crate::retry::Backoff;
 use crate::scout::Interest;
 use bytes::Bytes;
 use slowdb_proto::limits::{ID_BYTES_MAX, META_BYTES_MAX};
-use slowdb_proto::{Code, Hit, Metric, ReadLevel, Reply, RequestKind, SearchRequest, ShardPosition};
+use slowdb_proto::{
+    Code, Hit, Metric, ReadLevel, ReplicaInfo, Reply, RequestKind, SearchRequest, ShardPosition,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -212,6 +214,8 @@ struct Run<'a> {
     metric: Option<Metric>,
     rounds: usize,
     failed_nodes: BTreeSet<String>,
+    /// Those of them that will not answer however often they are asked.
+    hopeless_nodes: BTreeSet<String>,
     backoff: Backoff,
     interest: Option<Interest>,
     last: Option<String>,
@@ -233,6 +237,7 @@ impl<'a> Run<'a> {
             metric: None,
             rounds: 0,
             failed_nodes: BTreeSet::new(),
+            hopeless_nodes: BTreeSet::new(),
             backoff: Backoff::new(&search.inner.retry),
             interest: None,
             last: None,
@@ -283,45 +288,75 @@ impl<'a> Run<'a> {
     /// Takes an answer in; gives the wait before shards without an answer are asked for again.
     fn take(&mut self, asked: Asked) -> Result<Option<Duration>, ClientError> {
         self.flights.retain(|flight| flight.id != asked.id);
-        let node = asked.node.clone();
+        let mut wait = Duration::ZERO;
         let reason = match asked.outcome {
-            Ok(Answer { reply: Reply::Hits { metric, shards, results }, .. }) => {
-                let covers = |shard: &u32| shards.iter().any(|position| position.shard == *shard);
-                let is_same_metric = self.metric.is_none_or(|known| known == metric);
-                if results.len() != self.queries || !asked.shards.iter().all(covers) || !is_same_metric {
-                    let what = format!(
-                        "{} results of {} queries in other shards or another metric than asked",
-                        results.len(),
-                        self.queries
-                    );
-                    return Err(ClientError::BadReply { address: node, what });
-                }
-                self.metric = Some(metric);
-                self.positions.extend(shards.into_iter().filter(|p| asked.shards.contains(&p.shard)));
-                self.open.retain(|shard| !asked.shards.contains(shard));
-                for (lists, hits) in self.lists.iter_mut().zip(results) {
-                    lists.push(hits);
-                }
-                return Ok(None);
-            }
             Ok(Answer { reply: Reply::Error(error), .. }) if error.code.is_retryable() => {
-                let asked_wait = Duration::from_millis(u64::from(error.retry_after_ms));
+                wait = Duration::from_millis(u64::from(error.retry_after_ms));
                 let is_elsewhere =
                     matches!(error.code, Code::NotLeader | Code::StaleRoute | Code::Overloaded);
                 if !is_elsewhere {
-                    self.failed_nodes.insert(node.clone());
+                    self.failed_nodes.insert(asked.node.clone());
                 }
-                self.last = Some(format!("{node}: {error}"));
-                return Ok(Some(self.backoff.next(asked_wait, &mut self.search.inner.jitter())));
+                format!("{}: {error}", asked.node)
             }
             Ok(Answer { reply: Reply::Error(error), .. }) => return Err(ClientError::Refused(error)),
-            Ok(Answer { reply, .. }) => return Err(unexpected("a search", &reply)),
-            Err(Failure::Hopeless(error)) => return Err(error),
-            Err(Failure::NotSent(reason) | Failure::Unanswered(reason)) => reason,
+            Ok(Answer { reply, .. }) => match self.take_hits(&asked.shards, reply) {
+                Ok(()) => return Ok(None),
+                Err(what) => {
+                    let error = self.search.inner.bad_reply(&asked.node, what);
+                    self.give_up_on(asked.node, &asked.shards, error)?
+                }
+            },
+            Err(Failure::Hopeless(error)) => self.give_up_on(asked.node, &asked.shards, error)?,
+            Err(Failure::NotSent(reason) | Failure::Unanswered(reason)) => {
+                self.failed_nodes.insert(asked.node);
+                reason
+            }
         };
-        self.failed_nodes.insert(node);
         self.last = Some(reason);
-        Ok(Some(self.backoff.next(Duration::ZERO, &mut self.search.inner.jitter())))
+        Ok(Some(self.backoff.next(wait, &mut self.search.inner.jitter())))
+    }
+
+    /// Takes hits in; on an error nothing, and it says what the reply is instead.
+    fn take_hits(&mut self, wanted: &[u32], reply: Reply) -> Result<(), String> {
+        let Reply::Hits { metric, shards, results } = reply else {
+            return Err(unexpected("a search", &reply));
+        };
+        let covers = |shard: &u32| shards.iter().any(|position| position.shard == *shard);
+        let is_same_metric = self.metric.is_none_or(|known| known == metric);
+        if results.len() != self.queries || !wanted.iter().all(covers) || !is_same_metric {
+            return Err(format!(
+                "{} results of {} queries in other shards or another metric than asked",
+                results.len(),
+                self.queries
+            ));
+        }
+        self.metric = Some(metric);
+        self.positions.extend(shards.into_iter().filter(|p| wanted.contains(&p.shard)));
+        self.open.retain(|shard| !wanted.contains(shard));
+        for (lists, hits) in self.lists.iter_mut().zip(results) {
+            lists.push(hits);
+        }
+        Ok(())
+    }
+
+    /// A node will not answer however often it is asked: gives the reason, or the error if that was the last
+    /// replica of one of the shards.
+    fn give_up_on(
+        &mut self,
+        node: String,
+        shards: &[u32],
+        error: ClientError,
+    ) -> Result<String, ClientError> {
+        self.hopeless_nodes.insert(node.clone());
+        self.failed_nodes.insert(node);
+        let routes = self.search.inner.read_routes();
+        let is_hopeless = |replica: &ReplicaInfo| self.hopeless_nodes.contains(&replica.node);
+        let mut infos = shards.iter().filter_map(|shard| routes.shard(self.search.collection, *shard));
+        if infos.any(|shard| shard.replicas.iter().all(is_hopeless)) {
+            return Err(error);
+        }
+        Ok(error.to_string())
     }
 
     /// Gives up requests to leaders that were followed by newer ones. Tells whether there were any.
@@ -435,16 +470,21 @@ fn queries_per_request(k: usize) -> usize {
     (META_BYTES_MAX / 4 * 3 / (k * hit_bytes_max)).clamp(1, QUERIES_PER_REQUEST_MAX)
 }
 
-pub(crate) fn unexpected(what: &str, reply: &Reply) -> ClientError {
+/// What a reply is instead of the one that was asked for.
+pub(crate) fn unexpected(what: &str, reply: &Reply) -> String {
     let got = match reply {
         Reply::Map(_) => "a map",
         Reply::Written(_) => "the reply to a write",
         Reply::Records { .. } => "records",
         Reply::Hits { .. } => "hits",
         Reply::Status(_) => "a status",
+        Reply::Joined(_) => "the reply to a node that joins",
+        Reply::Cluster(_) => "a view of the cluster",
+        Reply::Admin(_) => "the reply to a change of the cluster",
+        Reply::Explained(_) => "an explanation",
         Reply::Error(_) => "an error",
     };
-    ClientError::BadReply { address: "a node".into(), what: format!("{got} to {what}") }
+    format!("{got} to {what}")
 }
 
 #[cfg(test)]

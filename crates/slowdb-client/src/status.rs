@@ -75,7 +75,7 @@ impl Client {
         match status.reply {
             Reply::Status(status) => Ok(status),
             Reply::Error(error) => Err(ClientError::Refused(error)),
-            other => Err(unexpected("a question for its status", &other)),
+            other => Err(inner.bad_reply(node, unexpected("a question for its status", &other))),
         }
     }
 }

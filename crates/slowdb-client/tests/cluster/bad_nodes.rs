@@ -81,6 +81,76 @@ async fn a_bulk_write_loses_nothing_when_a_put_is_cancelled() {
 }
 
 #[tokio::test]
+async fn one_impostor_does_not_fail_a_read_that_others_can_answer() {
+    let (cluster, other) = (FakeCluster::start(1).await, FakeCluster::start(1).await);
+    cluster.elect(0, "n1", 1);
+    let [n1, n3] = [&cluster.seeds[0], &cluster.seeds[2]].map(String::clone);
+    cluster.move_to(&[n1, other.seeds[1].clone(), n3]);
+    let collection = cluster.client().await.collection("default");
+    collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await.expect("written");
+    // Each replica has its turn.
+    for _ in 0..3 {
+        assert!(collection.get("a", &at_one()).await.expect("answered").is_some());
+        let found = collection.search(&[1.0, 1.0], &search_at_one()).await.expect("answered");
+        assert_eq!(found.results[0][0].id, "a");
+    }
+    assert!(other.seen().is_empty());
+}
+
+#[tokio::test]
+async fn when_all_replicas_are_impostors_the_error_says_so() {
+    let (cluster, other) = (FakeCluster::start(1).await, FakeCluster::start(1).await);
+    cluster.elect(0, "n1", 1);
+    cluster.move_to(&other.seeds);
+    let collection = cluster.client().await.collection("default");
+    for level in [ReadLevel::One, ReadLevel::Quorum] {
+        let read = collection.get("a", &ReadOptions { level, ..ReadOptions::default() }).await;
+        assert_eq!(read.expect_err("nobody is right").code(), "certificate_refused", "{level:?}");
+    }
+    let search = collection.search(&[1.0, 1.0], &search_at_one()).await;
+    assert_eq!(search.expect_err("nobody is right").code(), "certificate_refused");
+    let write = collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await;
+    assert_eq!(write.expect_err("nobody is right").code(), "certificate_refused");
+}
+
+#[tokio::test]
+async fn a_write_that_may_be_done_is_never_said_to_have_failed() {
+    let (cluster, other) = (FakeCluster::start(1).await, FakeCluster::start(1).await);
+    cluster.elect(0, "n1", 1);
+    cluster.manner("n1", Manner::Refuse(error(Code::Timeout)));
+    let collection = cluster.client().await.collection("default");
+    let write = tokio::spawn(async move { collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await });
+    cluster.wait_for(|seen| is_write(&seen.kind)).await;
+    // What the first attempt did cannot be found out any more.
+    cluster.move_to(&other.seeds);
+    let error = write.await.expect("no panic").expect_err("nobody to ask");
+    let ClientError::OutcomeUnknown { last: Some(reason), .. } = &error else { panic!("{error}") };
+    assert!(reason.contains("certificate"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_node_that_answers_nonsense_is_one_that_failed() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.elect(0, "n1", 1);
+    let collection = cluster.client().await.collection("default");
+    collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await.expect("written");
+    cluster.manner("n1", Manner::Nonsense);
+    for _ in 0..3 {
+        assert!(collection.get("a", &at_one()).await.expect("answered").is_some());
+        let found = collection.search(&[1.0, 1.0], &search_at_one()).await.expect("answered");
+        assert_eq!(found.results[0][0].id, "a");
+    }
+    let write = collection.put("b", &[1.0, 1.0], &within(Duration::from_millis(500))).await;
+    let error = write.expect_err("not acknowledged");
+    assert!(matches!(error, ClientError::OutcomeUnknown { .. }), "{error}");
+    for node in ["n2", "n3"] {
+        cluster.manner(node, Manner::Nonsense);
+    }
+    let error = collection.get("a", &at_one()).await.expect_err("nonsense everywhere");
+    assert!(matches!(error, ClientError::BadReply { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_forming_cluster_is_waited_for_though_one_seed_hangs() {
     let cluster = FakeCluster::start(1).await;
     cluster.manner("n1", Manner::Mute);
