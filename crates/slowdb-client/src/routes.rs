@@ -119,6 +119,7 @@ pub(crate) mod tests {
             cluster: ClusterId([7; 16]),
             epoch,
             answered_by: "n1".into(),
+            catalog_leader: None,
             nodes: (1..=3).map(node).collect(),
             collections: vec![CollectionInfo {
                 name: "default".into(),

@@ -263,6 +263,7 @@ fn map(addresses: &[String], shards: u32) -> ClusterMap {
         cluster: CLUSTER,
         epoch: 1,
         answered_by: String::new(),
+        catalog_leader: None,
         nodes: addresses.iter().enumerate().map(node).collect(),
         collections: vec![CollectionInfo {
             name: "default".into(),
@@ -364,7 +365,7 @@ impl World {
                 let shards = self.map.lock().unwrap().collections[0].shards.len() as u32;
                 Ok((self.store.lock().unwrap().search(&search, body, shards), Bytes::new()))
             }
-            RequestKind::Status => Err(ErrorReply::new(Code::Unavailable, "no status here")),
+            _ => Err(ErrorReply::new(Code::Unavailable, "none of that here")),
         }
     }
 

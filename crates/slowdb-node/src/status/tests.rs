@@ -59,6 +59,7 @@ fn cluster() -> ClusterStatus {
         cluster: ClusterId([7; 16]),
         epoch: 1,
         answered_by: "n1".into(),
+        catalog_leader: None,
         nodes: names.iter().map(node).collect(),
         collections: vec![CollectionInfo {
             name: "default".into(),
