@@ -18,7 +18,7 @@ fn block() -> String {
 fn membership() -> Membership {
     let member = |replica, name, part| Member { replica: ReplicaId(replica), node: NodeId::new(name), part };
     let members = vec![member(1, "ada", Part::Voter), member(2, "bob", Part::Learner)];
-    Membership { index: 7, ..Membership::new(GroupId(9), ReplicaId(2), members) }
+    Membership { index: 7, intent: 3, ..Membership::new(GroupId(9), ReplicaId(2), members) }
 }
 
 #[test]
@@ -37,18 +37,18 @@ fn other_bytes_are_no_membership() {
     assert_eq!(Membership::decode(&[&bytes[..], &[0]].concat()), None, "one byte more");
     for (at, to, what) in [
         (8, 0, "its own replica is 0"),
-        (36, 0, "a replica 0"),
-        (36, 2, "a replica twice"),
-        (44, 5, "an unknown part"),
+        (44, 0, "a replica 0"),
+        (44, 2, "a replica twice"),
+        (52, 5, "an unknown part"),
     ] {
         let mut changed = bytes.clone();
         changed[at] = to;
         assert_eq!(Membership::decode(&changed), None, "{what}");
     }
     let mut nobody = bytes.clone();
-    nobody[44] = 0;
+    nobody[52] = 0;
     assert_eq!(Membership::decode(&nobody), None, "nobody votes");
     let mut name = bytes;
-    name[47] = 0xff;
+    name[55] = 0xff;
     assert_eq!(Membership::decode(&name), None, "a name that is no text");
 }
