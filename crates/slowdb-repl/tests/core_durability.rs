@@ -136,3 +136,32 @@ fn a_log_that_ends_before_what_was_applied_is_refused() {
     let error = trio.reopen(1, 1000, |_| {}).expect_err("the log cannot hold that much");
     assert!(error.contains("synced log was lost"), "{error}");
 }
+
+/// That the leader is heard does not wait for a disk: followers whose syncs take longer than an election do not
+/// depose it, and confirm nothing meanwhile.
+#[test]
+fn slow_syncs_of_followers_do_not_depose_a_leader() {
+    let mut trio = Trio::led(8);
+    let term = trio.peers[0].repl.view(GROUP).expect("the group").term;
+    let write = trio.propose(0, AckLevel::Quorum, b"x").expect("it leads");
+    for _ in 0..60 {
+        trio.now.micros += slowdb_repl::TICK_MICROS;
+        for node in 0..3 {
+            trio.tick(node);
+            trio.flush(node);
+        }
+        trio.sync(0);
+        for frame in std::mem::take(&mut trio.wire) {
+            trio.deliver(&frame);
+        }
+        assert!(trio.peers[0].repl.leads(GROUP));
+        assert!(!trio.acked(0, write), "no follower has synced it");
+    }
+    assert!((1..3).all(|node| !trio.peers[node].unsynced.is_empty()), "they are still about to");
+    // Once the disks are done the write stands, in the same term.
+    let late = trio.propose(0, AckLevel::Quorum, b"y").expect("it leads");
+    trio.settle();
+    trio.tick_all(3);
+    assert!(trio.acked(0, late));
+    assert_eq!(trio.peers[0].repl.view(GROUP).expect("the group").term, term);
+}

@@ -131,6 +131,40 @@ fn queues_are_bounded() {
     small.propose(0, AckLevel::Quorum, b"123").expect("there is room again");
 }
 
+/// Who waits for a member that is away holds up no bytes once the write is applied.
+#[test]
+fn an_applied_write_that_waits_for_all_leaves_the_budget() {
+    let mut trio = Trio::with_limits(10, Limits { waiting_bytes_max: 100, ..Limits::default() });
+    trio.settle();
+    trio.tick_all(3);
+    trio.cut[2] = true;
+    let all = trio.propose(0, AckLevel::All, &[1; 90]).expect("there is room");
+    assert_eq!(trio.propose(0, AckLevel::Quorum, &[2; 20]), Err(Failure::Overloaded), "not applied yet");
+    trio.settle();
+    let quorum = trio.propose(0, AckLevel::Quorum, &[2; 20]).expect("there is room again");
+    trio.settle();
+    assert!(trio.acked(0, quorum) && !trio.acked(0, all));
+    // It is still answered, one way or the other.
+    trio.tick_all(90);
+    assert_eq!(trio.failure(0, all), Some(Failure::LevelNotReached { missing: vec![NodeId::new("n2")] }));
+}
+
+/// Offsets within an entry have 32 bits.
+#[test]
+fn proposals_whose_writes_do_not_fit_one_entry_go_into_two() {
+    let mut trio = Trio::led(11);
+    let tokens = [u32::MAX, 1, u32::MAX].map(|writes| trio.propose_writes(0, writes).expect("it leads"));
+    trio.settle();
+    assert!(tokens.iter().all(|token| trio.acked(0, *token)));
+    trio.tick_all(3);
+    let indexes: Vec<u64> = trio.applied(0).iter().map(|(index, _)| *index).collect();
+    assert_eq!(indexes, [3, 4, 5]);
+    for node in 0..3 {
+        assert_eq!((trio.halted(node), trio.applied(node).len()), (None, 3), "node {node}");
+    }
+    assert_eq!(trio.peers[0].repl.applied(GROUP), Some(Position { term: 2, index: 5, offset: u32::MAX - 1 }));
+}
+
 #[test]
 fn a_deadline_is_kept() {
     let mut trio = Trio::led(7);

@@ -246,3 +246,19 @@ async fn at_level_one_the_outcome_is_not_known_yet() {
     let next = running.driver.commands().propose(GROUP, Change::new("y"), PATIENCE).await.expect("it leads");
     assert!(next.first > standing.first);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_core_that_panics_is_reported() {
+    let (_dir, connector) = connector();
+    let running = run(&SimDisk::new(), 1, Limits::default(), &connector);
+    running.wait_for_leadership();
+    let stopped = running.driver.stopped();
+    let look = |_: &Journal| -> usize { panic!("the core dies, for the test") };
+    let read = running.driver.commands().read(GROUP, PATIENCE, look).await;
+    assert_eq!(read, Err(AskError::Stopped));
+    let why = tokio::time::timeout(PATIENCE, stopped).await.expect("it is told");
+    assert!(matches!(why, Stopped::CoreFailed(_)), "{why:?}");
+    let Running { driver, .. } = running;
+    let why = tokio::task::spawn_blocking(|| driver.stop()).await.expect("stopping goes well");
+    assert!(matches!(why, Stopped::CoreFailed(_)), "{why:?}");
+}

@@ -97,6 +97,27 @@ fn entry() {
     assert_eq!((proposal.header.hlc, proposal.header.origin, proposal.header.writes), (1 << 16, 1, 2));
 }
 
+#[test]
+fn comparison() {
+    let mut repl = replicator();
+    repl.create(membership(&["ada"]), Nothing).expect("it is new");
+    settle(&mut repl, Now::default());
+    assert!(repl.compare_digests(GROUP, 5));
+    let records = settle(&mut repl, Now::default());
+    let entry = records.iter().find_map(|record| match record {
+        Record::Entry { data, kind, .. } => Some((*kind, data.clone())),
+        _ => None,
+    });
+    let (kind, data) = entry.expect("it went to the log");
+    assert_eq!((kind, block("hex comparison")), (0, hex(&data)));
+    let view = EntryView::parse(2, 3, &data).expect("it follows its own layout");
+    assert_eq!((view.compares(), view.proposals().len()), (Some(5), 0));
+    for len in 0..data.len() {
+        assert!(EntryView::parse(2, 3, &data[..len]).is_err(), "{len} bytes");
+    }
+    assert!(EntryView::parse(2, 3, &[&data[..], &[0]].concat()).is_err(), "one byte more");
+}
+
 /// Whatever is cut off or put behind, it is no entry any more.
 #[test]
 fn entries_of_another_length_are_refused() {
@@ -130,6 +151,28 @@ fn message() {
     assert_eq!((frame.to.as_str(), frame.lane), ("bob", Lane::Control));
     assert!(frame.body.is_empty());
     assert_eq!(block("hex message"), hex(&frame.meta));
+}
+
+#[test]
+fn note() {
+    let mut repl = replicator();
+    let members = membership(&["cyd", "ada", "bob"]);
+    repl.create(Membership { own: ReplicaId(2), ..members }, Nothing).expect("it is new");
+    settle(&mut repl, Now::default());
+    // A heartbeat of replica 3 in term 2, by hand: it leads.
+    let mut heartbeat = vec![1; 16];
+    heartbeat.extend_from_slice(&1_u64.to_le_bytes());
+    for word in [9, 3, 2, 2, 0, 0, 1, 0, 0, 0_u64] {
+        heartbeat.extend_from_slice(&word.to_le_bytes());
+    }
+    heartbeat.extend_from_slice(&[8, 0, 0, 0, 0, 0, 0, 0]);
+    repl.receive(&NodeId::new("bob"), &heartbeat, &Bytes::new()).expect("it is laid out as documented");
+    settle(&mut repl, Now::default());
+    assert!(repl.forward(GROUP, Bytes::from_static(b"please")));
+    let output = repl.flush(Now::default());
+    let [frame] = &output.messages[..] else { panic!("one frame for the leader: {:?}", output.messages) };
+    assert_eq!((frame.to.as_str(), frame.lane), ("bob", Lane::Control));
+    assert_eq!((block("hex note"), &frame.body.concat()[..]), (hex(&frame.meta), &b"please"[..]));
 }
 
 /// Any frame that is not just so is refused as a whole, without a panic.

@@ -423,13 +423,28 @@ impl Trio {
     }
 
     pub(crate) fn propose(&mut self, node: usize, level: AckLevel, body: &[u8]) -> Result<Token, Failure> {
+        self.propose_all_of(node, level, 1, body)
+    }
+
+    /// A proposal that takes so many positions.
+    pub(crate) fn propose_writes(&mut self, node: usize, writes: u32) -> Result<Token, Failure> {
+        self.propose_all_of(node, AckLevel::Quorum, writes, b"many")
+    }
+
+    fn propose_all_of(
+        &mut self,
+        node: usize,
+        level: AckLevel,
+        writes: u32,
+        body: &[u8],
+    ) -> Result<Token, Failure> {
         self.tokens += 1;
         let token = Token(self.tokens);
         let proposal = Proposal {
             token,
             level,
             retry: false,
-            writes: 1,
+            writes,
             client: [1; 16],
             sequence: self.tokens,
             body: Bytes::copy_from_slice(body),
