@@ -3,10 +3,10 @@
 use super::{Cluster, Lifetime, Shape, view};
 use crate::process::wait_until;
 use crate::workspace::{self, NodeProgram};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ pub fn run(args: ClusterArgs) -> Result<()> {
 
 fn up(dir: PathBuf, args: &UpArgs) -> Result<()> {
     let program = args.program.get()?;
-    let earlier = Cluster::open(&dir).ok();
+    let earlier = earlier(&dir, args.fresh)?;
     if let Some(earlier) = &earlier
         && !earlier.running()?.is_empty()
     {
@@ -125,8 +125,20 @@ fn up(dir: PathBuf, args: &UpArgs) -> Result<()> {
     Ok(())
 }
 
+/// The cluster that is there already. One that cannot be read is as good as none only if it is to be thrown
+/// away.
+fn earlier(dir: &Path, is_fresh: bool) -> Result<Option<Cluster>> {
+    match Cluster::find(dir) {
+        Err(error) if is_fresh => {
+            eprintln!("what is thrown away cannot be read: {error:#}");
+            Ok(None)
+        }
+        found => found.context("what is there stays as it is; --fresh throws it away"),
+    }
+}
+
 /// Removes an earlier cluster's directory, but nothing that is not one.
-pub fn remove(dir: &std::path::Path) -> Result<()> {
+pub fn remove(dir: &Path) -> Result<()> {
     if !dir.exists() {
         return Ok(());
     }
@@ -200,4 +212,27 @@ fn status(cluster: &Cluster, json: bool) -> Result<()> {
         bail!("the cluster does not answer ({status})");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_state_means_no_cluster() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(earlier(dir.path(), false).expect("nothing is there").is_none());
+        assert!(earlier(&dir.path().join("missing"), false).expect("nothing is there").is_none());
+        assert!(Cluster::open(dir.path()).is_err());
+        let state = dir.path().join("state.json");
+        for bad in ["", "{}", r#"{"format":99,"program":"p","nodes":[]}"#] {
+            fs::write(&state, bad).expect("written");
+            let error = earlier(dir.path(), false).expect_err(bad);
+            assert!(format!("{error:#}").contains("--fresh"), "{error:#}");
+            assert!(earlier(dir.path(), true).expect("to be thrown away").is_none());
+        }
+        fs::remove_file(&state).expect("removed");
+        fs::create_dir(&state).expect("made");
+        assert!(earlier(dir.path(), false).is_err(), "it is there, and cannot be read");
+    }
 }

@@ -82,15 +82,21 @@ impl Cluster {
 
     /// A cluster that an earlier run created.
     pub fn open(dir: &Path) -> Result<Cluster> {
-        let state = State::load(dir)?;
+        let none = || format!("no cluster here: there is no {}", State::path(dir).display());
+        Cluster::find(dir)?.with_context(none)
+    }
+
+    /// As [`Cluster::open`]; `None` if there is none. One whose state cannot be read is an error.
+    pub fn find(dir: &Path) -> Result<Option<Cluster>> {
+        let Some(state) = State::load(dir)? else { return Ok(None) };
         let dir = dir.canonicalize()?;
-        Ok(Cluster {
+        Ok(Some(Cluster {
             dir,
             state,
             lifetime: Lifetime::Detached,
             children: BTreeMap::new(),
             _ports: Vec::new(),
-        })
+        }))
     }
 
     fn create_certs(&self) -> Result<()> {

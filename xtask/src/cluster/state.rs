@@ -4,6 +4,7 @@ use crate::process::ProcessId;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 const FORMAT: u32 = 1;
@@ -54,16 +55,20 @@ impl State {
         dir.join("state.json")
     }
 
-    pub(super) fn load(dir: &Path) -> Result<State> {
+    /// `None`: there is no such file.
+    pub(super) fn load(dir: &Path) -> Result<Option<State>> {
         let path = State::path(dir);
-        let text =
-            fs::read(&path).with_context(|| format!("no cluster here: {} cannot be read", path.display()))?;
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        };
         let state: State =
             serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
         if state.format != FORMAT {
             bail!("{} has format {}, this program writes {FORMAT}", path.display(), state.format);
         }
-        Ok(state)
+        Ok(Some(state))
     }
 
     /// Replaces the file at once, so that a reader never sees half of it.
