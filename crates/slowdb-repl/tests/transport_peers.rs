@@ -145,6 +145,49 @@ async fn a_full_queue_drops_and_reports() {
     assert_eq!(a.transport.trouble(&NodeId::new("nobody")), None);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_come_stay_move_and_go() {
+    let dir = dir();
+    let identity = identity(dir.path());
+    let mut endpoints = Vec::new();
+    for _ in 0..4 {
+        endpoints.push(bind(&identity, "127.0.0.1:0").await);
+    }
+    let at: Vec<String> = endpoints.iter().map(address).collect();
+    let mut endpoints = endpoints.into_iter();
+    let mut next = |name: &str| {
+        let endpoint = endpoints.next().expect("four were bound");
+        start(TestGate { strict: false, ..TestGate::new(name) }, endpoint, &[])
+    };
+    let (a, mut b, mut c, mut moved) = (next("a"), next("b"), next("c"), next("c"));
+    let peers = |peers: &[(&str, &String)]| {
+        let peers: Vec<_> = peers.iter().map(|(node, at)| (NodeId::new(node), (*at).clone())).collect();
+        a.transport.set_peers(&peers);
+    };
+    let (node_b, node_c) = (NodeId::new("b"), NodeId::new("c"));
+
+    peers(&[("b", &at[1])]);
+    a.reaches("b", Lane::Control, &mut b, "there you are").await;
+    peers(&[("b", &at[1]), ("c", &at[2])]);
+    assert!(a.transport.is_connected(&node_b), "that connection stays");
+    a.reaches("c", Lane::Control, &mut c, "and you").await;
+
+    peers(&[("b", &at[1]), ("c", &at[3])]);
+    assert!(a.transport.is_connected(&node_b) && !a.transport.is_connected(&node_c));
+    for lane in [Lane::Control, data(7), Lane::Snapshot] {
+        a.reaches("c", lane, &mut moved, "at another address").await;
+    }
+
+    peers(&[("c", &at[3])]);
+    assert!(!a.transport.is_connected(&node_b) && a.transport.is_connected(&node_c));
+    assert_eq!(a.transport.trouble(&node_b), None);
+    a.transport.send(outgoing("b", Lane::Control, "nobody is told", Vec::new()));
+    a.reaches("c", Lane::Control, &mut moved, "still here").await;
+    while let Ok(event) = b.events.try_recv() {
+        assert!(!matches!(event, PeerEvent::Frame { meta, .. } if meta == "nobody is told"));
+    }
+}
+
 /// A hello by hand, as the document describes it.
 fn hello(from: &str, to: &str) -> Bytes {
     let mut out = vec![1; 16];

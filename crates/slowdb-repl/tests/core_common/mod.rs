@@ -11,9 +11,9 @@ use bytes::Bytes;
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_repl::wal::{Recovered, Wal, WalOptions};
 use slowdb_repl::{
-    AckLevel, ApplyError, Batch, Event, Failure, FinishJob, GroupId, Job, Lane, Limits, Member, Membership,
-    NodeId, Now, Outgoing, Part, Proposal, ProposalView, ReplicaId, Replicator, SnapshotSource, Staging,
-    StateMachine, TICK_MICROS, Token,
+    AckLevel, ApplyError, Batch, Event, Failure, FinishJob, GroupId, Job, Lane, Limits, Member, MemberChange,
+    Membership, NodeId, Now, Outgoing, Part, Proposal, ProposalView, ReplicaId, Replicator, SnapshotSource,
+    Staging, StateMachine, TICK_MICROS, Token,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -294,6 +294,20 @@ impl Trio {
         trio
     }
 
+    /// The same, with something in the log, and node 3 about to be brought to it as a learner.
+    pub(crate) fn growing(seed: u64) -> Self {
+        let mut trio = Trio::led(seed);
+        for n in 0..4u8 {
+            trio.propose(0, AckLevel::Quorum, &[n]).expect("it leads");
+            trio.settle();
+        }
+        let node = trio.add_node();
+        trio.join(node, 4);
+        let add = MemberChange::AddLearner { replica: ReplicaId(4), node: NodeId::new("n3") };
+        trio.peers[0].repl.change_members(GROUP, &add, 1).expect("it fits");
+        trio
+    }
+
     fn put_on_wire(&mut self, from: usize, frames: Vec<Outgoing>) {
         for frame in frames {
             let to = self.peers.iter().position(|peer| peer.name == frame.to).expect("a known node");
@@ -406,6 +420,28 @@ impl Trio {
             self.now.micros += TICK_MICROS;
             (0..self.peers.len()).for_each(|node| self.tick(node));
             self.settle();
+        }
+    }
+
+    /// Lets time pass for all, and hands what is sent to the test, which delivers it or does not.
+    pub(crate) fn run(&mut self, ticks: usize, mut hand: impl FnMut(&mut Trio, InFlight)) {
+        for _ in 0..ticks {
+            self.now.micros += TICK_MICROS;
+            (0..self.peers.len()).for_each(|node| self.tick(node));
+            for round in 0.. {
+                assert!(round < 1000, "it does not come to rest");
+                for node in 0..self.peers.len() {
+                    self.flush(node);
+                    self.sync(node);
+                    self.finish_jobs(node);
+                }
+                if self.wire.is_empty() {
+                    break;
+                }
+                for frame in std::mem::take(&mut self.wire) {
+                    hand(self, frame);
+                }
+            }
         }
     }
 

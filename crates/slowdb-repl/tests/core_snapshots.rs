@@ -1,0 +1,204 @@
+//! Snapshots on their way, when something goes wrong in the middle.
+
+mod core_common;
+
+use core_common::{APPEND, GROUP, InFlight, OFFER, PART, Trio, WANT, messages, word};
+use slowdb_repl::{AckLevel, ApplyError, Limits, ReplicaId};
+
+/// The ids of the snapshots that a frame offers.
+fn offered(frame: &InFlight) -> Vec<u64> {
+    let offers = messages(&frame.meta).into_iter().filter(|at| frame.meta[at + 80] == OFFER);
+    offers.map(|at| word(&frame.meta, at + 48)).collect()
+}
+
+fn incarnation(trio: &Trio, node: usize) -> u64 {
+    trio.peers[node].repl.membership(GROUP).expect("it has a replica").incarnation
+}
+
+/// Node 3 has taken a snapshot's offer and one part; what it asks for next is lost.
+fn half_way(seed: u64) -> Trio {
+    let mut trio = Trio::growing(seed);
+    let mut parts = 0;
+    trio.run(30, |trio, frame| {
+        let lost = parts > 0 && (frame.has(WANT) || frame.has(PART));
+        parts += usize::from(frame.has(PART));
+        if !lost {
+            trio.deliver(&frame);
+        }
+    });
+    let arriving =
+        trio.peers[3].repl.view(GROUP).expect("it has a replica").arriving.expect("it is on its way");
+    assert!(arriving.bytes > 0 && arriving.bytes < arriving.of_bytes, "{arriving:?}");
+    trio
+}
+
+#[test]
+fn a_new_leader_takes_over_when_the_sender_is_silent() {
+    let mut trio = half_way(1);
+    trio.cut[0] = true;
+    let leader = trio.elect();
+    assert_ne!(leader, 0);
+    trio.propose(leader, AckLevel::Quorum, b"after").expect("it leads");
+    trio.tick_all(30);
+    assert!(trio.applied(3).is_empty(), "it still waits for the first sender");
+    // Three seconds after the last part.
+    trio.tick_all(160);
+    assert_eq!(trio.applied(3), trio.applied(leader));
+    assert_eq!(trio.applied(3).len(), 5);
+}
+
+#[test]
+fn a_sender_that_restarted_says_so_and_makes_another_one() {
+    let mut trio = half_way(2);
+    trio.reopen(0, 0, |_| {}).expect("it opens");
+    let leader = trio.elect();
+    if leader != 0 {
+        assert!(trio.peers[leader].repl.hand_over_to(GROUP, ReplicaId(1)));
+    }
+    // Far less than a silent sender is waited for.
+    trio.tick_all(60);
+    assert!(trio.peers[0].repl.leads(GROUP));
+    assert_eq!(trio.applied(3), trio.applied(0));
+}
+
+#[test]
+fn a_snapshot_with_another_digest_than_was_offered_is_not_used() {
+    let mut trio = Trio::growing(3);
+    let mut offers = 0;
+    trio.run(14, |trio, mut frame| {
+        let offer = messages(&frame.meta).into_iter().find(|at| frame.meta[at + 80] == OFFER);
+        if let Some(at) = offer {
+            offers += 1;
+            let mut meta = frame.meta.to_vec();
+            // The digest comes first in the context, which follows the fixed part.
+            meta[at + 88] ^= 1;
+            frame.meta = meta.into();
+        }
+        trio.deliver(&frame);
+    });
+    let view = trio.peers[3].repl.view(GROUP).expect("it has a replica");
+    assert!(offers > 0 && view.halted.is_none());
+    assert_eq!((trio.applied(3).len(), incarnation(&trio, 3), view.last_index), (0, 0, 0));
+    // The next one is offered rightly.
+    trio.tick_all(40);
+    assert_eq!(trio.applied(3), trio.applied(0));
+    assert!(incarnation(&trio, 3) > 0);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_made_durable_is_taken_again() {
+    let mut trio = Trio::growing(4);
+    let mut failed = false;
+    for _ in 0..40 {
+        trio.now.micros += slowdb_repl::TICK_MICROS;
+        (0..4).for_each(|node| trio.tick(node));
+        for _ in 0..20 {
+            for node in 0..4 {
+                trio.flush(node);
+                trio.sync(node);
+                if !failed && let Some(job) = trio.peers[node].jobs.pop_front() {
+                    failed = true;
+                    let full = ApplyError("the disk is full".to_owned());
+                    trio.peers[node].repl.job_done(job.group, Err(full));
+                    assert!(trio.peers[node].repl.view(GROUP).expect("the group").arriving.is_none());
+                }
+                trio.finish_jobs(node);
+            }
+            for frame in std::mem::take(&mut trio.wire) {
+                trio.deliver(&frame);
+            }
+        }
+    }
+    assert!(failed && trio.halted(3).is_none());
+    assert_eq!(trio.applied(3), trio.applied(0));
+}
+
+/// A follower (node 2) that is behind what node 0 keeps, but not behind what node 1 keeps.
+fn behind(seed: u64) -> Trio {
+    let limits = Limits { retained_bytes_per_group: 1_000, ..Limits::default() };
+    let mut trio = Trio::with_limits(seed, limits);
+    trio.settle();
+    trio.tick_all(3);
+    trio.cut[2] = true;
+    for n in 0..10u8 {
+        trio.propose(0, AckLevel::Quorum, &[n; 500]).expect("it leads");
+        trio.settle();
+    }
+    checkpoint(&mut trio, 0);
+    trio.tick_all(40);
+    let first = |node: usize| trio.peers[node].repl.view(GROUP).expect("the group").first_index;
+    assert!(first(0) > 8 && first(1) == 2, "{} {}", first(0), first(1));
+    trio
+}
+
+/// A node's machine holds all that it has applied.
+fn checkpoint(trio: &mut Trio, node: usize) {
+    let applied = trio.peers[node].repl.applied(GROUP).expect("the group").index;
+    trio.peers[node].repl.machine_mut(GROUP).expect("the group").keep(0, applied);
+    trio.peers[node].repl.checkpointed(GROUP, applied);
+}
+
+#[test]
+fn a_snapshot_that_the_log_has_overtaken_is_dropped() {
+    let mut trio = behind(5);
+    trio.cut[2] = false;
+    let mut jobs = Vec::new();
+    for _ in 0..60 {
+        trio.now.micros += slowdb_repl::TICK_MICROS;
+        (0..3).for_each(|node| trio.tick(node));
+        for _ in 0..20 {
+            for node in 0..3 {
+                trio.flush(node);
+                trio.sync(node);
+                jobs.extend(trio.peers[node].jobs.drain(..));
+            }
+            for frame in std::mem::take(&mut trio.wire) {
+                trio.deliver(&frame);
+            }
+        }
+    }
+    assert_eq!(jobs.len(), 1, "all parts have arrived, and the disk is slow");
+    // The other node leads, and has the log.
+    assert!(trio.peers[0].repl.hand_over_to(GROUP, ReplicaId(2)));
+    trio.settle();
+    trio.propose(1, AckLevel::Quorum, b"more").expect("it leads");
+    trio.tick_all(20);
+    assert_eq!(trio.applied(2), trio.applied(1));
+    for job in jobs {
+        let digest = (job.work)();
+        trio.peers[2].repl.job_done(job.group, digest);
+    }
+    trio.tick_all(5);
+    let view = trio.peers[2].repl.view(GROUP).expect("the group");
+    assert_eq!((view.arriving, view.halted, incarnation(&trio, 2)), (None, None, 0));
+    assert_eq!(trio.applied(2), trio.applied(1));
+}
+
+/// Were it not, the receiver would need another snapshot as soon as it has this one.
+#[test]
+fn the_log_behind_a_snapshot_on_its_way_is_kept() {
+    let mut trio = behind(6);
+    trio.cut[2] = false;
+    let mut held = Vec::new();
+    let mut ids = Vec::new();
+    let mut appended = 0;
+    for n in 0..100u8 {
+        trio.run(1, |trio, frame| {
+            ids.extend(offered(&frame));
+            // The parts take their time.
+            if frame.has(PART) && n < 90 { held.push(frame) } else { trio.deliver(&frame) }
+        });
+        trio.propose(0, AckLevel::Quorum, &[n; 500]).expect("it leads");
+        checkpoint(&mut trio, 0);
+    }
+    held.iter().for_each(|frame| trio.deliver(frame));
+    trio.run(60, |trio, frame| {
+        ids.extend(offered(&frame));
+        appended += usize::from(frame.to == 2 && frame.has(APPEND));
+        trio.deliver(&frame);
+    });
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "one snapshot was enough: {ids:?}");
+    assert!(appended > 0 && incarnation(&trio, 2) == ids[0]);
+    assert_eq!(trio.applied(2), trio.applied(0));
+}
