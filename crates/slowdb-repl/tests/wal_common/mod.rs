@@ -191,6 +191,11 @@ pub(crate) fn draw_record(rng: &mut Rng, model: &Model, data_bytes_max: u64) -> 
             Record::Compacted { group: id, index, term: hard.term + 1 }
         }
         6 if rng.one_in(12) => Record::Removed { group: id },
+        7 if rng.one_in(6) => {
+            let index = hard.commit.max(1) + rng.below(12);
+            let term = group.base.1.max(1) + rng.below(hard.term + 2);
+            Record::Snapshot { group: id, index, term, data: draw_data(rng, 200) }
+        }
         _ => {
             let mut index = group.last() + 1;
             if rng.one_in(6) && group.last() > hard.commit {
