@@ -182,10 +182,12 @@ fn a_bitmap_that_does_not_fit_the_manifest_is_refused() {
     }
 }
 
+type Change = dyn Fn(&mut [u64]);
+
 #[test]
 fn an_index_that_does_not_lead_to_each_record_once_is_found_by_scrub_and_checkpoint() {
     let entry = |words: &[u64]| words.iter().position(|word| *word != 0).unwrap();
-    let changes: [(&str, &dyn Fn(&mut [u64])); 3] = [
+    let changes: [(&str, &Change); 3] = [
         ("one is missing", &|words| words[entry(words)] = 0),
         ("one twice", &|words| {
             let (first, free) = (entry(words), words.iter().position(|word| *word == 0).unwrap());
