@@ -308,6 +308,11 @@ impl<M: StateMachine> Replicator<M> {
         Some(group.machine)
     }
 
+    /// The log holds a replica that is needed no more and was not opened: it is gone for good.
+    pub fn discard(&mut self, replica: ReplicaId) {
+        self.records.push(Record::Removed { group: replica.0 });
+    }
+
     /// Who is in a group, as far as this replica has applied it.
     pub fn membership(&self, id: GroupId) -> Option<&Membership> {
         self.groups.get(&id).map(|group| &group.membership)
@@ -317,7 +322,12 @@ impl<M: StateMachine> Replicator<M> {
     ///
     /// # Errors
     /// Nothing happened.
-    pub fn change_members(&mut self, id: GroupId, change: &MemberChange, intent: u64) -> Result<(), MemberError> {
+    pub fn change_members(
+        &mut self,
+        id: GroupId,
+        change: &MemberChange,
+        intent: u64,
+    ) -> Result<(), MemberError> {
         self.leading_group(id)?.change_members(change, intent)
     }
 

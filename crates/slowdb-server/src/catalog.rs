@@ -1,17 +1,20 @@
 //! The cluster's own replicated state: nodes, collections, shard map. Group 0.
 
+mod change;
+mod spec;
+
 use crate::identity::Founding;
 use crate::sealed;
+pub(crate) use change::CatalogChange;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
-use slowdb_proto::{ClusterId, CollectionInfo, NodeInfo, ReplicaInfo, ShardInfo};
-use slowdb_repl::{
-    ApplyError, FinishJob, GroupId, Member, Membership, NodeId, Part, ProposalView, ReplicaId,
-    SnapshotSource, Staging,
+use slowdb_proto::{
+    ClusterId, CollectionInfo, Metric, NodeInfo, NodeState, ReplicaInfo, ShardInfo, Standing,
 };
-use slowdb_ring::{HashRing, RingNode};
+use slowdb_repl::{ApplyError, FinishJob, GroupId, Membership, ProposalView, SnapshotSource, Staging};
+pub(crate) use spec::{GroupSpec, Replica, Report, voters_of};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
@@ -35,29 +38,116 @@ pub(crate) struct Catalog {
     pub(crate) cluster: Option<ClusterId>,
     /// Grows with every change.
     pub(crate) epoch: u64,
+    /// Points of each node on the ring that places shards.
+    pub(crate) virtual_nodes: u32,
     /// Sorted by id.
-    pub(crate) nodes: Vec<NodeInfo>,
-    /// Sorted by name. Leaders are not known here.
-    pub(crate) collections: Vec<CollectionInfo>,
+    pub(crate) nodes: Vec<CatalogNode>,
+    /// Id and storage id of nodes that were removed.
+    pub(crate) removed: Vec<(String, [u8; 16])>,
+    /// The catalog's own group.
+    pub(crate) own: GroupSpec,
+    /// Sorted by name.
+    pub(crate) collections: Vec<Collection>,
+    /// Ids are never used again.
+    pub(crate) next_replica: u64,
+    /// Nor are these.
+    pub(crate) next_group: u64,
 }
 
-/// A change of the catalog.
+/// A node of the cluster.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CatalogNode {
+    pub(crate) id: String,
+    pub(crate) address: String,
+    pub(crate) zone: Option<String>,
+    /// How much it can hold, relative to the others.
+    pub(crate) weight: u32,
+    pub(crate) state: NodeState,
+    /// It has been silent for too long.
+    pub(crate) down: bool,
+    /// Its storage id, if it joined; founding nodes know each other's by themselves.
+    pub(crate) storage: Option<[u8; 16]>,
+}
+
+/// A collection.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(crate) enum CatalogChange {
-    /// The first of all. Any later one is without effect.
-    Found(Catalog),
-    /// A node's zone became known, or changed.
-    Zone {
-        /// The node.
-        node: String,
-        /// Its zone.
-        zone: String,
-    },
+pub(crate) struct Collection {
+    pub(crate) name: String,
+    pub(crate) dimension: u32,
+    pub(crate) metric: Metric,
+    pub(crate) replication_factor: u32,
+    pub(crate) shards: Vec<Shard>,
 }
 
-impl CatalogChange {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        rkyv::to_bytes::<RkyvError>(self).expect("memory holds a catalog").into_vec()
+/// A shard: the `shard`th of equal ranges of the hash space.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct Shard {
+    pub(crate) shard: u32,
+    pub(crate) spec: GroupSpec,
+}
+
+impl Catalog {
+    /// Every shard, with its collection.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = (&Collection, &Shard)> {
+        self.collections
+            .iter()
+            .flat_map(|collection| collection.shards.iter().map(move |shard| (collection, shard)))
+    }
+
+    /// What a group is to be.
+    pub(crate) fn spec(&self, group: GroupId) -> Option<&GroupSpec> {
+        if group == CATALOG {
+            return Some(&self.own);
+        }
+        self.shards().map(|(_, shard)| &shard.spec).find(|spec| spec.group == group.0)
+    }
+
+    /// Collection and number of the shard that a group replicates.
+    pub(crate) fn shard_of(&self, group: GroupId) -> Option<(&Collection, u32)> {
+        let found = self.shards().find(|(_, shard)| shard.spec.group == group.0)?;
+        Some((found.0, found.1.shard))
+    }
+
+    pub(crate) fn collection(&self, name: &str) -> Option<&Collection> {
+        self.collections.iter().find(|collection| collection.name == name)
+    }
+
+    pub(crate) fn node(&self, id: &str) -> Option<&CatalogNode> {
+        self.nodes.iter().find(|node| node.id == id)
+    }
+}
+
+impl CatalogNode {
+    pub(crate) fn to_info(&self) -> NodeInfo {
+        NodeInfo { id: self.id.clone(), address: self.address.clone(), zone: self.zone.clone() }
+    }
+}
+
+impl Collection {
+    /// In the words of the map that clients route by: replicas that are members.
+    pub(crate) fn to_info(&self) -> CollectionInfo {
+        CollectionInfo {
+            name: self.name.clone(),
+            dimension: self.dimension,
+            metric: self.metric,
+            replication_factor: self.replication_factor,
+            shards: self.shards.iter().map(Shard::to_info).collect(),
+        }
+    }
+}
+
+impl Shard {
+    fn to_info(&self) -> ShardInfo {
+        let members = self.spec.replicas.iter().filter(|replica| replica.standing != Standing::None);
+        let mut replicas: Vec<ReplicaInfo> = members
+            .map(|replica| ReplicaInfo {
+                replica: replica.replica,
+                node: replica.node.clone(),
+                voter: replica.standing != Standing::Learner,
+            })
+            .collect();
+        replicas.sort_by_key(|replica| (replica.node != self.spec.leader, !replica.voter));
+        ShardInfo { shard: self.shard, group: self.spec.group, replicas, leader: None, term: 0 }
     }
 }
 
@@ -114,22 +204,11 @@ impl CatalogMachine {
         self.held
     }
 
-    pub(crate) fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<(), ApplyError> {
-        let mut aligned = AlignedVec::<16>::with_capacity(proposal.body.len());
-        aligned.extend_from_slice(proposal.body);
-        let change = rkyv::from_bytes::<CatalogChange, RkyvError>(&aligned);
-        let change = change.map_err(|error| ApplyError(format!("catalog change: {error}")))?;
-        match change {
-            CatalogChange::Found(catalog) if self.catalog.cluster.is_none() => self.catalog = catalog,
-            CatalogChange::Found(_) => {}
-            CatalogChange::Zone { node, zone } => {
-                if let Some(info) = self.catalog.nodes.iter_mut().find(|info| info.id == node) {
-                    info.zone = Some(zone);
-                    self.catalog.epoch += 1;
-                }
-            }
-        }
-        self.checkpoint(proposal.first.index)
+    /// Applies a change. The outcome says why it has no effect, if it has none.
+    pub(crate) fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<Result<(), String>, ApplyError> {
+        let outcome = CatalogChange::decode(proposal.body).and_then(|change| self.catalog.change(change));
+        self.checkpoint(proposal.first.index)?;
+        Ok(outcome)
     }
 
     fn checkpoint(&mut self, index: u64) -> Result<(), ApplyError> {
@@ -210,24 +289,10 @@ impl Staging for CatalogStaging {
     }
 }
 
-/// Members of a group on these nodes, preferred leader first. Voters are odd in number: of an even number of
-/// nodes the last is a learner.
-fn members(nodes: &[String], first_replica: u64) -> Vec<Member> {
-    let voters = nodes.len() - usize::from(nodes.len().is_multiple_of(2));
-    let member = |(at, node): (usize, &String)| Member {
-        replica: ReplicaId(first_replica + at as u64),
-        node: NodeId::new(node),
-        part: if at < voters { Part::Voter } else { Part::Learner },
-    };
-    nodes.iter().enumerate().map(member).collect()
-}
-
-/// Who is in the catalog's group: all founding nodes, in the order of their ids.
+/// Who is in the catalog's group when the cluster is founded: all founding nodes, in the order of their ids.
 pub(crate) fn catalog_membership(founding: &Founding, own: &str) -> Option<Membership> {
     let nodes: Vec<String> = founding.nodes.iter().map(|(node, _)| node.clone()).collect();
-    let members = members(&nodes, 1);
-    let own = members.iter().find(|member| member.node.as_str() == own)?.replica;
-    Some(Membership::new(CATALOG, own, members))
+    GroupSpec::new(CATALOG.0, 1, &nodes, &mut 1).first_membership(own)
 }
 
 /// The catalog of a new cluster.
@@ -237,60 +302,40 @@ pub(crate) fn found(
     cluster: ClusterId,
 ) -> Result<Catalog, String> {
     let names: Vec<String> = founding.nodes.iter().map(|(node, _)| node.clone()).collect();
-    let ring_nodes = names.iter().map(|node| {
-        let ring_node = RingNode::new(node.as_str());
-        match zones.get(node) {
-            Some(zone) => ring_node.with_zone(zone.as_str()),
-            None => ring_node,
-        }
-    });
-    let ring = HashRing::new(ring_nodes, founding.virtual_nodes).map_err(|error| error.to_string())?;
-    let replicas = founding.replication_factor.min(names.len() as u32);
-    let placement = ring.place(founding.num_shards, replicas as usize).map_err(|error| error.to_string())?;
-    // The catalog's own replicas have the ids from 1 on.
-    let mut next_replica = 1 + names.len() as u64;
-    let mut shards = Vec::new();
-    for shard in 0..founding.num_shards {
-        let nodes: Vec<String> = placement.replicas(shard).map(|node| node.to_string()).collect();
-        let members = members(&nodes, next_replica);
-        next_replica += members.len() as u64;
-        let replica = |member: Member| ReplicaInfo {
-            replica: member.replica.0,
-            node: member.node.as_str().to_owned(),
-            voter: member.part == Part::Voter,
-        };
-        let replicas = members.into_iter().map(replica).collect();
-        shards.push(ShardInfo { shard, group: 1 + u64::from(shard), replicas, leader: None, term: 0 });
-    }
-    let node = |(id, address): &(String, String)| NodeInfo {
+    let node = |(id, address): &(String, String)| CatalogNode {
         id: id.clone(),
         address: address.clone(),
         zone: zones.get(id).cloned(),
+        weight: founding.weight.max(1),
+        state: NodeState::Active,
+        down: false,
+        storage: None,
     };
-    Ok(Catalog {
+    // The catalog's own replicas have the ids from 1 on.
+    let mut next_replica = 1;
+    let own = GroupSpec::new(CATALOG.0, 1, &names, &mut next_replica);
+    let mut catalog = Catalog {
         cluster: Some(cluster),
         epoch: 1,
+        virtual_nodes: founding.virtual_nodes,
         nodes: founding.nodes.iter().map(node).collect(),
-        collections: vec![CollectionInfo {
-            name: DEFAULT_COLLECTION.into(),
-            dimension: founding.dimension,
-            metric: founding.metric,
-            replication_factor: founding.replication_factor,
-            shards,
-        }],
-    })
-}
-
-/// Who is in a shard's group, as seen from one of its nodes.
-pub(crate) fn shard_membership(shard: &ShardInfo, own: &str) -> Option<Membership> {
-    let member = |info: &ReplicaInfo| Member {
-        replica: ReplicaId(info.replica),
-        node: NodeId::new(&info.node),
-        part: if info.voter { Part::Voter } else { Part::Learner },
+        removed: Vec::new(),
+        own,
+        collections: Vec::new(),
+        next_replica,
+        next_group: 1,
     };
-    let members: Vec<Member> = shard.replicas.iter().map(member).collect();
-    let own = members.iter().find(|member| member.node.as_str() == own)?.replica;
-    Some(Membership::new(GroupId(shard.group), own, members))
+    let shards =
+        crate::placement::first_placement(&catalog, founding.num_shards, founding.replication_factor)?;
+    catalog.change(CatalogChange::Create {
+        name: DEFAULT_COLLECTION.into(),
+        dimension: founding.dimension,
+        metric: founding.metric,
+        replication_factor: founding.replication_factor,
+        shards,
+    })?;
+    catalog.epoch = 1;
+    Ok(catalog)
 }
 
 #[cfg(test)]

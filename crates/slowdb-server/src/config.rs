@@ -29,6 +29,16 @@ pub struct NodeConfig {
     pub replication_factor: u32,
     /// The node's zone.
     pub zone: Option<String>,
+    /// How much this node can hold, relative to the others.
+    pub weight: u32,
+    /// Where others find this node, `host:port`, if that is not where it listens.
+    pub advertise: Option<String>,
+    /// Nodes of a cluster that is there already, to become part of it. See [`crate::RunningNode::joining`].
+    pub join: Vec<String>,
+    /// What that cluster answered.
+    pub joined: Option<slowdb_proto::JoinReply>,
+    /// Silence after which a node's replicas are rebuilt elsewhere, as far as this node decides.
+    pub node_down_after: std::time::Duration,
     /// Certificates.
     pub identity: slowdb_net::Identity,
 }
@@ -82,7 +92,27 @@ impl NodeConfig {
                 self.replication_factor
             ));
         }
+        if self.weight == 0 || self.weight > 1000 {
+            return fail(format!("weight {}: it has to be 1 to 1000", self.weight));
+        }
+        if let Some(address) = self.advertise.as_ref().filter(|address| !is_address(address)) {
+            return fail(format!("'{address}' cannot be advertised: give it as HOST:PORT"));
+        }
+        if let Some(address) = self.join.iter().find(|address| !is_address(address)) {
+            return fail(format!("'{address}' cannot be joined: give it as HOST:PORT"));
+        }
+        if !self.join.is_empty() && !self.initial_nodes.is_empty() {
+            return fail(
+                "a node either founds a cluster with others or joins one: give initial nodes or join".into(),
+            );
+        }
         self.check_initial_nodes()
+    }
+
+    /// Where others find this node; `None` as long as its port is not known.
+    pub(crate) fn address(&self) -> Option<String> {
+        let listens = || (self.port != 0).then(|| format!("{}:{}", self.host, self.port));
+        self.advertise.clone().or_else(listens)
     }
 
     fn check_initial_nodes(&self) -> Result<(), StartError> {
@@ -111,16 +141,17 @@ impl NodeConfig {
         }
         for (id, address) in nodes {
             check_name(id).map_err(|error| StartError::Config(format!("initial node: {error}")))?;
-            let port = address
-                .rsplit_once(':')
-                .filter(|(host, _)| !host.is_empty())
-                .map(|(_, port)| port.parse::<u16>());
-            if !matches!(port, Some(Ok(1..))) {
+            if !is_address(address) {
                 return fail(format!("initial node {id} has the address '{address}': give it as HOST:PORT"));
             }
         }
         Ok(())
     }
+}
+
+fn is_address(address: &str) -> bool {
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    matches!(port.map(|(_, port)| port.parse::<u16>()), Some(Ok(1..)))
 }
 
 #[cfg(test)]

@@ -138,6 +138,7 @@ fn founding(zone: Option<&str>) -> Founding {
         num_shards: 1,
         virtual_nodes: 64,
         replication_factor: 3,
+        weight: 1,
     }
 }
 

@@ -6,6 +6,7 @@
 //! It also remembers the storage id of every other node: a node that comes back with an empty or foreign
 //! disk under a known name shows another one and is refused, so that it can never vote away what it forgot.
 
+use crate::catalog::Catalog;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
@@ -20,8 +21,8 @@ use crate::sealed;
 const FILE: &str = "identity";
 const MAGIC: [u8; 4] = *b"SDBI";
 
-/// What a cluster is founded with.
-#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+/// What a cluster is founded with. Without nodes for one that joined a cluster that others founded.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Founding {
     /// Node id and address of each founding node, sorted by id.
     pub nodes: Vec<(String, String)>,
@@ -37,6 +38,8 @@ pub struct Founding {
     pub virtual_nodes: u32,
     /// Replicas wanted for each shard.
     pub replication_factor: u32,
+    /// How much a founding node can hold, relative to nodes that join later.
+    pub weight: u32,
 }
 
 /// Whose storage path it is.
@@ -50,6 +53,10 @@ pub struct Identity {
     pub cluster: Option<ClusterId>,
     /// What it was started with first.
     pub founding: Founding,
+    /// Its replica of the catalog, if it joined a cluster that was there already.
+    pub joined: Option<u64>,
+    /// Id and address of the other nodes, as they were last known.
+    pub known: Vec<(String, String)>,
     /// Node id → storage id of every other node ever spoken to.
     pub peers: BTreeMap<String, [u8; 16]>,
 }
@@ -127,6 +134,24 @@ impl Own {
         };
     }
 
+    /// The catalog says who the other nodes are. Should the disk not take it, it is tried with the next change.
+    pub(crate) fn know(&self, catalog: &Catalog) {
+        let mut identity = self.lock();
+        let others = catalog.nodes.iter().filter(|node| node.id != identity.node);
+        let known: Vec<_> = others.map(|node| (node.id.clone(), node.address.clone())).collect();
+        let gone: Vec<String> =
+            identity.peers.keys().filter(|id| catalog.node(id).is_none()).cloned().collect();
+        if known == identity.known && gone.is_empty() {
+            return;
+        }
+        let mut next = Identity { known, ..identity.clone() };
+        next.peers.retain(|id, _| !gone.contains(id));
+        match next.save(&*self.disk) {
+            Ok(()) => *identity = next,
+            Err(error) => tracing::warn!(%error, "cannot write down who the other nodes are"),
+        }
+    }
+
     /// The node became part of a cluster.
     pub fn join(&self, cluster: ClusterId) -> Result<(), IdentityError> {
         let mut identity = self.lock();
@@ -159,8 +184,13 @@ impl Gate for Own {
         if name == identity.node {
             return Err(format!("there is a node {name} already, and this is it: give each node its own id"));
         }
-        if !identity.founding.nodes.iter().any(|(node, _)| node == name) {
-            return Err(format!("node {name} is not one of the nodes that this cluster was founded with"));
+        let founds =
+            identity.known.is_empty() && identity.founding.nodes.iter().any(|(node, _)| node == name);
+        if !founds && !identity.known.iter().any(|(node, _)| node == name) {
+            return Err(format!(
+                "node {name} is not part of this cluster, or was removed from it: start it with --join and an empty \
+                 storage path"
+            ));
         }
         let theirs = ClusterId(hello.cluster);
         if let Some(ours) = identity.cluster

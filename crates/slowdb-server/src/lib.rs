@@ -4,23 +4,28 @@
 //! is fed and drained by a driver, real or simulated. [`RunningNode`] is that core on threads, real time, a real
 //! disk and QUIC.
 
+mod admin;
 mod catalog;
 mod clients;
 mod config;
 mod dedup;
 #[cfg(test)]
 mod golden;
+mod hosting;
 mod identity;
 mod machine;
 mod node;
 mod pending;
+mod placement;
 mod probe;
 mod read;
+mod reconcile;
 mod requests;
 mod running;
 mod sealed;
 mod shard;
 mod status;
+mod tend;
 mod transfer;
 
 #[cfg(doctest)]

@@ -11,9 +11,10 @@ pub(crate) enum Machine {
 }
 
 /// What applying a proposal gives back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    Catalog,
+    /// Of a change of the catalog: why it had no effect, if it had none.
+    Catalog(Option<String>),
     Write(WriteOutcome),
 }
 
@@ -22,7 +23,9 @@ impl StateMachine for Machine {
 
     fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<Outcome, ApplyError> {
         match self {
-            Machine::Catalog(catalog) => catalog.apply(proposal).map(|()| Outcome::Catalog),
+            Machine::Catalog(catalog) => {
+                catalog.apply(proposal).map(|outcome| Outcome::Catalog(outcome.err()))
+            }
             Machine::Shard(shard) => shard.apply(proposal).map(Outcome::Write),
         }
     }

@@ -3,22 +3,22 @@
 //! It composes the replicator with the catalog and the shards that live here. It reads no clock, opens no
 //! socket and draws no randomness but from its seed; its disk is an argument.
 
-use crate::catalog::{self, CATALOG, Catalog, CatalogChange, CatalogMachine};
+use crate::catalog::{CATALOG, CatalogMachine};
+use crate::hosting::Hosting;
 use crate::identity::Own;
 use crate::machine::{Machine, Outcome};
 use crate::pending::Pending;
 use crate::read::ReadWork;
-use crate::shard::{ShardMachine, ShardPlace};
+use crate::tend::Tending;
 use bytes::Bytes;
 use slowdb_disk::Disk;
-use slowdb_proto::{ClusterId, LogStatus, PeerStatus, Reply, Request};
+use slowdb_proto::{LogStatus, PeerStatus, Reply, Request};
 use slowdb_repl::driver::{Core, Turn};
 use slowdb_repl::wal::{Location, Recovered, WalReader};
 use slowdb_repl::{
-    AckLevel, ApplyError, Event, FinishJob, GroupId, Job, Limits, Membership, NodeId, Now, Outgoing,
-    Proposal, Replicator, Token, WireError,
+    ApplyError, Event, FinishJob, GroupId, Job, Limits, NodeId, Now, Outgoing, Replicator, WireError,
 };
-use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob, Options};
+use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -26,8 +26,6 @@ use std::sync::Arc;
 const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
 /// Ticks after which a shard with any change is checkpointed.
 const CHECKPOINT_TICKS: u64 = 40 * 60;
-/// How long a proposal of the node itself may take, in microseconds.
-const OWN_PROPOSAL_MICROS: u64 = 5_000_000;
 /// Frames of a strange cluster or shape that are reported one by one; later ones are only counted.
 const STRANGE_FRAMES_LOGGED: u64 = 10;
 
@@ -103,6 +101,10 @@ pub enum Effect {
         /// What to run.
         work: FinishJob,
     },
+    /// From now on these are the other nodes, with their addresses.
+    Peers(Vec<(NodeId, String)>),
+    /// Run this on a thread that may block: it deletes what a replica kept that is gone. Nobody waits for it.
+    Delete(Box<dyn FnOnce() + Send>),
     /// Leadership is handed over as far as possible, and everything is checkpointed.
     ReadyToStop,
     /// The node must stop.
@@ -126,6 +128,8 @@ pub struct NodeSetup {
     pub limits: Limits,
     /// When shards are checkpointed.
     pub checkpoints: CheckpointPace,
+    /// Microseconds of silence after which a node's replicas are rebuilt elsewhere.
+    pub node_down_after: u64,
 }
 
 /// When a shard is checkpointed.
@@ -166,9 +170,11 @@ pub struct Node {
     pub(crate) peers: Vec<PeerStatus>,
     pub(crate) log: LogStatus,
     pub(crate) started: Option<Now>,
+    /// The time as it was last told.
+    pub(crate) now: Now,
     pub(crate) halted: BTreeMap<GroupId, String>,
-    epoch_hosted: u64,
-    own_proposal: Option<Token>,
+    pub(crate) hosting: Hosting,
+    pub(crate) tending: Tending,
     checkpoint_running: Option<GroupId>,
     checkpoint_queue: VecDeque<GroupId>,
     ticks: u64,
@@ -195,9 +201,10 @@ impl Node {
             peers: Vec::new(),
             log: LogStatus::default(),
             started: None,
+            now: Now::default(),
             halted: BTreeMap::new(),
-            epoch_hosted: 0,
-            own_proposal: None,
+            hosting: Hosting::default(),
+            tending: Tending::default(),
             checkpoint_running: None,
             checkpoint_queue: VecDeque::new(),
             ticks: 0,
@@ -206,10 +213,7 @@ impl Node {
             ready_said: false,
             strange_frames: 0,
         };
-        let known = Replicator::<Machine>::memberships(recovered);
-        let known = known.map_err(|error| OpenNodeError(error.to_string()))?;
-        node.open_catalog(recovered, &known)?;
-        node.host_shards(&known, Some(recovered))?;
+        node.open_groups(recovered)?;
         Ok(node)
     }
 
@@ -217,147 +221,6 @@ impl Node {
     #[cfg(feature = "canary")]
     pub fn set_canary(&mut self, canary: Option<slowdb_repl::Canary>) {
         self.repl.set_canary(canary);
-    }
-
-    fn open_catalog(
-        &mut self,
-        recovered: &Recovered,
-        known: &BTreeMap<GroupId, Membership>,
-    ) -> Result<(), OpenNodeError> {
-        let incarnation = known.get(&CATALOG).map_or(0, |membership| membership.incarnation);
-        let machine =
-            CatalogMachine::open(Arc::clone(&self.setup.disk), incarnation).map_err(OpenNodeError)?;
-        let machine = Machine::Catalog(machine);
-        let opened = match known.get(&CATALOG) {
-            Some(membership) => self.repl.reopen(membership.clone(), recovered, machine),
-            None => {
-                let identity = self.setup.own.get();
-                let membership = catalog::catalog_membership(&identity.founding, &self.name);
-                let membership = membership.ok_or_else(|| {
-                    OpenNodeError(format!(
-                        "node {} is not among the nodes that it is to found a cluster with",
-                        self.name
-                    ))
-                })?;
-                self.repl.create(membership, machine)
-            }
-        };
-        opened.map_err(|error| OpenNodeError(error.to_string()))
-    }
-
-    pub(crate) fn catalog(&self) -> Option<&Catalog> {
-        Some(self.repl.machine(CATALOG)?.catalog()?.catalog())
-    }
-
-    /// Opens every shard that the catalog places here and that is not open yet.
-    fn host_shards(
-        &mut self,
-        known: &BTreeMap<GroupId, Membership>,
-        recovered: Option<&Recovered>,
-    ) -> Result<(), OpenNodeError> {
-        let Some(catalog) = self.catalog().filter(|catalog| catalog.epoch > self.epoch_hosted).cloned()
-        else {
-            return Ok(());
-        };
-        let Some(cluster) = catalog.cluster else { return Ok(()) };
-        self.join(cluster, &catalog)?;
-        for collection in &catalog.collections {
-            for shard in &collection.shards {
-                let Some(membership) = catalog::shard_membership(shard, &self.name) else { continue };
-                self.host_shard(membership, collection.dimension, known, recovered)?;
-            }
-        }
-        self.epoch_hosted = catalog.epoch;
-        Ok(())
-    }
-
-    fn join(&mut self, cluster: ClusterId, catalog: &Catalog) -> Result<(), OpenNodeError> {
-        let identity = self.setup.own.get();
-        let wanted = &identity.founding;
-        if let Some(default) = catalog.collections.iter().find(|c| c.name == catalog::DEFAULT_COLLECTION)
-            && identity.cluster.is_none()
-            && default.dimension != wanted.dimension
-        {
-            return Err(OpenNodeError(format!(
-                "this node was started with --dimension {}, but its cluster was founded with {}: start all \
-                 founding nodes with the same one",
-                wanted.dimension, default.dimension
-            )));
-        }
-        if identity.cluster.is_none() {
-            self.setup.own.join(cluster).map_err(|error| OpenNodeError(error.to_string()))?;
-            tracing::info!(%cluster, "part of the cluster");
-        }
-        self.repl.set_cluster(cluster.0);
-        Ok(())
-    }
-
-    fn host_shard(
-        &mut self,
-        membership: Membership,
-        dimension: u32,
-        known: &BTreeMap<GroupId, Membership>,
-        recovered: Option<&Recovered>,
-    ) -> Result<(), OpenNodeError> {
-        let id = membership.group;
-        if self.repl.machine(id).is_some() {
-            return Ok(());
-        }
-        let fail = |error: String| OpenNodeError(format!("{id}: {error}"));
-        let membership = known.get(&id).cloned().unwrap_or(membership);
-        let mut options = Options::new(dimension as usize);
-        options.extent_bytes = self.setup.extent_bytes;
-        options.hash_seed = self.setup.seed;
-        #[cfg(feature = "canary")]
-        {
-            options.canary_reuse_early = self.setup.checkpoints.canary_reuse_early;
-        }
-        let place = ShardPlace { disk: Arc::clone(&self.setup.disk), replica: membership.own.0, options };
-        let machine = Machine::Shard(ShardMachine::open(place, membership.incarnation).map_err(fail)?);
-        let opened = match recovered.filter(|_| known.contains_key(&id)) {
-            Some(recovered) => self.repl.reopen(membership, recovered, machine),
-            None => self.repl.create(membership, machine),
-        };
-        opened.map_err(|error| fail(error.to_string()))
-    }
-
-    /// What the catalog's leader sees to: a cluster that is not founded yet is founded, and zones that nodes
-    /// have told are written down.
-    fn tend_catalog(&mut self, now: Now) {
-        if self.own_proposal.is_some() || !self.repl.leads(CATALOG) {
-            return;
-        }
-        let Some(catalog) = self.catalog() else { return };
-        let zones = self.setup.own.zones();
-        let change = if catalog.cluster.is_some() {
-            let differs = |(node, zone): &(String, String)| {
-                catalog.nodes.iter().any(|info| info.id == *node && info.zone.as_ref() != Some(zone))
-            };
-            match zones.into_iter().find(differs) {
-                Some((node, zone)) => CatalogChange::Zone { node, zone },
-                None => return,
-            }
-        } else {
-            let founding = self.setup.own.get().founding;
-            match catalog::found(&founding, &zones, draw_cluster_id(self.setup.seed, now)) {
-                Ok(catalog) => CatalogChange::Found(catalog),
-                Err(why) => return self.effects.push(Effect::Fail { why }),
-            }
-        };
-        let token = self.pending.own_token();
-        let proposal = Proposal {
-            token,
-            level: AckLevel::Quorum,
-            retry: false,
-            writes: 1,
-            client: [0; 16],
-            sequence: 0,
-            body: Bytes::from(change.encode()),
-            deadline: now.micros + OWN_PROPOSAL_MICROS,
-        };
-        if self.repl.propose(CATALOG, proposal).is_ok() {
-            self.own_proposal = Some(token);
-        }
     }
 
     fn event(&mut self, event: Event<Outcome>) {
@@ -373,8 +236,15 @@ impl Node {
             Event::DigestDiffers { group, node, index } => {
                 tracing::error!(%group, %node, index, "digests differ: one of two replicas is wrong");
             }
-            Event::Acked { token, .. } | Event::Failed { token, .. } if Some(token) == self.own_proposal => {
-                self.own_proposal = None;
+            Event::Members { group } => self.tending.look_at(group),
+            Event::Forwarded { group, from, body } => self.forwarded(group, &from, &body),
+            Event::Acked { token, ref outcome, .. } if self.tending.is_own(token) => {
+                self.own_decided(token, outcome.as_ref());
+            }
+            Event::Failed { token, why, .. } if self.tending.is_own(token) => {
+                if let Some(id) = self.tending.forget(token) {
+                    self.fail_admin(id, why);
+                }
             }
             other => self.answer(other),
         }
@@ -505,11 +375,12 @@ impl Core for Node {
 
     fn tick(&mut self, now: Now) {
         self.ticks += 1;
+        self.now = now;
         self.started.get_or_insert(now);
         let mut events = Vec::new();
         self.repl.tick(now, &mut events);
         events.into_iter().for_each(|event| self.event(event));
-        self.tend_catalog(now);
+        self.tend(now);
         self.queue_checkpoints();
         if self.stopping {
             self.prepare_to_stop();
@@ -517,13 +388,17 @@ impl Core for Node {
     }
 
     fn persisted(&mut self, _now: Now, batch: u64, locations: &[Location]) -> Vec<Outgoing> {
+        self.delete_gone(batch);
         self.repl.persisted(batch, locations)
     }
 
     fn flush(&mut self, now: Now) -> Turn<Effect> {
         let output = self.repl.flush(now);
         output.events.into_iter().for_each(|event| self.event(event));
-        if let Err(error) = self.host_shards(&BTreeMap::new(), None) {
+        if let Some(batch) = &output.batch {
+            self.hosting.gone_with(batch.number);
+        }
+        if let Err(error) = self.follow_catalog() {
             self.effects.push(Effect::Fail { why: error.to_string() });
         }
         let job = |Job { group, work }| Effect::Job { group, work };
@@ -531,12 +406,4 @@ impl Core for Node {
         self.start_checkpoint();
         Turn { messages: output.messages, batch: output.batch, effects: std::mem::take(&mut self.effects) }
     }
-}
-
-/// A cluster's id has to be new: seed and wall clock together are.
-fn draw_cluster_id(seed: u64, now: Now) -> ClusterId {
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..].copy_from_slice(&now.wall_millis.to_le_bytes());
-    ClusterId(xxhash_rust::xxh3::xxh3_128(&key).max(1).to_le_bytes())
 }

@@ -1,5 +1,6 @@
 //! Requests that wait for the replicator.
 
+use crate::admin::AdminAsk;
 use crate::node::RequestId;
 use slowdb_repl::{GroupId, Token};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ pub(crate) enum ReadPlan {
 #[derive(Clone, Copy)]
 pub(crate) struct PendingWrite {
     pub(crate) writes: u32,
+    pub(crate) group: GroupId,
 }
 
 /// What waits, by the token that the replicator knows it by. A request's token is its id; tokens of the node's
@@ -37,6 +39,7 @@ pub(crate) struct PendingWrite {
 pub(crate) struct Pending {
     pub(crate) writes: BTreeMap<Token, PendingWrite>,
     pub(crate) reads: BTreeMap<Token, PendingRead>,
+    pub(crate) admin: BTreeMap<RequestId, AdminAsk>,
     own_tokens: u64,
 }
 

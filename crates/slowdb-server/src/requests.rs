@@ -1,17 +1,21 @@
 //! Requests from clients: checked, routed, proposed, answered.
 
+use crate::catalog::CATALOG;
 use crate::machine::{Machine, Outcome};
 use crate::node::{Effect, Node, RequestId};
 use crate::pending::{Pending, PendingRead, PendingWrite, ReadPlan};
 use crate::read::ReadWork;
 use crate::shard::WriteOutcome;
 use bytes::Bytes;
-use slowdb_proto::limits::{GET_IDS_MAX, ID_BYTES_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX, TIMEOUT_MS_MAX};
+use slowdb_proto::limits::{
+    GET_IDS_MAX, ID_BYTES_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX, SHARDS_MAX, TIMEOUT_MS_MAX,
+};
 use slowdb_proto::{
     ClusterMap, Code, CollectionInfo, ErrorReply, GetRequest, Metric, Ops, OpsError, ReadLevel, Reply,
     Request, RequestKind, SearchRequest, ShardInfo, ShardPosition, WriteLevel, WriteReply, WriteRequest,
 };
-use slowdb_repl::{AckLevel, Event, Failure, GroupId, Now, Proposal};
+use slowdb_repl::{AckLevel, Event, Failure, GroupId, Now, Proposal, Token};
+use std::sync::Arc;
 
 /// When to come back to an overloaded node, in milliseconds.
 const OVERLOADED_RETRY_MS: u32 = 20;
@@ -31,6 +35,18 @@ impl Node {
             RequestKind::Status => {
                 let status = self.status(now);
                 self.reply(id, Reply::Status(Box::new(status)));
+                Ok(())
+            }
+            RequestKind::Join(join) => self.ask_join(now, id, join),
+            RequestKind::Cluster => {
+                let view = self.cluster_view(now)?;
+                self.reply(id, Reply::Cluster(Box::new(view)));
+                Ok(())
+            }
+            RequestKind::Admin(admin) => self.ask_admin(now, id, admin),
+            RequestKind::Explain(explain) => {
+                let lines = self.explain(&explain)?;
+                self.reply(id, Reply::Explained(lines));
                 Ok(())
             }
             RequestKind::Write(write) => self.write(id, write, body, deadline),
@@ -63,18 +79,27 @@ impl Node {
         let Some((catalog, cluster)) = founded else {
             return Err(self.not_founded());
         };
-        let mut collections = catalog.collections.clone();
+        let infos = self.hosting.collections.values();
+        let mut collections: Vec<CollectionInfo> = infos.map(|info| (**info).clone()).collect();
         for shard in collections.iter_mut().flat_map(|collection| &mut collection.shards) {
             if let Some((leader, term)) = self.repl.leader(GroupId(shard.group)) {
                 shard.leader = leader.map(|leader| leader.as_str().to_owned());
                 shard.term = term;
             }
         }
-        let nodes = catalog.nodes.clone();
-        Ok(ClusterMap { cluster, epoch: catalog.epoch, answered_by: self.name.clone(), nodes, collections })
+        let nodes = catalog.nodes.iter().map(|node| node.to_info()).collect();
+        let catalog_leader = self.repl.leader(CATALOG).and_then(|(leader, _)| leader);
+        Ok(ClusterMap {
+            cluster,
+            epoch: catalog.epoch,
+            answered_by: self.name.clone(),
+            catalog_leader: catalog_leader.map(|leader| leader.as_str().to_owned()),
+            nodes,
+            collections,
+        })
     }
 
-    fn not_founded(&self) -> Box<ErrorReply> {
+    pub(crate) fn not_founded(&self) -> Box<ErrorReply> {
         let founding = self.setup.own.get().founding;
         let names: Vec<&str> = founding.nodes.iter().map(|(node, _)| node.as_str()).collect();
         let message = format!(
@@ -86,12 +111,11 @@ impl Node {
         Box::new(ErrorReply { retry_after_ms, ..ErrorReply::new(Code::Unavailable, message) })
     }
 
-    fn collection(&self, name: &str) -> Answer<CollectionInfo> {
+    fn collection(&self, name: &str) -> Answer<Arc<CollectionInfo>> {
         let Some(catalog) = self.catalog().filter(|catalog| catalog.cluster.is_some()) else {
             return Err(self.not_founded());
         };
-        let found = catalog.collections.iter().find(|collection| collection.name == name);
-        found.cloned().ok_or_else(|| {
+        self.hosting.collections.get(name).cloned().ok_or_else(|| {
             let names: Vec<&str> = catalog.collections.iter().map(|c| c.name.as_str()).collect();
             error(
                 Code::UnknownCollection,
@@ -113,7 +137,9 @@ impl Node {
                 ),
             ));
         };
-        if self.repl.machine(GroupId(info.group)).is_none() {
+        let membership = self.repl.membership(GroupId(info.group));
+        // A replica that waits for its first snapshot would pass nothing off for everything.
+        if membership.is_none_or(|membership| membership.member(membership.own).is_none()) {
             let nodes: Vec<&str> = info.replicas.iter().map(|replica| replica.node.as_str()).collect();
             return Err(error(
                 Code::StaleRoute,
@@ -167,7 +193,7 @@ impl Node {
             deadline,
         };
         self.repl.propose(group, proposal).map_err(|why| self.failure(group, why))?;
-        self.pending.writes.insert(token, PendingWrite { writes });
+        self.pending.writes.insert(token, PendingWrite { writes, group });
         Ok(())
     }
 
@@ -191,14 +217,10 @@ impl Node {
 
     fn search(&mut self, id: RequestId, search: &SearchRequest, body: &[u8], deadline: u64) -> Answer<()> {
         let collection = self.collection(&search.collection)?;
-        if search.shards.len() > collection.shards.len() {
+        if search.shards.len() > SHARDS_MAX as usize {
             return Err(error(
-                Code::BadRequest,
-                format!(
-                    "{} shards are named, but there are {}",
-                    search.shards.len(),
-                    collection.shards.len()
-                ),
+                Code::TooLarge,
+                format!("{} shards are named, more than {SHARDS_MAX}", search.shards.len()),
             ));
         }
         let mut shards = Vec::new();
@@ -263,6 +285,17 @@ impl Node {
         Ok(())
     }
 
+    /// A replica is gone: what waits for it is answered.
+    pub(crate) fn fail_requests_of(&mut self, group: GroupId) {
+        let is_of = |(_, read): &(&Token, &PendingRead)| read.waits_for.contains(&group);
+        let reads: Vec<Token> = self.pending.reads.iter().filter(is_of).map(|(token, _)| *token).collect();
+        let writes = self.pending.writes.iter().filter(|(_, write)| write.group == group);
+        let waiting: Vec<Token> = writes.map(|(token, _)| *token).chain(reads).collect();
+        for token in waiting {
+            self.answer(Event::Failed { token, group, why: Failure::LeaderChanged });
+        }
+    }
+
     /// What the replicator says of a request that waits.
     pub(crate) fn answer(&mut self, event: Event<Outcome>) {
         match event {
@@ -286,7 +319,7 @@ impl Node {
                         "the write was retried after it had been forgotten: whether an earlier attempt took \
                          effect cannot be told, and it was not executed again. Read the ids to find out",
                     )),
-                    Some(Outcome::Catalog) | None => reply(first, None),
+                    Some(Outcome::Catalog(_)) | None => reply(first, None),
                 };
                 self.reply(Pending::request(token), reply);
             }
@@ -319,7 +352,7 @@ impl Node {
     }
 
     /// A failure in the words of the wire, with where to go.
-    fn failure(&self, group: GroupId, why: Failure) -> Box<ErrorReply> {
+    pub(crate) fn failure(&self, group: GroupId, why: Failure) -> Box<ErrorReply> {
         let (leader, term) = self.repl.leader(group).unwrap_or_default();
         let leader = leader.map(|leader| leader.as_str().to_owned());
         let known =
@@ -361,7 +394,7 @@ impl Node {
 
 pub(crate) type Answer<T> = Result<T, Box<ErrorReply>>;
 
-fn error(code: Code, message: impl Into<String>) -> Box<ErrorReply> {
+pub(crate) fn error(code: Code, message: impl Into<String>) -> Box<ErrorReply> {
     Box::new(ErrorReply::new(code, message))
 }
 

@@ -6,11 +6,12 @@ use crate::identity::{Founding, Identity, IdentityError, Own};
 use crate::node::{CheckpointPace, Command, Effect, Node, NodeSetup, RequestId};
 use slowdb_disk::{DirLock, Disk, LockError, RealDisk};
 use slowdb_net::{AcceptLimits, Endpoint, Profile, Service};
-use slowdb_proto::{ALPN_CLIENT, Code, ErrorReply, LogStatus, PeerStatus, Reply};
+use slowdb_proto::{ALPN_CLIENT, Code, ErrorReply, JoinRequest, LogStatus, PeerStatus, Reply};
 use slowdb_repl::driver::{Commands, Driver, LogGauge, Stopped};
 use slowdb_repl::transport::{self, ALPN_CONTROL, ALPN_DATA, Transport};
 use slowdb_repl::wal::{Wal, WalOptions};
 use slowdb_repl::{Limits, NodeId};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,6 +53,17 @@ pub enum StopError {
 }
 
 impl RunningNode {
+    /// What a node that is to join a cluster has to ask one of its nodes, before [`RunningNode::start`] is told the answer
+    /// in [`NodeConfig::joined`]. `None` if it need not ask: it is not to join, or it has joined already.
+    ///
+    /// # Errors
+    /// As for starting.
+    pub fn joining(config: &NodeConfig) -> Result<Option<JoinRequest>, StartError> {
+        config.check()?;
+        let (disk, _lock) = take_storage(config)?;
+        joining(config, &disk)
+    }
+
     /// Starts a node: takes its storage path, listens, recovers, and joins the others.
     pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         config.check()?;
@@ -70,7 +82,7 @@ impl RunningNode {
             .ok_or_else(|| StartError::Config(format!("'{target}' gives no address to listen on")))?;
 
         let identity = identify(&config, &disk, address)?;
-        let others = others(&config, &identity);
+        let (say_others, others) = watch::channel(others(&config, &identity));
         let instance = u64::from_le_bytes(random()?);
         let log_id = u64::from_le_bytes(identity.storage[..8].try_into().unwrap_or_default());
         let own = Own::new(Arc::clone(&disk), identity, instance);
@@ -83,13 +95,14 @@ impl RunningNode {
             extent_bytes: EXTENT_BYTES,
             limits: Limits::default(),
             checkpoints: CheckpointPace::default(),
+            node_down_after: u64::try_from(config.node_down_after.as_micros()).unwrap_or(u64::MAX),
         };
         let node = Node::open(setup, &recovered, wal.reader())
             .map_err(|error| storage_error(&config, error.to_string()))?;
         drop(recovered);
 
         let (events, event_queue) = mpsc::channel(PEER_EVENTS_MAX);
-        let nodes: Vec<_> = others.iter().map(|(id, address)| (NodeId::new(id), address.clone())).collect();
+        let nodes = others.borrow().clone();
         let transport = Transport::start(endpoint.connector(), Arc::new(own), &nodes, events);
         let (fail, failed) = watch::channel(None);
         let ready_to_stop = Arc::new(Notify::new());
@@ -99,6 +112,9 @@ impl RunningNode {
             commands: Arc::default(),
             fail: fail.clone(),
             ready: Arc::clone(&ready_to_stop),
+            transport: transport.clone(),
+            others: say_others,
+            told_addresses: config.initial_nodes.iter().cloned().collect(),
             long_reads_running: Arc::new(Semaphore::new(processors())),
             long_reads_waiting: Arc::new(Semaphore::new(LONG_READS_WAITING_MAX)),
             runtime: tokio::runtime::Handle::current(),
@@ -187,7 +203,7 @@ fn take_storage(config: &NodeConfig) -> Result<(Arc<dyn Disk>, DirLock), StartEr
 fn identify(config: &NodeConfig, disk: &Arc<dyn Disk>, address: SocketAddr) -> Result<Identity, StartError> {
     let fail = |what: String| storage_error(config, what);
     if let Some(identity) = Identity::load(&**disk).map_err(|error| fail(error.to_string()))? {
-        let identity = goes_on(config, identity)?;
+        let identity = take_joined(config, disk, goes_on(config, identity)?)?;
         return rezone(config, disk, identity).map_err(|error| fail(error.to_string()));
     }
     if disk.exists("wal").map_err(|error| fail(error.to_string()))? {
@@ -197,15 +213,20 @@ fn identify(config: &NodeConfig, disk: &Arc<dyn Disk>, address: SocketAddr) -> R
                 .into(),
         ));
     }
+    if !config.join.is_empty() {
+        return Err(StartError::Config("the cluster to join was not asked yet".into()));
+    }
     let Some(dimension) = config.dimension else {
         return Err(StartError::Config(
-            "an empty storage path founds a cluster: say the dimension of its vectors with --dimension N"
+            "an empty storage path founds a cluster: say the dimension of its vectors with --dimension N, or join one \
+             with --join HOST:PORT"
                 .into(),
         ));
     };
     let mut nodes = config.initial_nodes.clone();
     if nodes.is_empty() {
-        nodes.push((config.node_id.clone(), format!("{}:{}", config.host, address.port())));
+        let own = config.address().unwrap_or_else(|| format!("{}:{}", config.host, address.port()));
+        nodes.push((config.node_id.clone(), own));
     }
     nodes.sort();
     let founding = Founding {
@@ -216,11 +237,82 @@ fn identify(config: &NodeConfig, disk: &Arc<dyn Disk>, address: SocketAddr) -> R
         num_shards: config.num_shards,
         virtual_nodes: config.virtual_nodes,
         replication_factor: config.replication_factor,
+        weight: config.weight,
     };
-    let peers = std::collections::BTreeMap::new();
-    let identity =
-        Identity { node: config.node_id.clone(), storage: random()?, cluster: None, founding, peers };
+    let identity = new_identity(config, founding)?;
     identity.save(&**disk).map_err(|error| fail(error.to_string()))?;
+    Ok(identity)
+}
+
+fn new_identity(config: &NodeConfig, founding: Founding) -> Result<Identity, StartError> {
+    Ok(Identity {
+        node: config.node_id.clone(),
+        storage: random()?,
+        cluster: None,
+        founding,
+        joined: None,
+        known: Vec::new(),
+        peers: BTreeMap::new(),
+    })
+}
+
+/// What a node has to ask the cluster that it is to join; `None` if it need not ask any more.
+fn joining(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Option<JoinRequest>, StartError> {
+    let fail = |error: IdentityError| storage_error(config, error.to_string());
+    if config.join.is_empty() {
+        return Ok(None);
+    }
+    let known = Identity::load(&**disk).map_err(fail)?;
+    if known
+        .as_ref()
+        .is_some_and(|identity| identity.cluster.is_some() || !identity.founding.nodes.is_empty())
+    {
+        return Ok(None);
+    }
+    let address = config.address().ok_or_else(|| {
+        StartError::Config(
+            "others have to find a node that joins: give it a port, or an address to advertise".into(),
+        )
+    })?;
+    let identity = match known {
+        Some(identity) => identity,
+        None => {
+            let founding = Founding { zone: config.zone.clone(), ..Founding::default() };
+            let identity = new_identity(config, founding)?;
+            identity.save(&**disk).map_err(fail)?;
+            identity
+        }
+    };
+    Ok(Some(JoinRequest {
+        node: identity.node,
+        storage: identity.storage,
+        address,
+        zone: config.zone.clone(),
+        weight: config.weight,
+    }))
+}
+
+/// A node that asked to join goes on with the answer.
+fn take_joined(
+    config: &NodeConfig,
+    disk: &Arc<dyn Disk>,
+    identity: Identity,
+) -> Result<Identity, StartError> {
+    if identity.cluster.is_some() || !identity.founding.nodes.is_empty() {
+        return Ok(identity);
+    }
+    let Some(joined) = &config.joined else {
+        let what = "it was to join a cluster, and never got an answer: start it with --join HOST:PORT again";
+        return Err(storage_error(config, what.into()));
+    };
+    let others = joined.nodes.iter().filter(|node| node.id != identity.node);
+    let identity = Identity {
+        cluster: Some(joined.cluster),
+        joined: Some(joined.replica),
+        known: others.map(|node| (node.id.clone(), node.address.clone())).collect(),
+        ..identity
+    };
+    identity.save(&**disk).map_err(|error| storage_error(config, error.to_string()))?;
     Ok(identity)
 }
 
@@ -237,6 +329,10 @@ fn goes_on(config: &NodeConfig, identity: Identity) -> Result<Identity, StartErr
         ));
     }
     let founding = &identity.founding;
+    if founding.nodes.is_empty() {
+        // It joined a cluster that others founded.
+        return Ok(identity);
+    }
     if let Some(dimension) = config.dimension.filter(|d| *d != founding.dimension) {
         return Err(storage_error(
             config,
@@ -283,10 +379,14 @@ fn rezone(config: &NodeConfig, disk: &Arc<dyn Disk>, identity: Identity) -> Resu
 }
 
 /// The other nodes and where they are: as the flags say now, or as they said at the founding.
-fn others(config: &NodeConfig, identity: &Identity) -> Vec<(String, String)> {
-    let nodes =
-        if config.initial_nodes.is_empty() { &identity.founding.nodes } else { &config.initial_nodes };
-    nodes.iter().filter(|(id, _)| *id != config.node_id).cloned().collect()
+fn others(config: &NodeConfig, identity: &Identity) -> Vec<(NodeId, String)> {
+    let nodes = match () {
+        () if !config.initial_nodes.is_empty() => &config.initial_nodes,
+        () if !identity.known.is_empty() => &identity.known,
+        () => &identity.founding.nodes,
+    };
+    let others = nodes.iter().filter(|(id, _)| *id != config.node_id);
+    others.map(|(id, address)| (NodeId::new(id), address.clone())).collect()
 }
 
 fn processors() -> usize {
@@ -305,6 +405,10 @@ struct Outside {
     commands: Arc<std::sync::OnceLock<Commands<Node>>>,
     fail: watch::Sender<Option<String>>,
     ready: Arc<Notify>,
+    transport: Transport,
+    others: watch::Sender<Vec<(NodeId, String)>>,
+    /// Addresses that this node was started with; they are newer than those of the catalog.
+    told_addresses: BTreeMap<String, String>,
     /// Reads that take long: so many run at a time, and so many more wait.
     long_reads_running: Arc<Semaphore>,
     long_reads_waiting: Arc<Semaphore>,
@@ -349,6 +453,17 @@ impl Outside {
                     }
                 });
             }
+            Effect::Peers(mut peers) => {
+                for (node, address) in &mut peers {
+                    if let Some(told) = self.told_addresses.get(node.as_str()) {
+                        address.clone_from(told);
+                    }
+                }
+                let _runtime = self.runtime.enter();
+                self.transport.set_peers(&peers);
+                self.others.send_replace(peers);
+            }
+            Effect::Delete(work) => drop(self.runtime.spawn_blocking(work)),
             Effect::ReadyToStop => self.ready.notify_one(),
             Effect::Fail { why } => {
                 self.fail.send_if_modified(|current| {
@@ -400,19 +515,19 @@ async fn accept(endpoint: Arc<Endpoint>, transport: Transport, clients: Clients,
 async fn tell_surroundings(
     commands: Commands<Node>,
     transport: Transport,
-    others: Vec<(String, String)>,
+    others: watch::Receiver<Vec<(NodeId, String)>>,
     gauge: LogGauge,
 ) {
     let mut every = tokio::time::interval(SURROUNDINGS_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         every.tick().await;
-        let peer = |(node, address): &(String, String)| PeerStatus {
-            node: node.clone(),
+        let peer = |(node, address): &(NodeId, String)| PeerStatus {
+            node: node.as_str().to_owned(),
             address: address.clone(),
-            connected: transport.is_connected(&NodeId::new(node)),
+            connected: transport.is_connected(node),
         };
-        let peers = others.iter().map(peer).collect();
+        let peers = others.borrow().iter().map(peer).collect();
         let log = LogStatus { bytes: gauge.disk_bytes(), segments: gauge.segments(), pinned_bytes: 0 };
         if !commands.send(Command::Surroundings { peers, log }).await {
             return;

@@ -128,6 +128,11 @@ impl ShardMachine {
         self.store.reader()
     }
 
+    /// About how many bytes a copy of it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.store.len() * (self.store.dimension() as u64 * 4 + 64)
+    }
+
     pub(crate) fn records(&self) -> u64 {
         self.store.len()
     }

@@ -3,7 +3,7 @@
 use crate::catalog::CATALOG;
 use crate::machine::Machine;
 use crate::node::Node;
-use slowdb_proto::{FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, Role};
+use slowdb_proto::{FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, Role, Wanted};
 use slowdb_repl::{FollowerView, GroupId, GroupView, Now, Part, ReplicaRole};
 
 impl Node {
@@ -66,11 +66,8 @@ impl Node {
         if id == CATALOG {
             return Some(GroupKind::Catalog);
         }
-        let of_collection = |collection: &slowdb_proto::CollectionInfo| {
-            let shard = collection.shards.iter().find(|shard| shard.group == id.0)?;
-            Some(GroupKind::Shard { collection: collection.name.clone(), shard: shard.shard })
-        };
-        self.catalog()?.collections.iter().find_map(of_collection)
+        let (collection, shard) = self.catalog()?.shard_of(id)?;
+        Some(GroupKind::Shard { collection: collection.name.clone(), shard })
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -78,16 +75,18 @@ impl Node {
             self.halted.iter().map(|(group, why)| format!("{group} is halted here: {why}")).collect();
         if let Some(catalog) = self.catalog().filter(|catalog| catalog.cluster.is_some()) {
             for collection in &catalog.collections {
-                let replicas = collection.shards.first().map_or(0, |shard| shard.replicas.len());
+                let staying = |shard: &crate::catalog::Shard| shard.spec.staying().count();
+                let replicas = collection.shards.iter().map(staying).min().unwrap_or_default();
                 if replicas < collection.replication_factor as usize {
                     warnings.push(format!(
                         "collection '{}' wants {} replicas of each shard, but there are nodes for {replicas} only",
                         collection.name, collection.replication_factor
                     ));
                 }
-                let voters =
-                    collection.shards.first().map_or(0, |s| s.replicas.iter().filter(|r| r.voter).count());
-                if voters == 1 {
+                let votes = |shard: &crate::catalog::Shard| {
+                    shard.spec.staying().filter(|replica| replica.wanted == Wanted::Voter).count()
+                };
+                if collection.shards.iter().map(votes).min() == Some(1) {
                     warnings.push(format!(
                         "collection '{}' has one voter for each shard: 'quorum' is one disk, and no failover",
                         collection.name

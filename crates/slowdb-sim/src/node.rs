@@ -149,6 +149,7 @@ impl SimNode {
             extent_bytes: options.disk.extent_bytes,
             limits: Limits::default(),
             checkpoints: checkpoint_pace(options),
+            node_down_after: 30_000_000,
         };
         let core = Node::open(setup, &recovered, wal.reader()).map_err(|error| error.to_string())?;
         #[cfg(feature = "canary")]
@@ -186,9 +187,18 @@ impl SimNode {
             num_shards: options.shards,
             virtual_nodes: 3,
             replication_factor: options.replication_factor,
+            weight: 1,
         };
         let node = self.name.as_str().to_owned();
-        let identity = Identity { node, storage, cluster: None, founding, peers: BTreeMap::new() };
+        let identity = Identity {
+            node,
+            storage,
+            cluster: None,
+            founding,
+            joined: None,
+            known: Vec::new(),
+            peers: BTreeMap::new(),
+        };
         identity.save(disk).map_err(|error| error.to_string())?;
         Ok(identity)
     }
@@ -348,6 +358,8 @@ impl Running {
                 }
                 Effect::Checkpoint { group, job } => wishes.push(Wish::Checkpoint { group, job }),
                 Effect::Job { group, work } => wishes.push(Wish::Job { group, work }),
+                Effect::Peers(_) => {}
+                Effect::Delete(work) => work(),
                 Effect::Fail { why } => wishes.push(Wish::Stop(why)),
                 Effect::ReadyToStop => wishes.push(Wish::ReadyToStop),
             }

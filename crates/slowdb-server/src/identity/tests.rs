@@ -14,6 +14,7 @@ fn founding(nodes: &[&str]) -> Founding {
         num_shards: 2,
         virtual_nodes: 3,
         replication_factor: 3,
+        weight: 1,
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn founding(nodes: &[&str], dimension: u32, num_shards: u32) -> Found
         num_shards,
         virtual_nodes: 3,
         replication_factor: 3,
+        weight: 1,
     }
 }
 
@@ -107,6 +108,8 @@ impl Cluster {
             storage: [at as u8 + 1; 16],
             cluster: None,
             founding: hand.founding.clone(),
+            joined: None,
+            known: Vec::new(),
             peers: BTreeMap::new(),
         });
         identity.save(&*disk).expect("the disk works");
@@ -121,6 +124,7 @@ impl Cluster {
             extent_bytes: 1 << 16,
             limits: Limits::default(),
             checkpoints: CheckpointPace::default(),
+            node_down_after: 30_000_000,
         };
         let node = Node::open(setup, &recovered, wal.reader()).unwrap_or_else(|error| panic!("{error}"));
         hand.running = Some(Running { node, wal, own });
@@ -246,6 +250,8 @@ impl Cluster {
                     commands.push(Command::Checkpointed { group, result: job.run() });
                 }
                 Effect::Job { group, work } => commands.push(Command::JobDone { group, result: work() }),
+                Effect::Peers(_) => {}
+                Effect::Delete(work) => work(),
                 Effect::ReadyToStop => hand.ready_to_stop = true,
                 Effect::Fail { why } => hand.failed = Some(why),
             }

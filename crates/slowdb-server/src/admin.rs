@@ -1,0 +1,393 @@
+//! Requests that concern the cluster as a whole: joining, looking, changing, explaining. The catalog's leader answers.
+
+use crate::catalog::{CATALOG, Catalog, CatalogChange, GroupSpec};
+use crate::node::{Effect, Node, RequestId};
+use crate::placement;
+use crate::requests::{Answer, error};
+use slowdb_proto::limits::{DIMENSION_MAX, REPLICATION_FACTOR_MAX, SHARDS_MAX};
+use slowdb_proto::{
+    Admin, AdminReply, AdminRequest, ClusterView, Code, ErrorReply, Explain, JoinReply, JoinRequest,
+    MoveView, NodeState, NodeView, PlannedMove, ReplicaView, Reply, Standing, check_name,
+};
+use slowdb_repl::{Failure, GroupId, Now};
+
+/// Nodes of a cluster.
+const NODES_MAX: usize = 1_000;
+/// Replicas of all shards of all collections.
+const REPLICAS_MAX: usize = 200_000;
+
+/// What is answered when the change of the catalog that it needs has been decided.
+pub(crate) enum AdminAsk {
+    Join { node: String },
+    Admin { notes: Vec<String> },
+}
+
+impl Node {
+    fn leading_catalog(&self) -> Answer<&Catalog> {
+        if !self.repl.leads(CATALOG) {
+            return Err(self.failure(CATALOG, Failure::NotLeader));
+        }
+        self.catalog().filter(|catalog| catalog.cluster.is_some()).ok_or_else(|| self.not_founded())
+    }
+
+    fn propose_asked(
+        &mut self,
+        now: Now,
+        id: RequestId,
+        change: &CatalogChange,
+        ask: AdminAsk,
+    ) -> Answer<()> {
+        if !self.propose_own(now, change, Some(id)) {
+            return Err(self.failure(CATALOG, Failure::Overloaded));
+        }
+        self.pending.admin.insert(id, ask);
+        Ok(())
+    }
+
+    /// The change that a request asked for was decided; `refused` says why it had no effect.
+    pub(crate) fn answer_admin(&mut self, id: RequestId, refused: Option<String>) {
+        let Some(ask) = self.pending.admin.remove(&id) else { return };
+        let reply = match (refused, ask) {
+            (Some(why), _) => Reply::Error(ErrorReply::new(Code::Refused, why)),
+            (None, AdminAsk::Join { node }) => match self.joined(&node) {
+                Ok(joined) => Reply::Joined(joined),
+                Err(error) => Reply::Error(*error),
+            },
+            (None, AdminAsk::Admin { notes }) => {
+                self.tending.plan_now = true;
+                let moves = self.planned();
+                Reply::Admin(AdminReply { changed: true, moves, notes })
+            }
+        };
+        self.effects.push(Effect::Reply { id, reply, body: Vec::new() });
+    }
+
+    /// The change that a request asked for may or may not be decided.
+    pub(crate) fn fail_admin(&mut self, id: RequestId, why: Failure) {
+        if self.pending.admin.remove(&id).is_some() {
+            let reply = Reply::Error(*self.failure(CATALOG, why));
+            self.effects.push(Effect::Reply { id, reply, body: Vec::new() });
+        }
+    }
+
+    pub(crate) fn ask_join(&mut self, now: Now, id: RequestId, join: JoinRequest) -> Answer<()> {
+        let catalog = self.leading_catalog()?;
+        check_name(&join.node).map_err(|e| error(Code::BadRequest, format!("node id: {e}")))?;
+        if let Some(zone) = &join.zone {
+            check_name(zone).map_err(|e| error(Code::BadRequest, format!("zone: {e}")))?;
+        }
+        let port =
+            join.address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse());
+        if !matches!(port, Some(Ok(1..=u16::MAX))) || join.address.len() > 300 {
+            let what = format!("node {} is at '{}': it has to be HOST:PORT", join.node, join.address);
+            return Err(error(Code::BadRequest, what));
+        }
+        if join.weight == 0 || join.weight > 1000 {
+            return Err(error(
+                Code::BadRequest,
+                format!("weight {}: it has to be from 1 to 1000", join.weight),
+            ));
+        }
+        if catalog.nodes.len() >= NODES_MAX && catalog.node(&join.node).is_none() {
+            return Err(error(Code::Refused, format!("a cluster has at most {NODES_MAX} nodes")));
+        }
+        let JoinRequest { node, storage, address, zone, weight } = join;
+        let change = CatalogChange::Join { node: node.clone(), storage, address, zone, weight };
+        self.propose_asked(now, id, &change, AdminAsk::Join { node })
+    }
+
+    fn joined(&self, node: &str) -> Answer<JoinReply> {
+        let catalog = self.leading_catalog()?;
+        let replica = catalog.own.staying().find(|replica| replica.node == node);
+        let replica = replica.ok_or_else(|| {
+            error(
+                Code::Refused,
+                format!("node {node} is being removed from the catalog; try again in a while"),
+            )
+        })?;
+        Ok(JoinReply {
+            cluster: catalog.cluster.unwrap_or_default(),
+            replica: replica.replica,
+            nodes: catalog.nodes.iter().map(|node| node.to_info()).collect(),
+        })
+    }
+
+    /// What the planner would move, as things stand.
+    fn planned(&self) -> Vec<PlannedMove> {
+        let Some(catalog) = self.catalog() else { return Vec::new() };
+        let plan = placement::plan(catalog, &self.sizes());
+        plan.map(|plan| placement::planned_moves(catalog, &plan)).unwrap_or_default()
+    }
+
+    pub(crate) fn cluster_view(&self, now: Now) -> Answer<ClusterView> {
+        let catalog = self.leading_catalog()?;
+        let node = |node: &crate::catalog::CatalogNode| {
+            let holds = |(_, shard): &(_, &crate::catalog::Shard)| {
+                shard.spec.replica_on(&node.id).is_some_and(|replica| replica.standing != Standing::None)
+            };
+            let leads = |(_, shard): &(_, &crate::catalog::Shard)| shard.spec.leader == node.id;
+            NodeView {
+                id: node.id.clone(),
+                address: node.address.clone(),
+                zone: node.zone.clone(),
+                weight: node.weight,
+                state: node.state,
+                down: node.down,
+                silent_ms: self.tending.silence(&node.id, now) / 1000,
+                replicas: catalog.shards().filter(holds).count() as u32,
+                leads: catalog.shards().filter(leads).count() as u32,
+                catalog: catalog.own.replica_on(&node.id).map_or(Standing::None, |replica| replica.standing),
+            }
+        };
+        let specs = std::iter::once(&catalog.own).chain(catalog.shards().map(|(_, shard)| &shard.spec));
+        let mut moves: Vec<MoveView> =
+            specs.filter(|spec| !spec.is_settled()).map(|spec| self.move_view(catalog, spec)).collect();
+        let live = |it: &MoveView| {
+            let lives = |r: &&ReplicaView| {
+                r.standing != Standing::None && catalog.node(&r.node).is_some_and(|node| !node.down)
+            };
+            it.replicas.iter().filter(lives).count()
+        };
+        moves.sort_by_cached_key(|it| (live(it), it.group));
+        let lost = catalog.shards().filter(|(_, shard)| has_lost_majority(catalog, &shard.spec));
+        let lost = lost.map(|(collection, shard)| {
+            format!(
+                "shard {} of '{}' has lost the majority of its voters: it takes no writes and no quorum reads until they \
+                 are back; reads at 'one' go on",
+                shard.shard, collection.name
+            )
+        });
+        Ok(ClusterView {
+            cluster: catalog.cluster.unwrap_or_default(),
+            epoch: catalog.epoch,
+            leader: self.name.clone(),
+            nodes: catalog.nodes.iter().map(node).collect(),
+            moves,
+            planned: self.planned(),
+            lost: lost.collect(),
+        })
+    }
+
+    fn move_view(&self, catalog: &Catalog, spec: &GroupSpec) -> MoveView {
+        let replica = |replica: &crate::catalog::Replica| {
+            let (bytes, of_bytes) = self.tending.progress(replica.replica);
+            ReplicaView {
+                replica: replica.replica,
+                node: replica.node.clone(),
+                wanted: replica.wanted,
+                standing: replica.standing,
+                bytes,
+                of_bytes,
+            }
+        };
+        MoveView {
+            group: spec.group,
+            shard: catalog
+                .shard_of(GroupId(spec.group))
+                .map(|(collection, shard)| (collection.name.clone(), shard)),
+            replicas: spec.replicas.iter().map(replica).collect(),
+            reason: spec.reason.clone(),
+        }
+    }
+
+    pub(crate) fn ask_admin(&mut self, now: Now, id: RequestId, request: AdminRequest) -> Answer<()> {
+        let catalog = self.leading_catalog()?;
+        let AdminRequest { admin, dry_run } = request;
+        let (change, notes) = change_for(catalog, admin)?;
+        let mut after = catalog.clone();
+        if let Some(change) = &change {
+            after.change(change.clone()).map_err(|why| error(Code::Refused, why))?;
+        }
+        match change.filter(|_| !dry_run) {
+            Some(change) => self.propose_asked(now, id, &change, AdminAsk::Admin { notes }),
+            None => {
+                let plan =
+                    placement::plan(&after, &self.sizes()).map_err(|why| error(Code::Unavailable, why))?;
+                let moves = placement::planned_moves(&after, &plan);
+                self.tending.plan_now |= !dry_run;
+                let reply = Reply::Admin(AdminReply { changed: false, moves, notes });
+                self.effects.push(Effect::Reply { id, reply, body: Vec::new() });
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn explain(&self, explain: &Explain) -> Answer<Vec<String>> {
+        let catalog = self.leading_catalog()?;
+        let plan = placement::plan(catalog, &self.sizes()).map_err(|why| error(Code::Unavailable, why))?;
+        match explain {
+            Explain::Shard { collection, shard } => {
+                let found = catalog.collection(collection);
+                let found = found.ok_or_else(|| unknown_collection(catalog, collection))?;
+                let shard = found.shards.get(*shard as usize).ok_or_else(|| {
+                    let count = found.shards.len();
+                    error(
+                        Code::BadRequest,
+                        format!("there is no shard {shard}: '{collection}' has shards 0 to {}", count - 1),
+                    )
+                })?;
+                Ok(explain_group(catalog, &shard.spec, &plan))
+            }
+            Explain::Node { node } => {
+                let found = catalog.node(node);
+                let found =
+                    found.ok_or_else(|| error(Code::BadRequest, format!("there is no node {node}")))?;
+                let mut lines = vec![format!(
+                    "node {node} is {}{}, weight {}, at {}{}",
+                    found.state.as_str(),
+                    if found.down { " and down" } else { "" },
+                    found.weight,
+                    found.address,
+                    found.zone.as_ref().map_or(String::new(), |zone| format!(", in zone {zone}")),
+                )];
+                for (collection, shard) in catalog.shards() {
+                    let Some(replica) = shard.spec.replica_on(node) else { continue };
+                    let why =
+                        plan.explain(shard.spec.group, node).map_or(String::new(), |why| format!(": {why}"));
+                    lines.push(format!(
+                        "shard {} of '{}': replica {} is a {}, wanted: {}{why}",
+                        shard.shard,
+                        collection.name,
+                        replica.replica,
+                        replica.standing.as_str(),
+                        replica.wanted.as_str(),
+                    ));
+                }
+                let comes = plan.moves().iter().filter(|it| it.add.as_ref() == Some(node)).count();
+                let goes = plan.moves().iter().filter(|it| it.remove.as_ref() == Some(node)).count();
+                lines.push(match (comes, goes) {
+                    (0, 0) => "nothing more is planned to come or go".to_owned(),
+                    _ => format!("planned next: {comes} replicas come, {goes} go"),
+                });
+                Ok(lines)
+            }
+        }
+    }
+}
+
+/// The change that an operator's wish comes down to, if it needs one, and what to say about it.
+fn change_for(catalog: &Catalog, admin: Admin) -> Answer<(Option<CatalogChange>, Vec<String>)> {
+    let mut notes = Vec::new();
+    let change = match admin {
+        Admin::Rebalance => return Ok((None, notes)),
+        Admin::SetNodeState { node, state } => {
+            let found = catalog
+                .node(&node)
+                .ok_or_else(|| error(Code::BadRequest, format!("there is no node {node}")))?;
+            if found.state == state {
+                notes.push(format!("node {node} is {} already", state.as_str()));
+                return Ok((None, notes));
+            }
+            if state == NodeState::Draining && found.state != NodeState::Draining {
+                let left = |n: &&crate::catalog::CatalogNode| {
+                    n.id != node && n.state == NodeState::Active && !n.down
+                };
+                let left = catalog.nodes.iter().filter(left).count();
+                let most = catalog
+                    .collections
+                    .iter()
+                    .map(|c| c.replication_factor as usize)
+                    .max()
+                    .unwrap_or_default();
+                if left < most {
+                    notes.push(format!(
+                        "only {left} nodes are left to hold replicas, and there is a collection that wants {most} of each \
+                         shard: those that have no other place stay on node {node}"
+                    ));
+                }
+            }
+            CatalogChange::State { node, state }
+        }
+        Admin::RemoveNode { node } => CatalogChange::Remove { node },
+        Admin::CreateCollection { name, dimension, metric, num_shards, replication_factor } => {
+            check_name(&name).map_err(|e| error(Code::BadRequest, format!("collection: {e}")))?;
+            let range = |what: &str, value: u32, max: u32| {
+                let wrong =
+                    || error(Code::BadRequest, format!("{what} {value}: it has to be from 1 to {max}"));
+                (1..=max).contains(&value).then_some(()).ok_or_else(wrong)
+            };
+            range("dimension", dimension, DIMENSION_MAX)?;
+            range("number of shards", num_shards, SHARDS_MAX)?;
+            range("replication factor", replication_factor, REPLICATION_FACTOR_MAX)?;
+            let replicas: usize = catalog.shards().map(|(_, shard)| shard.spec.replicas.len()).sum();
+            if replicas + (num_shards * replication_factor) as usize > REPLICAS_MAX {
+                return Err(error(Code::Refused, format!("a cluster has at most {REPLICAS_MAX} replicas")));
+            }
+            let placed = placement::first_placement(catalog, num_shards, replication_factor);
+            let shards = placed.map_err(|why| error(Code::Unavailable, why))?;
+            if shards[0].len() < replication_factor as usize {
+                notes.push(format!(
+                    "there are nodes for {} of {replication_factor} replicas only",
+                    shards[0].len()
+                ));
+            }
+            CatalogChange::Create { name, dimension, metric, replication_factor, shards }
+        }
+        Admin::DropCollection { name } => {
+            catalog.collection(&name).ok_or_else(|| unknown_collection(catalog, &name))?;
+            CatalogChange::Drop { name }
+        }
+        Admin::SetReplicationFactor { name, replication_factor } => {
+            let found = catalog.collection(&name).ok_or_else(|| unknown_collection(catalog, &name))?;
+            if !(1..=REPLICATION_FACTOR_MAX).contains(&replication_factor) {
+                let what = format!(
+                    "replication factor {replication_factor}: it has to be from 1 to {REPLICATION_FACTOR_MAX}"
+                );
+                return Err(error(Code::BadRequest, what));
+            }
+            if found.replication_factor == replication_factor {
+                notes.push(format!("'{name}' has that replication factor already"));
+                return Ok((None, notes));
+            }
+            CatalogChange::Factor { name, replication_factor }
+        }
+    };
+    Ok((Some(change), notes))
+}
+
+fn explain_group(catalog: &Catalog, spec: &GroupSpec, plan: &slowdb_ring::Plan) -> Vec<String> {
+    let mut lines = vec![format!("placed because of: {}; preferred leader: {}", spec.reason, spec.leader)];
+    for replica in &spec.replicas {
+        let why = plan.explain(spec.group, &replica.node).map_or(String::new(), |why| format!(": {why}"));
+        lines.push(format!(
+            "node {}: replica {} is a {}, wanted: {}{why}",
+            replica.node,
+            replica.replica,
+            replica.standing.as_str(),
+            replica.wanted.as_str(),
+        ));
+    }
+    if has_lost_majority(catalog, spec) {
+        lines.push(
+            "most of its voters are down: no writes and no quorum reads until they are back".to_owned(),
+        );
+    }
+    let next: Vec<String> =
+        plan.moves().iter().filter(|it| it.shard == spec.group).map(ToString::to_string).collect();
+    lines.push(if !spec.is_settled() {
+        "it is on its way to what is wanted; nothing else is planned until it is there".to_owned()
+    } else if next.is_empty() {
+        "it is where it should be: nothing is planned".to_owned()
+    } else {
+        format!("next: {}", next.join("; "))
+    });
+    lines
+}
+
+fn has_lost_majority(catalog: &Catalog, spec: &GroupSpec) -> bool {
+    let voters = spec.replicas.iter().filter(|r| matches!(r.standing, Standing::Voter | Standing::Changing));
+    let (mut all, mut live) = (0, 0);
+    for voter in voters {
+        all += 1;
+        live += usize::from(catalog.node(&voter.node).is_some_and(|node| !node.down));
+    }
+    all > 0 && live * 2 <= all
+}
+
+fn unknown_collection(catalog: &Catalog, name: &str) -> Box<ErrorReply> {
+    let names: Vec<&str> = catalog.collections.iter().map(|c| c.name.as_str()).collect();
+    error(
+        Code::UnknownCollection,
+        format!("no collection is called '{name}'; there is: {}", names.join(", ")),
+    )
+}

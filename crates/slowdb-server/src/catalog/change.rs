@@ -1,0 +1,244 @@
+//! Changes of the catalog. Each is judged when it is applied, by the state that it finds, the same way everywhere: who
+//! proposed it may have known less. One that does not fit changes nothing and says why.
+
+use super::spec::{GroupSpec, Report};
+use super::{CATALOG, Catalog, CatalogNode, Collection, Shard};
+use rkyv::rancor::Error as RkyvError;
+use rkyv::{Archive, Deserialize, Serialize};
+use slowdb_proto::{Metric, NodeState, Wanted};
+
+/// A change of the catalog.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) enum CatalogChange {
+    /// The first of all. Any later one is without effect.
+    Found(Catalog),
+    /// A node is part of the cluster, or is now at another address.
+    Join { node: String, storage: [u8; 16], address: String, zone: Option<String>, weight: u32 },
+    /// What a node says of itself became known, or changed.
+    Zone { node: String, zone: String },
+    /// What is wanted of a node.
+    State { node: String, state: NodeState },
+    /// A node was silent for too long, or is heard again.
+    Down { node: String, down: bool },
+    /// A node is part of the cluster no more.
+    Remove { node: String },
+    /// Where a group's replicas are to be, if nothing else was wanted of it since this epoch.
+    Place { group: u64, since: u64, nodes: Vec<(String, Wanted)>, leader: String, reason: String },
+    /// A configuration that was committed.
+    Report(Report),
+    /// A new collection, its shards on these nodes.
+    Create { name: String, dimension: u32, metric: Metric, replication_factor: u32, shards: Vec<Vec<String>> },
+    /// A collection is gone.
+    Drop { name: String },
+    /// How many replicas a collection's shards are to have.
+    Factor { name: String, replication_factor: u32 },
+}
+
+impl CatalogChange {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        rkyv::to_bytes::<RkyvError>(self).expect("memory holds a catalog").into_vec()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        rkyv::from_bytes::<CatalogChange, RkyvError>(&aligned)
+            .map_err(|error| format!("catalog change: {error}"))
+    }
+}
+
+impl Catalog {
+    /// Takes in a change. An error says why it has no effect.
+    pub(crate) fn change(&mut self, change: CatalogChange) -> Result<(), String> {
+        let epoch = self.epoch + 1;
+        match change {
+            CatalogChange::Found(_) if self.cluster.is_some() => {
+                return Err("the cluster is founded already".into());
+            }
+            CatalogChange::Found(catalog) => {
+                *self = catalog;
+                return Ok(());
+            }
+            _ if self.cluster.is_none() => return Err("there is no cluster yet".into()),
+            CatalogChange::Join { node, storage, address, zone, weight } => {
+                self.join(epoch, node, storage, address, zone, weight)?;
+            }
+            CatalogChange::Zone { node, zone } => self.node_mut(&node)?.zone = Some(zone),
+            CatalogChange::State { node, state } => self.node_mut(&node)?.state = state,
+            CatalogChange::Down { node, down } => self.node_mut(&node)?.down = down,
+            CatalogChange::Remove { node } => self.remove(epoch, &node)?,
+            CatalogChange::Place { group, since, nodes, leader, reason } => {
+                self.place(epoch, group, since, &nodes, &leader, &reason)?;
+            }
+            CatalogChange::Report(report) => {
+                let spec = self.spec_mut(report.group).ok_or("there is no such group")?;
+                if !spec.note(&report) {
+                    return Err("it was known".into());
+                }
+            }
+            CatalogChange::Create { name, dimension, metric, replication_factor, shards } => {
+                self.create(epoch, name, dimension, metric, replication_factor, &shards)?;
+            }
+            CatalogChange::Drop { name } => {
+                let at = self.collections.iter().position(|collection| collection.name == name);
+                self.collections.remove(at.ok_or_else(|| format!("no collection is called '{name}'"))?);
+            }
+            CatalogChange::Factor { name, replication_factor } => {
+                let found = self.collections.iter_mut().find(|collection| collection.name == name);
+                let found = found.ok_or_else(|| format!("no collection is called '{name}'"))?;
+                found.replication_factor = replication_factor;
+            }
+        }
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    fn join(
+        &mut self,
+        epoch: u64,
+        node: String,
+        storage: [u8; 16],
+        address: String,
+        zone: Option<String>,
+        weight: u32,
+    ) -> Result<(), String> {
+        if self.removed.iter().any(|(_, old)| *old == storage) {
+            return Err(format!(
+                "this storage path belonged to a node that was removed from the cluster: start node {node} with an \
+                 empty one"
+            ));
+        }
+        if let Some(other) = self.nodes.iter().find(|other| other.address == address && other.id != node) {
+            return Err(format!(
+                "node {} is at {address} already: give node {node} its own address",
+                other.id
+            ));
+        }
+        if let Some(known) = self.nodes.iter_mut().find(|known| known.id == node) {
+            if known.storage.is_none_or(|known| known != storage) {
+                return Err(format!(
+                    "there is a node {node} with another storage path. If its disk was lost, remove it first (slowdb-node \
+                     nodes remove {node}); else start this one under another id"
+                ));
+            }
+            known.address = address;
+            known.zone = zone.or_else(|| known.zone.take());
+            known.weight = weight;
+            return Ok(());
+        }
+        let state = NodeState::Active;
+        let new = CatalogNode {
+            id: node.clone(),
+            address,
+            zone,
+            weight,
+            state,
+            down: false,
+            storage: Some(storage),
+        };
+        let at = self.nodes.partition_point(|other| other.id < node);
+        self.nodes.insert(at, new);
+        let wanted = self.own.staying().map(|replica| (replica.node.clone(), replica.wanted));
+        let wanted: Vec<_> = wanted.chain([(node.clone(), Wanted::Learner)]).collect();
+        let leader = self.own.leader.clone();
+        self.own.want(epoch, &wanted, &leader, &format!("node {node} joined"), &mut self.next_replica);
+        Ok(())
+    }
+
+    fn remove(&mut self, epoch: u64, node: &str) -> Result<(), String> {
+        self.node_mut(node)?;
+        if let Some(shard) = self.shards().find(|(_, shard)| shard.spec.replica_on(node).is_some()) {
+            return Err(format!(
+                "node {node} still has a replica of shard {} of '{}'",
+                shard.1.shard, shard.0.name
+            ));
+        }
+        let wanted = self.own.staying().filter(|replica| replica.node != node);
+        let wanted: Vec<_> = wanted.map(|replica| (replica.node.clone(), replica.wanted)).collect();
+        if wanted.iter().all(|(_, wanted)| *wanted != Wanted::Voter) {
+            return Err(format!("node {node} holds the only copy of the catalog that has a vote"));
+        }
+        let leader = self.own.leader.clone();
+        self.own.want(epoch, &wanted, &leader, &format!("node {node} was removed"), &mut self.next_replica);
+        let gone = self.nodes.iter().position(|info| info.id == node).map(|at| self.nodes.remove(at));
+        self.removed.extend(gone.map(|gone| (gone.id, gone.storage.unwrap_or_default())));
+        Ok(())
+    }
+
+    fn place(
+        &mut self,
+        epoch: u64,
+        group: u64,
+        since: u64,
+        nodes: &[(String, Wanted)],
+        leader: &str,
+        reason: &str,
+    ) -> Result<(), String> {
+        if let Some((node, _)) =
+            nodes.iter().find(|(node, _)| !self.nodes.iter().any(|info| info.id == *node))
+        {
+            return Err(format!("there is no node {node}"));
+        }
+        if !nodes.iter().any(|(_, wanted)| *wanted == Wanted::Voter) {
+            return Err("nobody would have a vote".into());
+        }
+        let mut next_replica = self.next_replica;
+        let spec = self.spec_mut(group).ok_or("there is no such group")?;
+        if spec.epoch != since {
+            return Err("something else was decided meanwhile".into());
+        }
+        if !spec.want(epoch, nodes, leader, reason, &mut next_replica) {
+            return Err("it is as it is wanted".into());
+        }
+        self.next_replica = next_replica;
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        epoch: u64,
+        name: String,
+        dimension: u32,
+        metric: Metric,
+        replication_factor: u32,
+        shards: &[Vec<String>],
+    ) -> Result<(), String> {
+        if let Some(same) = self.collections.iter().find(|collection| collection.name == name) {
+            let what = if (same.dimension, same.metric) == (dimension, metric) {
+                "already"
+            } else {
+                "already, of another shape"
+            };
+            return Err(format!("there is a collection '{name}' {what}"));
+        }
+        let placed = |nodes: &Vec<String>| {
+            !nodes.is_empty() && nodes.iter().all(|node| self.nodes.iter().any(|info| info.id == *node))
+        };
+        if shards.is_empty() || !shards.iter().all(placed) {
+            return Err("its shards are placed on nodes that there are not".into());
+        }
+        let mut placed = Vec::new();
+        for (shard, nodes) in (0..).zip(shards) {
+            let group = self.next_group;
+            self.next_group += 1;
+            placed.push(Shard { shard, spec: GroupSpec::new(group, epoch, nodes, &mut self.next_replica) });
+        }
+        let at = self.collections.partition_point(|other| other.name < name);
+        self.collections
+            .insert(at, Collection { name, dimension, metric, replication_factor, shards: placed });
+        Ok(())
+    }
+
+    fn node_mut(&mut self, node: &str) -> Result<&mut CatalogNode, String> {
+        let found = self.nodes.iter_mut().find(|info| info.id == node);
+        found.ok_or_else(|| format!("there is no node {node}"))
+    }
+
+    fn spec_mut(&mut self, group: u64) -> Option<&mut GroupSpec> {
+        if group == CATALOG.0 {
+            return Some(&mut self.own);
+        }
+        let shards = self.collections.iter_mut().flat_map(|collection| &mut collection.shards);
+        shards.map(|shard| &mut shard.spec).find(|spec| spec.group == group)
+    }
+}

@@ -1,0 +1,363 @@
+//! What leaders see to without being asked: the catalog's leader to the cluster, a shard's leader to its group.
+
+use crate::catalog::{self, CATALOG, Catalog, CatalogChange, Report};
+use crate::machine::{Machine, Outcome};
+use crate::node::{Effect, Node, RequestId};
+use crate::placement::{self, Sizes};
+use crate::reconcile::{Sight, Step, next_step};
+use bytes::Bytes;
+use rkyv::rancor::Error as RkyvError;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+use slowdb_proto::ClusterId;
+use slowdb_repl::{AckLevel, GroupId, NodeId, Now, Proposal, Token};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long a proposal of the node itself may take, in microseconds.
+const OWN_PROPOSAL_MICROS: u64 = 5_000_000;
+/// Ticks between looks at what the cluster should be.
+const PLAN_TICKS: u64 = 10;
+/// Ticks between looks at a group that this node leads.
+const LOOK_TICKS: u64 = 5;
+/// Ticks between looks at a group that is as it should be.
+const IDLE_LOOK_TICKS: u64 = 50;
+/// Ticks after which something that may have been lost is said or asked again.
+const AGAIN_TICKS: u64 = 25;
+/// Ticks between words on how far snapshots have arrived.
+const PROGRESS_TICKS: u64 = 25;
+/// Snapshots that are spoken of at a time.
+const PROGRESS_MAX: usize = 1_000;
+/// Ticks between two hand-overs of one group: who gets leadership may just have lost it for a reason.
+const HAND_OVER_TICKS: u64 = 100;
+
+/// What this node is about to do, as a leader.
+#[derive(Default)]
+pub(crate) struct Tending {
+    /// Proposals of changes of the catalog, with the request that asked for it, if one did.
+    own: BTreeMap<Token, Option<RequestId>>,
+    /// Groups to look at with the next tick.
+    look_at: BTreeSet<GroupId>,
+    groups: BTreeMap<GroupId, Tended>,
+    /// When each node was last heard, as the catalog's leader.
+    heard: BTreeMap<String, u64>,
+    /// Term of the catalog that `heard` belongs to.
+    heard_in: u64,
+    ticks: u64,
+    /// Replica → when it was told, and how far its snapshot has arrived.
+    progress: BTreeMap<u64, (u64, u64, u64)>,
+    /// An operator asks for a look at the placement now.
+    pub(crate) plan_now: bool,
+}
+
+#[derive(Default)]
+struct Tended {
+    looked_at: u64,
+    reported_at: u64,
+    compared_at: u64,
+    handed_over_at: u64,
+}
+
+impl Tending {
+    /// Something about a group has changed.
+    pub(crate) fn look_at(&mut self, group: GroupId) {
+        self.look_at.insert(group);
+    }
+
+    pub(crate) fn is_own(&self, token: Token) -> bool {
+        self.own.contains_key(&token)
+    }
+
+    /// Nothing will be heard of a proposal of the node itself. Whoever asked for it is told elsewhere.
+    pub(crate) fn forget(&mut self, token: Token) -> Option<RequestId> {
+        self.own.remove(&token).flatten()
+    }
+
+    /// How far a replica's snapshot has arrived, if that was told lately: bytes, of how many.
+    pub(crate) fn progress(&self, replica: u64) -> (u64, u64) {
+        let told = self.progress.get(&replica).filter(|told| told.0 + 3 * PROGRESS_TICKS > self.ticks);
+        told.map_or((0, 0), |(_, bytes, of_bytes)| (*bytes, *of_bytes))
+    }
+
+    /// Microseconds since a node was heard, as the catalog's leader knows it.
+    pub(crate) fn silence(&self, node: &str, now: Now) -> u64 {
+        self.heard.get(node).map_or(0, |heard| now.micros.saturating_sub(*heard))
+    }
+}
+
+impl Node {
+    /// To be called at every tick.
+    pub(crate) fn tend(&mut self, now: Now) {
+        self.tending.ticks += 1;
+        if self.is_stopping() {
+            return;
+        }
+        if self.repl.leads(CATALOG) {
+            self.listen(now);
+            if self.tending.own.is_empty() {
+                self.tend_cluster(now);
+            }
+        }
+        self.tend_groups(now);
+        if self.tending.ticks.is_multiple_of(PROGRESS_TICKS) {
+            self.tell_progress();
+        }
+    }
+
+    /// Tells the catalog's leader how far snapshots have arrived here.
+    fn tell_progress(&mut self) {
+        let at = self.tending.ticks;
+        self.tending.progress.retain(|_, told| told.0 + 3 * PROGRESS_TICKS > at);
+        let arriving = |id| {
+            let view = self.repl.view(id)?;
+            let arriving = view.arriving?;
+            Some((view.replica.0, arriving.bytes, arriving.of_bytes))
+        };
+        let progress: Vec<_> = self.repl.groups().filter_map(arriving).take(PROGRESS_MAX).collect();
+        if self.repl.leads(CATALOG) {
+            let told =
+                progress.into_iter().map(|(replica, bytes, of_bytes)| (replica, (at, bytes, of_bytes)));
+            self.tending.progress.extend(told);
+        } else if !progress.is_empty() {
+            self.repl.forward(CATALOG, Bytes::from(Told::Progress(progress).encode()));
+        }
+    }
+
+    /// Takes note of which nodes are heard.
+    fn listen(&mut self, now: Now) {
+        let Some(view) = self.repl.view(CATALOG) else { return };
+        if self.tending.heard_in != view.term {
+            // Who leads anew has not listened yet.
+            self.tending.heard_in = view.term;
+            self.tending.heard.clear();
+        }
+        let heard = &mut self.tending.heard;
+        heard.insert(self.name.clone(), now.micros);
+        for follower in view.followers {
+            let at = heard.entry(follower.node.as_str().to_owned()).or_insert(now.micros);
+            if follower.active {
+                *at = now.micros;
+            }
+        }
+    }
+
+    /// The catalog's leader founds the cluster, writes down what nodes say of themselves, notices who is silent, and
+    /// wants replicas to be where the plan says.
+    fn tend_cluster(&mut self, now: Now) {
+        let due = self.tending.ticks.is_multiple_of(PLAN_TICKS) || self.tending.plan_now;
+        let Some(catalog) = self.catalog() else { return };
+        if catalog.cluster.is_none() {
+            return self.found(now);
+        }
+        if !due {
+            return;
+        }
+        if let Some(change) = self.news_of_nodes(catalog, now) {
+            self.propose_own(now, &change, None);
+            return;
+        }
+        let changes = match placement::plan(catalog, &self.sizes()) {
+            Ok(plan) => placement::next_changes(catalog, &plan),
+            Err(why) => {
+                tracing::warn!(why, "no plan");
+                Vec::new()
+            }
+        };
+        self.tending.plan_now = false;
+        for change in changes {
+            if let CatalogChange::Place { group, nodes, leader, reason, .. } = &change
+                && !reason.is_empty()
+            {
+                let nodes: Vec<&str> = nodes.iter().map(|(node, _)| node.as_str()).collect();
+                tracing::info!(group, reason, leader, nodes = nodes.join(","), "wanted");
+            }
+            self.propose_own(now, &change, None);
+        }
+    }
+
+    fn found(&mut self, now: Now) {
+        let founding = self.setup.own.get().founding;
+        let zones = self.setup.own.zones();
+        match catalog::found(&founding, &zones, draw_cluster_id(self.setup.seed, now)) {
+            Ok(catalog) => drop(self.propose_own(now, &CatalogChange::Found(catalog), None)),
+            Err(why) => self.effects.push(Effect::Fail { why }),
+        }
+    }
+
+    /// What the catalog does not know yet of a node.
+    fn news_of_nodes(&self, catalog: &Catalog, now: Now) -> Option<CatalogChange> {
+        let zones = self.setup.own.zones();
+        let rezoned = catalog.nodes.iter().find_map(|node| {
+            let zone = zones.get(&node.id).filter(|zone| node.zone.as_ref() != Some(zone))?;
+            Some(CatalogChange::Zone { node: node.id.clone(), zone: zone.clone() })
+        });
+        let silent = |node: &catalog::CatalogNode| {
+            let silence = self.tending.silence(&node.id, now);
+            let down = if node.down { silence > 0 } else { silence > self.setup.node_down_after };
+            (down != node.down).then(|| CatalogChange::Down { node: node.id.clone(), down })
+        };
+        rezoned.or_else(|| catalog.nodes.iter().find_map(silent))
+    }
+
+    /// About how large replicas are, as far as this node holds them.
+    pub(crate) fn sizes(&self) -> Sizes {
+        let size = |id: GroupId| {
+            let shard = self.repl.machine(id).and_then(Machine::shard)?;
+            Some((id.0, shard.bytes()))
+        };
+        self.repl.groups().filter_map(size).collect()
+    }
+
+    /// Proposes a change of the catalog. False if this node cannot now.
+    pub(crate) fn propose_own(&mut self, now: Now, change: &CatalogChange, asked: Option<RequestId>) -> bool {
+        let token = self.pending.own_token();
+        let proposal = Proposal {
+            token,
+            level: AckLevel::Quorum,
+            retry: false,
+            writes: 1,
+            client: [0; 16],
+            sequence: 0,
+            body: Bytes::from(change.encode()),
+            deadline: now.micros + OWN_PROPOSAL_MICROS,
+        };
+        let taken = self.repl.propose(CATALOG, proposal).is_ok();
+        if taken {
+            self.tending.own.insert(token, asked);
+        }
+        taken
+    }
+
+    /// A change of the catalog that this node proposed was applied.
+    pub(crate) fn own_decided(&mut self, token: Token, outcome: Option<&Outcome>) {
+        let Some(id) = self.tending.forget(token) else { return };
+        let refused = match outcome {
+            Some(Outcome::Catalog(refused)) => refused.clone(),
+            _ => None,
+        };
+        self.answer_admin(id, refused);
+    }
+
+    /// Another node sent something to the leader of a group: reports of committed configurations.
+    pub(crate) fn forwarded(&mut self, group: GroupId, from: &NodeId, body: &[u8]) {
+        match Told::decode(body) {
+            Some(Told::Report(report)) if group == CATALOG => self.note_report(self.now, report),
+            Some(Told::Progress(progress)) if group == CATALOG => {
+                let at = self.tending.ticks;
+                for (replica, bytes, of_bytes) in progress.into_iter().take(PROGRESS_MAX) {
+                    self.tending.progress.insert(replica, (at, bytes, of_bytes));
+                }
+            }
+            _ => tracing::warn!(node = %from, %group, "it sent something that only leaders may decide"),
+        }
+    }
+
+    /// As the catalog's leader: a report is written down if it says something new.
+    fn note_report(&mut self, now: Now, report: Report) {
+        let news = self.catalog().and_then(|catalog| catalog.spec(GroupId(report.group)));
+        if news.is_some_and(|spec| spec.is_news(&report)) {
+            self.propose_own(now, &CatalogChange::Report(report), None);
+        }
+    }
+
+    /// Brings the groups that this node leads closer to what is wanted of them.
+    fn tend_groups(&mut self, now: Now) {
+        let ticks = self.tending.ticks;
+        let urgent = std::mem::take(&mut self.tending.look_at);
+        let led: Vec<GroupId> = self.repl.groups().filter(|id| self.repl.leads(*id)).collect();
+        self.tending.groups.retain(|id, _| led.contains(id));
+        for id in led {
+            let tended = self.tending.groups.entry(id).or_default();
+            let settled = self.repl.machine(CATALOG).and_then(Machine::catalog);
+            let settled =
+                settled.and_then(|catalog| catalog.catalog().spec(id)).is_some_and(|spec| spec.is_settled());
+            let pause = if settled { IDLE_LOOK_TICKS } else { LOOK_TICKS };
+            if urgent.contains(&id) || tended.looked_at + pause <= ticks || tended.looked_at == 0 {
+                tended.looked_at = ticks;
+                self.tend_group(now, id);
+            }
+        }
+    }
+
+    fn tend_group(&mut self, now: Now, id: GroupId) {
+        let (Some(view), Some(membership)) = (self.repl.view(id), self.repl.membership(id)) else { return };
+        let Some(spec) = self.catalog().and_then(|catalog| catalog.spec(id)).cloned() else { return };
+        let report = Report::of(membership);
+        let news = spec.is_news(&report);
+        let sight = Sight { membership, followers: &view.followers, committed: view.committed };
+        let step = next_step(&spec, &sight);
+        let changing = self.repl.is_changing_members(id);
+        let ticks = self.tending.ticks;
+        let tended = self.tending.groups.entry(id).or_default();
+        if news && (tended.reported_at == 0 || tended.reported_at + AGAIN_TICKS <= ticks) {
+            tended.reported_at = ticks;
+            self.report(now, report);
+        }
+        if !news {
+            tended_mut(&mut self.tending, id).reported_at = 0;
+        }
+        match step {
+            Step::None => {}
+            Step::Change(_) if changing => {}
+            Step::Change(change) => match self.repl.change_members(id, &change, spec.epoch) {
+                Ok(()) => tracing::info!(group = %id, ?change, "members change"),
+                Err(error) => tracing::debug!(group = %id, ?change, %error, "members do not change yet"),
+            },
+            Step::Compare => {
+                let tended = tended_mut(&mut self.tending, id);
+                if tended.compared_at == 0 || tended.compared_at + AGAIN_TICKS <= ticks {
+                    tended.compared_at = ticks;
+                    self.repl.compare_digests(id, spec.epoch);
+                }
+            }
+            Step::HandOver(to) => {
+                let tended = tended_mut(&mut self.tending, id);
+                if tended.handed_over_at == 0 || tended.handed_over_at + HAND_OVER_TICKS <= ticks {
+                    tended.handed_over_at = ticks;
+                    self.repl.hand_over_to(id, to);
+                }
+            }
+        }
+    }
+
+    /// Tells the catalog's leader, which may be this node.
+    fn report(&mut self, now: Now, report: Report) {
+        if self.repl.leads(CATALOG) {
+            self.note_report(now, report);
+        } else {
+            self.repl.forward(CATALOG, Bytes::from(Told::Report(report).encode()));
+        }
+    }
+}
+
+/// What nodes tell the catalog's leader.
+#[derive(Archive, Serialize, Deserialize)]
+enum Told {
+    /// A configuration that was committed.
+    Report(Report),
+    /// Snapshots that arrive: replica, bytes that are here, bytes that there will be.
+    Progress(Vec<(u64, u64, u64)>),
+}
+
+impl Told {
+    fn encode(&self) -> Vec<u8> {
+        rkyv::to_bytes::<RkyvError>(self).expect("memory holds a report").into_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        rkyv::from_bytes::<Told, RkyvError>(&aligned).ok()
+    }
+}
+
+fn tended_mut(tending: &mut Tending, id: GroupId) -> &mut Tended {
+    tending.groups.entry(id).or_default()
+}
+
+/// A cluster's id has to be new: seed and wall clock together are.
+fn draw_cluster_id(seed: u64, now: Now) -> ClusterId {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..].copy_from_slice(&now.wall_millis.to_le_bytes());
+    ClusterId(xxhash_rust::xxh3::xxh3_128(&key).max(1).to_le_bytes())
+}
