@@ -119,7 +119,7 @@ impl Client {
     }
 
     /// The cluster's id.
-    pub fn cluster(&self) -> ClusterId {
+    pub fn cluster_id(&self) -> ClusterId {
         self.inner.cluster
     }
 
@@ -141,6 +141,7 @@ impl Client {
             let lead = routes.lead(shard.group);
             (shard.leader, shard.term) = (lead.node, lead.term);
         }
+        map.catalog_leader = routes.catalog_leader().map(str::to_owned);
         map
     }
 

@@ -23,8 +23,10 @@
 //! # }
 //! ```
 
+mod admin;
 mod batcher;
 mod bulk;
+mod catalog;
 mod client;
 mod collection;
 mod course;
@@ -32,6 +34,7 @@ mod deadline;
 mod error;
 mod hits;
 mod input;
+mod join;
 mod latency;
 mod leader;
 mod plan;
@@ -50,8 +53,12 @@ pub use bulk::{BulkOptions, BulkProgress, BulkReport, BulkShard, BulkWriter};
 pub use client::{Client, ClientOptions};
 pub use collection::{Collection, Put, ReadOptions, Record, WriteOptions, Written};
 pub use error::{ClientError, Unreached};
+pub use join::join;
 pub use retry::RetryOptions;
 pub use search::{SearchOptions, SearchResults};
 pub use slowdb_net::{CertError, Identity, Role};
-pub use slowdb_proto::{ClusterMap, Hit, Metric, Position, ReadLevel, ShardPosition, WriteLevel};
+pub use slowdb_proto::{
+    Admin, AdminReply, ClusterMap, ClusterView, Explain, Hit, JoinReply, JoinRequest, Metric, NodeState,
+    Position, ReadLevel, ShardPosition, WriteLevel,
+};
 pub use status::{ClusterStatus, NodeReport};

@@ -3,7 +3,9 @@
 //! Pure. The map's structure follows its epoch; leaders follow terms. Invariants:
 //! - the structure is never replaced by one of an older epoch;
 //! - the term known for a shard never falls, and a hint of a lower term never replaces a leader of a newer
-//!   one; within one term a leader is learnt once, unless it said itself that it does not lead.
+//!   one; within one term a leader is learnt once, unless it said itself that it does not lead;
+//! - maps name the catalog's leader without a term: who says so of itself is believed, and who is named by
+//!   others only as long as nobody is known.
 
 use slowdb_proto::{ClusterMap, CollectionInfo, ShardInfo};
 use std::collections::HashMap;
@@ -23,11 +25,12 @@ pub(crate) struct Lead {
 pub(crate) struct Routes {
     map: Arc<ClusterMap>,
     leads: HashMap<u64, Lead>,
+    catalog_leader: Option<String>,
 }
 
 impl Routes {
     pub(crate) fn new(map: ClusterMap) -> Self {
-        let mut routes = Routes { leads: HashMap::new(), map: Arc::new(map.clone()) };
+        let mut routes = Routes { leads: HashMap::new(), catalog_leader: None, map: Arc::new(map.clone()) };
         routes.learn_map(map);
         routes
     }
@@ -54,9 +57,20 @@ impl Routes {
         self.leads.get(&group).cloned().unwrap_or_default()
     }
 
+    /// The node that leads the catalog, if one is known.
+    pub(crate) fn catalog_leader(&self) -> Option<&str> {
+        self.catalog_leader.as_deref()
+    }
+
     /// Takes in what a node says. Tells whether anything is new.
     pub(crate) fn learn_map(&mut self, map: ClusterMap) -> bool {
         let mut is_news = false;
+        if map.catalog_leader.as_deref() != Some(&map.answered_by) {
+            self.deny_catalog_leader(&map.answered_by);
+        }
+        if let Some(leader) = &map.catalog_leader {
+            is_news |= self.learn_catalog_leader(leader, *leader == map.answered_by);
+        }
         for shard in map.collections.iter().flat_map(|c| &c.shards) {
             if let Some(leader) = &shard.leader {
                 is_news |= self.learn_lead(shard.group, leader, shard.term);
@@ -80,6 +94,21 @@ impl Routes {
             *lead = Lead { node: Some(node.to_owned()), term };
         }
         is_news
+    }
+
+    /// Takes in a hint, which is sure if the node says so of itself. Tells whether it is new.
+    pub(crate) fn learn_catalog_leader(&mut self, node: &str, is_sure: bool) -> bool {
+        let known = self.catalog_leader.as_deref();
+        let is_news = known.is_none_or(|known| is_sure && known != node);
+        if is_news {
+            self.catalog_leader = Some(node.to_owned());
+        }
+        is_news
+    }
+
+    /// A node says that it does not lead the catalog.
+    pub(crate) fn deny_catalog_leader(&mut self, node: &str) {
+        self.catalog_leader.take_if(|known| known == node);
     }
 
     /// A node that was asked as the leader of `term` says that it does not lead.
@@ -160,6 +189,24 @@ pub(crate) mod tests {
         assert_eq!(routes.lead(1), Lead { node: None, term: 5 });
         assert!(!routes.learn_lead(1, "n2", 4));
         assert!(routes.learn_lead(1, "n2", 6));
+    }
+
+    #[test]
+    fn the_catalogs_leader_is_who_says_so_itself() {
+        let map = |answered_by: &str, leader: Option<&str>| {
+            let (answered_by, catalog_leader) = (answered_by.to_owned(), leader.map(str::to_owned));
+            ClusterMap { answered_by, catalog_leader, ..map_of_three(1, 1) }
+        };
+        let mut routes = Routes::new(map("n2", Some("n1")));
+        assert_eq!(routes.catalog_leader(), Some("n1"), "named by another, and better than nobody");
+        assert!(routes.learn_map(map("n3", Some("n3"))));
+        assert!(!routes.learn_map(map("n2", Some("n1"))), "n2 has not heard of it yet");
+        assert_eq!(routes.catalog_leader(), Some("n3"));
+        routes.learn_map(map("n1", Some("n3")));
+        routes.deny_catalog_leader("n1");
+        assert_eq!(routes.catalog_leader(), Some("n3"), "only its own denial counts");
+        assert!(!routes.learn_map(map("n3", None)));
+        assert_eq!(routes.catalog_leader(), None);
     }
 
     #[test]

@@ -374,7 +374,7 @@ async fn seeds_are_tried_and_the_reasons_given() {
     let seeds = [silent.clone(), "no.such.host.invalid:1".into(), cluster.seeds[2].clone()];
     let options = ClientOptions { seeds: seeds.to_vec(), ..cluster.options() };
     let client = Client::connect(options.clone()).await.expect("the third seed answers");
-    assert_eq!(client.cluster(), CLUSTER);
+    assert_eq!(client.cluster_id(), CLUSTER);
 
     let options =
         ClientOptions { seeds: seeds[..2].to_vec(), timeout: Duration::from_millis(500), ..options };

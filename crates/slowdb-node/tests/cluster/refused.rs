@@ -88,7 +88,7 @@ async fn a_node_of_another_cluster_is_refused_though_its_certificate_is_good() {
     let (mut nodes, client) = Nodes::start(small(DIMENSION)).await;
     let options = WriteOptions { timeout: Some(DEADLINE), ..WriteOptions::default() };
     client.collection("default").put("a", &[1.0; 4], &options).await.expect("written");
-    let cluster = client.cluster();
+    let cluster = client.cluster_id();
 
     // Another cluster of nodes with the same names and the same keys.
     let mut others = Nodes::create(small(DIMENSION));
@@ -96,7 +96,7 @@ async fn a_node_of_another_cluster_is_refused_though_its_certificate_is_good() {
     copy_dir(&nodes.cluster.certs(), &others.cluster.certs());
     others.cluster.start_all().expect("they start");
     let other_client = view::wait_ready(&others.cluster, DEADLINE).await.expect("the cluster forms");
-    assert_ne!(other_client.cluster(), cluster);
+    assert_ne!(other_client.cluster_id(), cluster);
     others.cluster.down().expect("they stop");
 
     // Its n3 comes in place of ours.
@@ -151,7 +151,7 @@ async fn a_wiped_node_is_refused_and_never_serves_nothing_for_something() {
     }
     let identity = Identity::load(&nodes.cluster.certs(), Role::Client).expect("certificates");
     let address = nodes.cluster.address("n2").expect("known");
-    let pinned = ClientOptions { cluster: Some(client.cluster()), ..ClientOptions::new([address], identity) };
+    let pinned = ClientOptions { cluster: Some(client.cluster_id()), ..ClientOptions::new([address], identity) };
     Client::connect(pinned).await.expect_err("it is no part of the cluster");
 
     // With the disk that it had it is one of them again.

@@ -1,0 +1,94 @@
+//! What an operator asks of the cluster: how it is, changes, and reasons.
+
+use crate::catalog::AtCatalog;
+use crate::client::Client;
+use crate::deadline::Deadline;
+use crate::error::ClientError;
+use slowdb_proto::{Admin, AdminReply, AdminRequest, ClusterMap, ClusterView, Explain, Reply, RequestKind};
+
+impl Client {
+    /// The cluster as the catalog's leader sees it: nodes, what is being moved, and what will be.
+    ///
+    /// # Errors
+    /// [`ClientError::TimedOut`] if no leader answered in the client's time-out; [`ClientError::Refused`].
+    pub async fn cluster(&self) -> Result<ClusterView, ClientError> {
+        let at = self.at_catalog("a view of the cluster", false);
+        Ok(at.run(RequestKind::Cluster, cluster_view).await?.1)
+    }
+
+    /// Changes the cluster, or with `dry_run` only says what would come of it. The reply comes when the
+    /// change is decided, not when all is moved that follows from it. Asking again for what was done already
+    /// changes nothing and is no error.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the reason and what to do about it; [`ClientError::TimedOut`] if nothing
+    /// was changed; [`ClientError::OutcomeUnknown`] if it may have been: ask again, or look.
+    pub async fn admin(&self, admin: Admin, dry_run: bool) -> Result<AdminReply, ClientError> {
+        let what = what(&admin);
+        let at = self.at_catalog(&what, !dry_run);
+        let request = RequestKind::Admin(AdminRequest { admin, dry_run });
+        let (leader, reply) = at
+            .run(request, |reply| match reply {
+                Reply::Admin(reply) => Ok(reply),
+                other => Err(other),
+            })
+            .await?;
+        if reply.changed {
+            // So that this client sees what it did. If that fails, it is seen when the map is needed.
+            self.inner.refresh_from(&leader, at.deadline.left()).await;
+        }
+        Ok(reply)
+    }
+
+    /// Why things are where they are, and what happens next: sentences for people.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] if there is no such thing; [`ClientError::TimedOut`].
+    pub async fn explain(&self, explain: Explain) -> Result<Vec<String>, ClientError> {
+        let sentences = |reply| match reply {
+            Reply::Explained(sentences) => Ok(sentences),
+            other => Err(other),
+        };
+        Ok(self.at_catalog("an explanation", false).run(RequestKind::Explain(explain), sentences).await?.1)
+    }
+
+    /// The map as the catalog's leader has it: not behind any change that was made before.
+    ///
+    /// # Errors
+    /// As [`Client::cluster`].
+    pub async fn newest_map(&self) -> Result<ClusterMap, ClientError> {
+        let at = self.at_catalog("the map of the catalog's leader", false);
+        let (leader, _) = at.run(RequestKind::Cluster, cluster_view).await?;
+        if self.inner.refresh_from(&leader, at.deadline.left()).await.is_none() {
+            let last = Some(format!("node {leader} leads the catalog, and gave no map"));
+            let (what, waited_ms) = (at.what.to_owned(), at.deadline.waited_ms());
+            return Err(ClientError::TimedOut { what, waited_ms, last });
+        }
+        Ok(self.map())
+    }
+
+    fn at_catalog<'a>(&'a self, what: &'a str, is_change: bool) -> AtCatalog<'a> {
+        AtCatalog { inner: &self.inner, what, deadline: Deadline::after(self.inner.timeout), is_change }
+    }
+}
+
+fn cluster_view(reply: Reply) -> Result<ClusterView, Reply> {
+    match reply {
+        Reply::Cluster(view) => Ok(*view),
+        other => Err(other),
+    }
+}
+
+/// A change in words, for error messages.
+fn what(admin: &Admin) -> String {
+    match admin {
+        Admin::SetNodeState { node, state } => format!("making node {node} {}", state.as_str()),
+        Admin::RemoveNode { node } => format!("removing node {node}"),
+        Admin::Rebalance => "rebalancing".to_owned(),
+        Admin::CreateCollection { name, .. } => format!("making collection '{name}'"),
+        Admin::DropCollection { name } => format!("dropping collection '{name}'"),
+        Admin::SetReplicationFactor { name, replication_factor } => {
+            format!("giving collection '{name}' {replication_factor} replicas of each shard")
+        }
+    }
+}
