@@ -6,14 +6,14 @@
 use bytes::Bytes;
 use slowdb_disk::SimDisk;
 use slowdb_proto::{
-    ClientId, ClusterId, Code, ErrorReply, GetRequest, Metric, OpsBuilder, Position, ReadLevel, Reply,
-    Request, RequestKind, WriteLevel, WriteReply, WriteRequest,
+    Admin, AdminRequest, ClientId, ClusterId, ClusterView, Code, ErrorReply, GetRequest, JoinRequest, Metric,
+    OpsBuilder, Position, ReadLevel, Reply, Request, RequestKind, WriteLevel, WriteReply, WriteRequest,
 };
 use slowdb_repl::driver::Core;
 use slowdb_repl::wal::{Wal, WalOptions};
 use slowdb_repl::{Limits, NodeId, Now, Outgoing, TICK_MICROS};
 use slowdb_server::{CheckpointPace, Command, Effect, Founding, Identity, Node, NodeSetup, Own, RequestId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Ticks within which everything in these tests happens: 100 seconds of their time.
@@ -54,6 +54,8 @@ pub(crate) struct Cluster {
     now: Now,
     next_request: u64,
     in_flight: VecDeque<(String, Outgoing)>,
+    /// Nodes that nothing reaches and nothing leaves.
+    pub(crate) cut: BTreeSet<String>,
 }
 
 impl Cluster {
@@ -71,7 +73,8 @@ impl Cluster {
         };
         let now = Now { micros: 0, wall_millis: 1_700_000_000_000 };
         let nodes = founding.nodes.iter().map(node).collect();
-        let mut cluster = Cluster { nodes, now, next_request: 1, in_flight: VecDeque::new() };
+        let mut cluster =
+            Cluster { nodes, now, next_request: 1, in_flight: VecDeque::new(), cut: BTreeSet::new() };
         for at in 0..cluster.nodes.len() {
             cluster.restart(at);
         }
@@ -124,7 +127,7 @@ impl Cluster {
             extent_bytes: 1 << 16,
             limits: Limits::default(),
             checkpoints: CheckpointPace::default(),
-            node_down_after: 30_000_000,
+            node_down_after: 5_000_000,
         };
         let node = Node::open(setup, &recovered, wal.reader()).unwrap_or_else(|error| panic!("{error}"));
         hand.running = Some(Running { node, wal, own });
@@ -166,6 +169,101 @@ impl Cluster {
         self.command(at, Command::PrepareToStop);
     }
 
+    /// A node that is part of nothing yet, on an empty disk.
+    pub(crate) fn add_node(&mut self, name: &str) -> usize {
+        self.nodes.push(HandNode {
+            name: name.to_owned(),
+            disk: SimDisk::new(),
+            founding: Founding::default(),
+            running: None,
+            replies: BTreeMap::new(),
+            starts: 0,
+            ready_to_stop: false,
+            failed: None,
+        });
+        self.nodes.len() - 1
+    }
+
+    /// A node asks the catalog's leader to let it in, and starts with the answer.
+    pub(crate) fn join(&mut self, name: &str, zone: Option<&str>) -> usize {
+        let at = self.add_node(name);
+        let asked = self.ask_to_join(name, at, zone);
+        let Reply::Joined(joined) = asked else { panic!("wanted to be let in, got {asked:?}") };
+        let identity = Identity {
+            node: name.to_owned(),
+            storage: [at as u8 + 1; 16],
+            cluster: Some(joined.cluster),
+            founding: Founding { zone: zone.map(str::to_owned), ..Founding::default() },
+            joined: Some(joined.replica),
+            known: joined
+                .nodes
+                .iter()
+                .filter(|n| n.id != name)
+                .map(|n| (n.id.clone(), n.address.clone()))
+                .collect(),
+            peers: BTreeMap::new(),
+        };
+        identity.save(&self.nodes[at].disk).expect("the disk works");
+        self.restart(at);
+        at
+    }
+
+    pub(crate) fn ask_to_join(&mut self, name: &str, storage: usize, zone: Option<&str>) -> Reply {
+        let join = JoinRequest {
+            node: name.to_owned(),
+            storage: [storage as u8 + 1; 16],
+            address: format!("{name}:8000"),
+            zone: zone.map(str::to_owned),
+            weight: 1,
+        };
+        let leader = self.catalog_leader();
+        self.ask(leader, RequestKind::Join(join), b"").0
+    }
+
+    /// The node that leads the catalog.
+    pub(crate) fn catalog_leader(&mut self) -> usize {
+        let mut leader = None;
+        self.wait("a leader of the catalog", |cluster| {
+            leader = cluster
+                .running()
+                .into_iter()
+                .find(|at| matches!(cluster.ask_once(*at, RequestKind::Cluster, b"").0, Reply::Cluster(_)));
+            leader.is_some()
+        });
+        leader.expect("it was waited for")
+    }
+
+    pub(crate) fn running(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|at| self.nodes[*at].running.is_some()).collect()
+    }
+
+    /// The cluster as the catalog's leader sees it.
+    pub(crate) fn view(&mut self) -> ClusterView {
+        let leader = self.catalog_leader();
+        match self.ask_once(leader, RequestKind::Cluster, b"").0 {
+            Reply::Cluster(view) => *view,
+            other => panic!("wanted a view, got {other:?}"),
+        }
+    }
+
+    pub(crate) fn admin(&mut self, admin: Admin, dry_run: bool) -> Reply {
+        let leader = self.catalog_leader();
+        self.ask(leader, RequestKind::Admin(AdminRequest { admin, dry_run }), b"").0
+    }
+
+    /// Waits until everything is where it is wanted.
+    pub(crate) fn settled(&mut self, what: &str) {
+        self.wait(what, |cluster| {
+            let leader = cluster.running().into_iter().find_map(|at| {
+                match cluster.ask_once(at, RequestKind::Cluster, b"").0 {
+                    Reply::Cluster(view) => Some(view),
+                    _ => None,
+                }
+            });
+            leader.is_some_and(|view| view.moves.is_empty() && view.planned.is_empty())
+        });
+    }
+
     fn command(&mut self, at: usize, command: Command) {
         if let Some(running) = &mut self.nodes[at].running {
             running.node.command(self.now, command);
@@ -204,6 +302,9 @@ impl Cluster {
             }
             while let Some((from, frame)) = self.in_flight.pop_front() {
                 let to = self.at(frame.to.as_str());
+                if self.cut.contains(&from) || self.cut.contains(frame.to.as_str()) {
+                    continue;
+                }
                 if let Some(running) = &mut self.nodes[to].running {
                     let body = Bytes::from(frame.body.concat());
                     running.node.receive(self.now, &NodeId::new(&from), &frame.meta, &body);
@@ -337,6 +438,13 @@ impl Cluster {
             Reply::Written(written) => written,
             other => panic!("wanted it to stand, got {other:?}"),
         }
+    }
+
+    /// Asks a node what it can answer at once.
+    pub(crate) fn try_get(&mut self, at: usize, kind: RequestKind) -> Option<Reply> {
+        let id = self.send(at, Request { cluster: None, timeout_ms: 10_000, kind }, b"");
+        self.settle();
+        self.take(at, id).map(|(reply, _)| reply)
     }
 
     /// Reads one id, at `one`.
