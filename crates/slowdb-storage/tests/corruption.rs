@@ -182,18 +182,22 @@ fn a_bitmap_that_does_not_fit_the_manifest_is_refused() {
     }
 }
 
-type Change = dyn Fn(&mut [u64]);
+type Change = fn(&mut [u64]);
+
+/// The first place that is not empty.
+fn entry(words: &[u64]) -> usize {
+    words.iter().position(|word| *word != 0).unwrap()
+}
 
 #[test]
 fn an_index_that_does_not_lead_to_each_record_once_is_found_by_scrub_and_checkpoint() {
-    let entry = |words: &[u64]| words.iter().position(|word| *word != 0).unwrap();
-    let changes: [(&str, &Change); 3] = [
-        ("one is missing", &|words| words[entry(words)] = 0),
-        ("one twice", &|words| {
+    let changes: [(&str, Change); 3] = [
+        ("one is missing", |words| words[entry(words)] = 0),
+        ("one twice", |words| {
             let (first, free) = (entry(words), words.iter().position(|word| *word == 0).unwrap());
             words[free] = words[first];
         }),
-        ("one instead of another", &|words| {
+        ("one instead of another", |words| {
             let first = entry(words);
             let second = first + 1 + entry(&words[first + 1..]);
             words[second] = words[first];
