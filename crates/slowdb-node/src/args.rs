@@ -52,6 +52,8 @@ Examples:
   The first of three:
     slowdb-node start --node-id n1 --storage-path ./data --dimension 384 --port 8001 \\
       --initial-nodes n1=localhost:8001,n2=localhost:8002,n3=localhost:8003
+  One more, for a cluster that is there:
+    slowdb-node start --node-id n4 --storage-path ./data --port 8004 --join localhost:8001
   From a file (the same names: node-id = \"n1\", port = 8001, ...):
     slowdb-node start --config n1.toml
 
@@ -73,12 +75,24 @@ pub(crate) struct StartArgs {
     /// Name or address to listen on [default: localhost]
     #[arg(long)]
     pub(crate) host: Option<String>,
-    /// UDP port to listen on; 0 chooses a free one, and prints it [default: 8000]
+    /// UDP port to listen on; 0 chooses a free one. The address is printed on stdout [default: 8000]
     #[arg(long)]
     pub(crate) port: Option<u16>,
     /// All nodes of a new cluster, this one included; without it, a cluster of one
     #[arg(long, value_name = "ID=HOST:PORT,…", value_delimiter = ',', value_parser = initial_node)]
     pub(crate) initial_nodes: Option<Vec<(String, String)>>,
+    /// Nodes of a cluster that is there already, to become part of it; a node that joins never founds one
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with_all = ["initial_nodes", "dimension"])]
+    pub(crate) join: Option<Vec<String>>,
+    /// Where others find this node, if that is not where it listens
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<String>,
+    /// How much this node can hold, relative to the others [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) weight: Option<u32>,
+    /// Silence after which a node's replicas are rebuilt on others [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) node_down_after: Option<Duration>,
     /// Shards of the collection 'default' of a new cluster [default: 16]
     #[arg(long, value_name = "N")]
     pub(crate) num_shards: Option<u32>,
@@ -259,7 +273,7 @@ pub(crate) fn initial_node(text: &str) -> Result<(String, String), String> {
 }
 
 /// Reads `500ms`, `5s`, `2m`, or a number of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is no time: write it like 500ms, 5s or 2m");
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);

@@ -1,10 +1,14 @@
 //! The configuration of a node: flags over the file over the defaults.
 
-use crate::args::{StartArgs, initial_node};
+use crate::args::{StartArgs, duration, initial_node};
 use crate::failure::Failure;
 use serde::Deserialize;
 use slowdb_proto::{Metric, check_name};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Silence after which a node's replicas are rebuilt on others.
+const NODE_DOWN_AFTER: Duration = Duration::from_secs(30);
 
 /// All that `start` needs to know.
 #[derive(Debug, PartialEq)]
@@ -20,6 +24,10 @@ pub(crate) struct StartConfig {
     pub(crate) virtual_nodes: u32,
     pub(crate) replication_factor: u32,
     pub(crate) zone: Option<String>,
+    pub(crate) join: Vec<String>,
+    pub(crate) advertise: Option<String>,
+    pub(crate) weight: u32,
+    pub(crate) node_down_after: Duration,
     pub(crate) certs: Option<PathBuf>,
 }
 
@@ -38,7 +46,27 @@ struct File {
     virtual_nodes: Option<u32>,
     replication_factor: Option<u32>,
     zone: Option<String>,
+    join: Option<Addresses>,
+    advertise: Option<String>,
+    weight: Option<u32>,
+    node_down_after: Option<String>,
     certs: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Addresses {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Addresses {
+    fn read(self) -> Vec<String> {
+        match self {
+            Addresses::Text(text) => text.split(',').map(|address| address.trim().to_owned()).collect(),
+            Addresses::List(list) => list,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -73,7 +101,16 @@ impl StartConfig {
             (None, Some(nodes)) => nodes.read()?,
             (None, None) => Vec::new(),
         };
+        let node_down_after = match (args.node_down_after, &file.node_down_after) {
+            (Some(time), _) => time,
+            (None, Some(text)) => duration(text).map_err(wrong)?,
+            (None, None) => NODE_DOWN_AFTER,
+        };
         Ok(StartConfig {
+            join: args.join.or(file.join.map(Addresses::read)).unwrap_or_default(),
+            advertise: args.advertise.or(file.advertise),
+            weight: args.weight.or(file.weight).unwrap_or(1),
+            node_down_after,
             node_id: args.node_id.or(checked(file.node_id)?).ok_or_else(|| missing("node-id"))?,
             storage_path: args.storage_path.or(file.storage_path).ok_or_else(|| missing("storage-path"))?,
             dimension: args.dimension.or(file.dimension),

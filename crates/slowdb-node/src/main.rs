@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
-        Command::Start(args) => start::run(args).await,
+        Command::Start(args) => start::run(args, output).await,
         Command::Put(args) => records::put(args, output).await,
         Command::Get(args) => records::get(args, output).await,
         Command::Delete(args) => records::delete(args, output).await,

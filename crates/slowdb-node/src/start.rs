@@ -4,15 +4,29 @@ use crate::args::StartArgs;
 use crate::certs;
 use crate::config::StartConfig;
 use crate::failure::Failure;
+use crate::output::Output;
+use serde::Serialize;
 use slowdb_client::{Identity, Role};
 use slowdb_net::BindError;
 use slowdb_server::{NodeConfig, RunningNode, StartError};
 use std::io::IsTerminal;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// How long a node tries to become part of a cluster.
+const JOIN_WITHIN: Duration = Duration::from_secs(60);
+
+/// What is printed when the node listens.
+#[derive(Serialize)]
+struct Listening {
+    node: String,
+    address: String,
+    storage_path: String,
+}
+
 /// `start`
-pub(crate) async fn run(args: StartArgs) -> Result<(), Failure> {
+pub(crate) async fn run(args: StartArgs, output: Output) -> Result<(), Failure> {
     log_to_stderr()?;
     let config = StartConfig::resolve(args)?;
     // The user's own directory is made when it is not there; one that was asked for by name has to exist.
@@ -22,8 +36,8 @@ pub(crate) async fn run(args: StartArgs) -> Result<(), Failure> {
     };
     // Before the node runs, so that no signal is missed.
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    let (node_id, storage) = (config.node_id.clone(), config.storage_path.clone());
-    let node = RunningNode::start(NodeConfig {
+    let (node_id, storage_path) = (config.node_id.clone(), config.storage_path.display().to_string());
+    let mut node_config = NodeConfig {
         node_id: config.node_id,
         storage_path: config.storage_path,
         dimension: config.dimension,
@@ -35,16 +49,31 @@ pub(crate) async fn run(args: StartArgs) -> Result<(), Failure> {
         virtual_nodes: config.virtual_nodes,
         replication_factor: config.replication_factor,
         zone: config.zone,
+        join: config.join,
+        joined: None,
+        advertise: config.advertise,
+        weight: config.weight,
+        node_down_after: config.node_down_after,
         identity,
-    })
-    .await
-    .map_err(|error| match &error {
-        StartError::Config(_) => Failure::usage(error.to_string()),
-        StartError::Storage { .. } => Failure::refused("storage_path", error.to_string()),
-        StartError::Bind(BindError::InUse { .. }) => Failure::refused("port_in_use", error.to_string()),
-        _ => Failure::node(error.to_string()),
-    })?;
-    tracing::info!("node {node_id} listening on {} (storage {})", node.address(), storage.display());
+    };
+    if let Some(request) = RunningNode::joining(&node_config).map_err(|error| start_failure(&error))? {
+        let asked = slowdb_client::join(&node_config.join, &node_config.identity, request, JOIN_WITHIN);
+        let joined = tokio::select! {
+            joined = asked => joined?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
+        tracing::info!(cluster = %joined.cluster, nodes = joined.nodes.len(), "joined");
+        node_config.joined = Some(joined);
+    }
+    let node = RunningNode::start(node_config).await.map_err(|error| start_failure(&error))?;
+    let listening = Listening { node: node_id.clone(), address: node.address().to_string(), storage_path };
+    let human =
+        |l: &Listening| format!("node {} listening on {} (storage {})", l.node, l.address, l.storage_path);
+    // A node is not stopped because nobody reads what it prints.
+    if let Err(failure) = output.print(&listening, human) {
+        tracing::warn!("{}: {}", human(&listening), failure.message);
+    }
 
     let signal = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
@@ -55,6 +84,15 @@ pub(crate) async fn run(args: StartArgs) -> Result<(), Failure> {
     node.shutdown().await.map_err(|error| Failure::node(error.to_string()))?;
     tracing::info!("node {node_id} stopped");
     Ok(())
+}
+
+fn start_failure(error: &StartError) -> Failure {
+    match error {
+        StartError::Config(_) => Failure::usage(error.to_string()),
+        StartError::Storage { .. } => Failure::refused("storage_path", error.to_string()),
+        StartError::Bind(BindError::InUse { .. }) => Failure::refused("port_in_use", error.to_string()),
+        _ => Failure::node(error.to_string()),
+    }
 }
 
 fn on(kind: SignalKind) -> Result<Signal, Failure> {

@@ -23,6 +23,8 @@ const LOOK_TICKS: u64 = 5;
 const IDLE_LOOK_TICKS: u64 = 50;
 /// Ticks after which something that may have been lost is said or asked again.
 const AGAIN_TICKS: u64 = 25;
+/// Ticks that a node goes on to lead what another is to lead, once that one could.
+const LEAD_BACK_TICKS: u64 = 250;
 /// Ticks between words on how far snapshots have arrived.
 const PROGRESS_TICKS: u64 = 25;
 /// Snapshots that are spoken of at a time.
@@ -52,6 +54,10 @@ pub(crate) struct Tending {
 #[derive(Default)]
 struct Tended {
     looked_at: u64,
+    /// It was what is wanted when it was last looked at.
+    settled: bool,
+    /// Since when this node leads it.
+    led_since: u64,
     reported_at: u64,
     compared_at: u64,
     handed_over_at: u64,
@@ -266,11 +272,8 @@ impl Node {
         let led: Vec<GroupId> = self.repl.groups().filter(|id| self.repl.leads(*id)).collect();
         self.tending.groups.retain(|id, _| led.contains(id));
         for id in led {
-            let tended = self.tending.groups.entry(id).or_default();
-            let settled = self.repl.machine(CATALOG).and_then(Machine::catalog);
-            let settled =
-                settled.and_then(|catalog| catalog.catalog().spec(id)).is_some_and(|spec| spec.is_settled());
-            let pause = if settled { IDLE_LOOK_TICKS } else { LOOK_TICKS };
+            let tended = self.tending.groups.entry(id).or_insert_with(|| Tended { led_since: ticks, ..Tended::default() });
+            let pause = if tended.settled { IDLE_LOOK_TICKS } else { LOOK_TICKS };
             if urgent.contains(&id) || tended.looked_at + pause <= ticks || tended.looked_at == 0 {
                 tended.looked_at = ticks;
                 self.tend_group(now, id);
@@ -287,7 +290,8 @@ impl Node {
         let step = next_step(&spec, &sight);
         let changing = self.repl.is_changing_members(id);
         let ticks = self.tending.ticks;
-        let tended = self.tending.groups.entry(id).or_default();
+        let tended = tended_mut(&mut self.tending, id);
+        tended.settled = spec.is_settled() && !news;
         if news && (tended.reported_at == 0 || tended.reported_at + AGAIN_TICKS <= ticks) {
             tended.reported_at = ticks;
             self.report(now, report);
@@ -311,6 +315,11 @@ impl Node {
             }
             Step::HandOver(to) => {
                 let tended = tended_mut(&mut self.tending, id);
+                // Who leads what another is to lead does so for a reason that may not be over yet.
+                let back = tended.settled && tended.led_since + LEAD_BACK_TICKS > ticks;
+                if back {
+                    return;
+                }
                 if tended.handed_over_at == 0 || tended.handed_over_at + HAND_OVER_TICKS <= ticks {
                     tended.handed_over_at = ticks;
                     self.repl.hand_over_to(id, to);

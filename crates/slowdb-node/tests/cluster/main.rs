@@ -5,3 +5,4 @@ mod deposed;
 mod failover;
 mod nodes;
 mod refused;
+mod start;
