@@ -15,7 +15,6 @@ mod murmur;
 mod placement;
 mod plan;
 mod ring;
-mod search;
 mod shard;
 mod shares;
 mod zones;

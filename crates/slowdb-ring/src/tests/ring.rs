@@ -115,7 +115,7 @@ fn golden_placement_of_three_nodes() {
 }
 
 /// The nodes of each shard, the preferred leader first.
-const GOLDEN_FIVE: &str = "041 041 410 410 410 130 120 130 012 320 321 324 234 234 234 234";
+const GOLDEN_FIVE: &str = "421 421 412 143 143 140 041 014 014 340 321 320 230 230 230 230";
 
 #[test]
 fn golden_placement_of_five_nodes() {

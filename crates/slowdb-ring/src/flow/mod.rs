@@ -8,19 +8,26 @@
 //! node --(k-th unit too many: k)--> end
 //! ```
 //!
-//! Costs are compared in the order: units too many (balance), pairs that share a zone, moves. Successive shortest
-//! paths (Busacker and Gowen 1960; Jewell 1958; with the potentials of Edmonds and Karp 1972, Tomizawa 1971): what
-//! is kept for nothing is a flow of cost 0, so of least cost for its size; a unit sent along a *shortest* path of the
-//! residual network keeps the flow one of least cost for what has been sent. When all units are sent, no placement
-//! is cheaper. See Ahuja, Magnanti, Orlin, Network Flows, 1993, sections 9.3 and 9.7.
+//! Costs are compared in the order: units too many (balance), pairs that share a zone, moves. The flow is found by the
+//! primal-dual method (Ford and Fulkerson 1957; with potentials that stay feasible, Edmonds and Karp 1972, Tomizawa
+//! 1971; see Ahuja, Magnanti, Orlin, Network Flows, 1993, sections 9.7 and 9.8): what is kept for nothing is a flow of
+//! cost 0, so of least cost for its size, and a unit sent along a *shortest* path of the residual network keeps the
+//! flow one of least cost for what has been sent. When all units are sent, no placement is cheaper.
 //!
-//! Potentials are lower bounds of every vertex's distance to the end, and they only grow. So a unit whose first free
-//! node on the ring is no farther than the bound needs no search, and no search goes twice where there is nothing.
+//! Potentials are lower bounds of every vertex's distance to the end, and they only grow. A step to the next vertex is
+//! tight if the bounds before and after it differ by its cost, and a tight path to the end is a shortest one. So a unit
+//! whose first free node on the ring is no farther than the bound needs no search ([`Flow::place_directly`]); other
+//! tight paths are found many at a time (`paths`); and when there are none, the bounds are raised (`bounds`).
+
+mod bounds;
+mod paths;
+#[cfg(test)]
+mod tests;
 
 use crate::ring::Points;
-use crate::search::Search;
 use crate::shares::Shares;
 use crate::zones::Zones;
+use bounds::Bounds;
 
 /// Costs in order of weight; sums along a path stay far below the next.
 pub(crate) type Cost = i128;
@@ -58,12 +65,12 @@ pub(crate) fn assign(problem: &Problem<'_>) -> Vec<Vec<u32>> {
     let mut flow = Flow::new(problem);
     flow.keep();
     flow.bound();
-    let mut search = Search::default();
-    for shard in 0..problem.jobs.len() {
-        for _ in flow.count[shard]..problem.jobs[shard].wanted {
-            if !flow.place_directly(shard) {
-                search.place(&mut flow, shard);
-            }
+    let mut open: Vec<usize> = (0..problem.jobs.len()).filter(|&shard| flow.wants(shard)).collect();
+    let mut bounds = Bounds::default();
+    while !flow.place_all_directly(&mut open) {
+        bounds.raise(&mut flow, &open);
+        if !flow.place_all_directly(&mut open) {
+            paths::send(&mut flow, &mut open);
         }
     }
     (0..problem.jobs.len()).map(|shard| flow.nodes_of(shard).to_vec()).collect()
@@ -71,13 +78,12 @@ pub(crate) fn assign(problem: &Problem<'_>) -> Vec<Vec<u32>> {
 
 pub(crate) struct Flow<'a> {
     pub(crate) problem: &'a Problem<'a>,
-    pub(crate) pair: Cost,
+    pair: Cost,
     pub(crate) in_zone: Vec<Vec<u32>>,
     /// First slot of each shard, and one past the last of all. A slot carries one replica.
     pub(crate) start: Vec<u32>,
     pub(crate) count: Vec<u32>,
     pub(crate) slots: Vec<u32>,
-    pub(crate) holders: Vec<Vec<u32>>,
     pub(crate) base: Vec<u32>,
     pub(crate) extra: Vec<bool>,
     pub(crate) over: Vec<u32>,
@@ -115,7 +121,6 @@ impl<'a> Flow<'a> {
             start,
             count: vec![0; problem.jobs.len()],
             slots: vec![0; slots],
-            holders: vec![Vec::new(); nodes],
             base: vec![0; nodes],
             extra: vec![false; nodes],
             over: vec![0; nodes],
@@ -179,6 +184,53 @@ impl<'a> Flow<'a> {
         if self.has_room[node] { 0 } else { OVER * Cost::from(self.over[node] + 1) }
     }
 
+    fn may_take_extra(&self, node: u32) -> bool {
+        self.problem.shares.rounds_up[node as usize] && !self.extra[node as usize]
+    }
+
+    /// The slot that stands for the shard's gate to the zone, if the gate carries anything.
+    fn gate(&self, shard: usize, zone: u32) -> Option<u32> {
+        let nth = self.nodes_of(shard).iter().position(|&node| self.zone(node) == zone)?;
+        Some(self.start[shard] + nth as u32)
+    }
+
+    /// The gate, if the step to it from its shard is tight.
+    fn tight_gate(&self, shard: usize, zone: u32) -> Option<u32> {
+        let cost = self.pair_cost(shard, zone);
+        self.gate(shard, zone)
+            .filter(|&slot| self.to_end_shard[shard] == cost + self.to_end_slot[slot as usize])
+    }
+
+    /// The gate through which the shard has the node, if the step back to it is tight.
+    fn tight_gate_back(&self, shard: usize, node: u32) -> Option<u32> {
+        if !self.nodes_of(shard).contains(&node) {
+            return None;
+        }
+        let back = self.to_end_node[node as usize] + self.move_cost(shard, node);
+        self.gate(shard, self.zone(node)).filter(|&slot| self.to_end_slot[slot as usize] == back)
+    }
+
+    /// Whether the step from the gate back to its shard is tight.
+    fn is_tight_back(&self, shard: usize, slot: u32) -> bool {
+        let last_pair = self.pair_cost(shard, self.zone(self.slots[slot as usize])) - self.pair;
+        self.to_end_slot[slot as usize] == self.to_end_shard[shard] - last_pair
+    }
+
+    /// Puts the shard on a node, in place of another if one is given. The slot where it stands then.
+    fn enter(&mut self, shard: usize, node: u32, gone: Option<u32>) -> usize {
+        let start = self.start[shard] as usize;
+        let held = gone.and_then(|gone| self.nodes_of(shard).iter().position(|&held| held == gone));
+        let slot = match held {
+            Some(nth) => start + nth,
+            None => {
+                self.count[shard] += 1;
+                start + self.count[shard] as usize - 1
+            }
+        };
+        self.slots[slot] = node;
+        slot
+    }
+
     fn close_full_nodes(&mut self) {
         for node in 0..self.has_room.len() {
             self.close_if_full(node);
@@ -210,13 +262,6 @@ impl<'a> Flow<'a> {
             self.over[node] += 1;
         }
         self.close_if_full(node);
-    }
-
-    fn push(&mut self, shard: usize, node: u32) {
-        let slot = (self.start[shard] + self.count[shard]) as usize;
-        self.slots[slot] = node;
-        self.count[shard] += 1;
-        self.holders[node as usize].push(shard as u32);
     }
 
     /// Keeps what can be kept for nothing: one replica per zone, as many as wanted, and on each node its share.
@@ -267,7 +312,7 @@ impl<'a> Flow<'a> {
                 shards.truncate(most[node] as usize);
             }
             for shard in shards {
-                self.push(shard as usize, node as u32);
+                self.enter(shard as usize, node as u32, None);
                 self.load(node as u32);
             }
         }
@@ -295,6 +340,19 @@ impl<'a> Flow<'a> {
             self.zone_to_end[zone] = bounds.min().unwrap_or(Cost::MAX / 2);
         }
         self.least_to_end = self.zone_to_end.iter().copied().min().unwrap_or(0);
+    }
+
+    fn wants(&self, shard: usize) -> bool {
+        self.count[shard] < self.problem.jobs[shard].wanted
+    }
+
+    /// Takes what can be taken without a search. Says whether nothing is left to do.
+    fn place_all_directly(&mut self, open: &mut Vec<usize>) -> bool {
+        open.retain(|&shard| {
+            while self.wants(shard) && self.place_directly(shard) {}
+            self.wants(shard)
+        });
+        open.is_empty()
     }
 
     /// Takes a node with room if nothing can be cheaper.
@@ -332,7 +390,7 @@ impl<'a> Flow<'a> {
     }
 
     fn take(&mut self, shard: usize, node: u32, cost: Cost, move_cost: Cost) {
-        self.push(shard, node);
+        self.enter(shard, node, None);
         self.to_end_shard[shard] = self.to_end_shard[shard].max(cost);
         self.bound_gate(shard, self.zone(node), move_cost + self.to_end_node[node as usize]);
         self.load(node);
@@ -409,5 +467,38 @@ impl<'a> Flow<'a> {
             at = self.skip[at] as usize;
         }
         at
+    }
+}
+
+/// The shards on each node.
+#[derive(Default)]
+struct Holders {
+    start: Vec<u32>,
+    shards: Vec<u32>,
+}
+
+impl Holders {
+    fn of(flow: &Flow<'_>) -> Self {
+        let mut start = vec![0_u32; flow.base.len() + 1];
+        let all = || {
+            (0..flow.count.len()).flat_map(|shard| flow.nodes_of(shard).iter().map(move |&at| (shard, at)))
+        };
+        for (_, node) in all() {
+            start[node as usize + 1] += 1;
+        }
+        for node in 0..flow.base.len() {
+            start[node + 1] += start[node];
+        }
+        let mut next = start.clone();
+        let mut shards = vec![0; start.last().map_or(0, |&all| all as usize)];
+        for (shard, node) in all() {
+            shards[next[node as usize] as usize] = shard as u32;
+            next[node as usize] += 1;
+        }
+        Self { start, shards }
+    }
+
+    fn on(&self, node: u32) -> &[u32] {
+        &self.shards[self.start[node as usize] as usize..self.start[node as usize + 1] as usize]
     }
 }
