@@ -1,5 +1,6 @@
 //! A cluster that speaks the real protocol over the real network, and does what a test tells it to.
 
+use crate::fake_catalog::Catalog;
 use bytes::Bytes;
 use slowdb_client::{Client, ClientOptions, Identity, Role, WriteOptions};
 use slowdb_net::{AcceptLimits, Connection, Endpoint, FrameLimits, FrameOut, Profile, Service};
@@ -43,7 +44,7 @@ pub(crate) enum Manner {
     RefuseMapOnce(ErrorReply),
     /// Answers all but `Map` with a map.
     Nonsense,
-    /// Does a write, and then says this once instead of acknowledging.
+    /// Does a write or change, and then says this once instead of acknowledging.
     DoButSay(ErrorReply),
     /// Waits until the gate of the cluster is opened, then refuses with this.
     RefuseLate(ErrorReply),
@@ -83,6 +84,7 @@ struct World {
     beliefs: Mutex<HashMap<String, Beliefs>>,
     manners: Mutex<HashMap<String, Manner>>,
     store: Mutex<Store>,
+    catalog: Mutex<Catalog>,
     seen: Mutex<Vec<Seen>>,
     /// Counts what was seen, for tests that wait for something.
     count: watch::Sender<usize>,
@@ -114,6 +116,7 @@ impl FakeCluster {
             beliefs: Mutex::default(),
             manners: Mutex::default(),
             store: Mutex::default(),
+            catalog: Mutex::default(),
             seen: Mutex::default(),
             count: watch::Sender::new(0),
             gate: watch::Sender::new(false),
@@ -161,6 +164,11 @@ impl FakeCluster {
     pub(crate) fn tell(&self, node: &str, shard: u32, leader: &str, term: u64) {
         let mut beliefs = self.world.beliefs.lock().unwrap();
         beliefs.entry(node.to_owned()).or_default().insert(shard, (leader.to_owned(), term));
+    }
+
+    /// Tells nodes who leads the catalog, or changes it, or looks at it.
+    pub(crate) fn catalog<T>(&self, with: impl FnOnce(&mut Catalog) -> T) -> T {
+        with(&mut self.world.catalog.lock().unwrap())
     }
 
     pub(crate) fn manner(&self, node: &str, manner: Manner) {
@@ -323,7 +331,7 @@ impl World {
                 gate.wait_for(|is_open| *is_open).await.expect("the world goes on");
                 return (Reply::Error(error), Bytes::new());
             }
-            Manner::DoButSay(error) if matches!(kind, RequestKind::Write(_)) => {
+            Manner::DoButSay(error) if matches!(kind, RequestKind::Write(_) | RequestKind::Admin(_)) => {
                 self.manners.lock().unwrap().insert(node.to_owned(), Manner::Proper);
                 instead = Some(error);
             }
@@ -365,13 +373,18 @@ impl World {
                 let shards = self.map.lock().unwrap().collections[0].shards.len() as u32;
                 Ok((self.store.lock().unwrap().search(&search, body, shards), Bytes::new()))
             }
-            _ => Err(ErrorReply::new(Code::Unavailable, "none of that here")),
+            RequestKind::Status => Err(ErrorReply::new(Code::Unavailable, "no status here")),
+            other => {
+                let reply = self.catalog.lock().unwrap().answer(node, other, &self.map.lock().unwrap())?;
+                Ok((reply, Bytes::new()))
+            }
         }
     }
 
     fn map_of(&self, node: &str) -> ClusterMap {
         let mut map = self.map.lock().unwrap().clone();
         map.answered_by = node.to_owned();
+        map.catalog_leader = self.catalog.lock().unwrap().leader(node);
         if let Some(beliefs) = self.beliefs.lock().unwrap().get(node) {
             for (shard, (leader, term)) in beliefs {
                 let shard = &mut map.collections[0].shards[*shard as usize];
