@@ -106,6 +106,7 @@ fn up(dir: PathBuf, args: &UpArgs) -> Result<()> {
                 dimension: args.dimension,
                 replication_factor: args.replication_factor,
                 num_shards: args.num_shards,
+                node_down_after: None,
             };
             Cluster::create(&dir, &program, shape, Lifetime::Detached)?
         }

@@ -71,6 +71,7 @@ impl Cluster {
             id: format!("n{}", n + 1),
             port: port.port,
             process: None,
+            joins: false,
         };
         let nodes = ports.iter().enumerate().map(node).collect();
         let state = State::new(program.to_path_buf(), shape, nodes);
@@ -110,6 +111,17 @@ impl Cluster {
             bail!("certs create failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(())
+    }
+
+    /// One more node, which joins the others when it is started. Gives its id.
+    pub fn add(&mut self) -> Result<String> {
+        let mut ports = ports::reserve(1)?;
+        let id = format!("n{}", self.state.nodes.len() + 1);
+        let port = ports[0].port;
+        self.state.nodes.push(NodeState { id: id.clone(), port, process: None, joins: true });
+        self._ports.append(&mut ports);
+        self.state.save(&self.dir)?;
+        Ok(id)
     }
 
     /// The cluster's directory.
@@ -154,7 +166,8 @@ impl Cluster {
 
     /// The value of `--initial-nodes`.
     pub fn initial_nodes(&self) -> String {
-        let pairs = self.state.nodes.iter().map(|node| format!("{}=127.0.0.1:{}", node.id, node.port));
+        let founders = self.state.nodes.iter().filter(|node| !node.joins);
+        let pairs = founders.map(|node| format!("{}=127.0.0.1:{}", node.id, node.port));
         pairs.collect::<Vec<_>>().join(",")
     }
 
@@ -196,10 +209,19 @@ impl Cluster {
         flag("--storage-path", self.storage().display().to_string());
         flag("--host", "127.0.0.1".to_owned());
         flag("--port", node.port.to_string());
-        flag("--initial-nodes", self.initial_nodes());
-        flag("--dimension", shape.dimension.to_string());
-        flag("--num-shards", shape.num_shards.to_string());
-        flag("--replication-factor", shape.replication_factor.to_string());
+        if let Some(after) = &shape.node_down_after {
+            flag("--node-down-after", after.clone());
+        }
+        if node.joins {
+            let others = self.state.nodes.iter().filter(|other| other.id != node.id);
+            let others: Vec<String> = others.map(|other| format!("127.0.0.1:{}", other.port)).collect();
+            flag("--join", others.join(","));
+        } else {
+            flag("--initial-nodes", self.initial_nodes());
+            flag("--dimension", shape.dimension.to_string());
+            flag("--num-shards", shape.num_shards.to_string());
+            flag("--replication-factor", shape.replication_factor.to_string());
+        }
         flag("--certs", self.certs().display().to_string());
         Ok(args)
     }

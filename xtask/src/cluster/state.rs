@@ -30,11 +30,14 @@ pub struct Shape {
     pub replication_factor: u32,
     /// Shards of the collection `default`.
     pub num_shards: u32,
+    /// Silence after which a node's replicas are rebuilt elsewhere, as `--node-down-after` takes it.
+    #[serde(default)]
+    pub node_down_after: Option<String>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape { nodes: 3, dimension: 384, replication_factor: 3, num_shards: 16 }
+        Shape { nodes: 3, dimension: 384, replication_factor: 3, num_shards: 16, node_down_after: None }
     }
 }
 
@@ -44,6 +47,9 @@ pub(super) struct NodeState {
     pub(super) port: u16,
     /// The process that was started last; it may have ended.
     pub(super) process: Option<ProcessId>,
+    /// It joined the cluster when that was there already.
+    #[serde(default)]
+    pub(super) joins: bool,
 }
 
 impl State {

@@ -4,6 +4,7 @@
 //! reason and an exit code that is not 0; the cluster's logs are kept for a look.
 
 mod failover;
+mod grow;
 mod records;
 
 use crate::cluster::{Cluster, Lifetime, Shape, cli, view};
@@ -38,6 +39,9 @@ pub struct DemoArgs {
     /// Hits asked for with each query.
     #[arg(short, long, default_value_t = 10)]
     k: usize,
+    /// Instead: one node becomes three and five, one is killed and one drained, under load.
+    #[arg(long)]
+    grow: bool,
     /// Leaves the cluster running when all is done.
     #[arg(long)]
     keep: bool,
@@ -66,14 +70,19 @@ async fn demo(args: &DemoArgs) -> Result<()> {
     let dir = workspace::state_dir().join("demo");
     clear(&dir)?;
     let shape = Shape {
-        nodes: 3,
+        nodes: if args.grow { 1 } else { 3 },
         dimension: u32::try_from(input.data.dimension)?,
         replication_factor: 3,
         num_shards: NUM_SHARDS,
+        node_down_after: args.grow.then(|| "5s".to_owned()),
     };
     let lifetime = if args.keep { Lifetime::Detached } else { Lifetime::Owned };
     let mut cluster = Cluster::create(&dir, &program, shape, lifetime)?;
-    let outcome = on_cluster(&mut cluster, &input).await;
+    let outcome = if args.grow {
+        grow::run(&mut cluster, &input).await
+    } else {
+        on_cluster(&mut cluster, &input).await
+    };
     if outcome.is_err() || !args.keep {
         // After a failure the logs matter more than how the nodes stop.
         let stopped = cluster.down();

@@ -1,0 +1,331 @@
+//! `cargo xtask demo --grow`: one node becomes three and five, one is killed and replaced, one is drained, while
+//! records are written and read all the time. After each step everything is checked.
+
+use super::{Input, records};
+use crate::cluster::{Cluster, view};
+use crate::load::{Load, LoadOptions};
+use crate::truth::Truth;
+use crate::ui::{Said, detail, seconds, step, step_now, thousands};
+use anyhow::{Context, Result, bail, ensure};
+use slowdb_client::{Client, Collection, ReadOptions};
+use slowdb_proto::{Admin, ClusterView, GroupKind, NodeState, Standing};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// For one step of growing, moving or healing.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(180);
+/// How long a request of the load may take, retries included.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
+const LANES_PER_SHARD: u32 = 1;
+const READERS: usize = 4;
+
+/// Runs it on a cluster of one node that is laid out and not started.
+pub(super) async fn run(cluster: &mut Cluster, input: &Input) -> Result<()> {
+    let start = Instant::now();
+    let client = step("start one node", async {
+        cluster.start_all()?;
+        let client = view::connect(cluster, START_DEADLINE).await?;
+        Ok((client, cluster.addresses().join(", ")))
+    })
+    .await?;
+    let collection = client.collection("default");
+    step("import", records::import(&collection, &input.data)).await?;
+    let truth = step_now("exact answers", || {
+        Ok((Truth::compute(&input.data, &input.queries, input.k), "every query with every vector".into()))
+    })?;
+    let load = Load::start(
+        &collection,
+        LoadOptions {
+            num_shards: cluster.shape().num_shards,
+            dimension: input.data.dimension,
+            lanes_per_shard: LANES_PER_SHARD,
+            prefix: "grow-load".into(),
+            timeout: REQUEST_WITHIN,
+        },
+    );
+    let readers = Readers::start(&collection, input);
+    println!("    from here on records are written and read all the time");
+
+    let checks = Checks { client: &client, collection: &collection, input, truth: &truth };
+    for (count, name) in [(3, "one node becomes three"), (5, "three become five")] {
+        let moves = step(name, grow(cluster, &client, count)).await?;
+        commentary(&moves);
+        checks.run().await?;
+    }
+    let victim = leader_of_most(&client).await?;
+    let moves = step("kill -9, and heal", heal(cluster, &client, &victim)).await?;
+    commentary(&moves);
+    checks.run().await?;
+    step("the dead node returns", async {
+        cluster.start(&victim)?;
+        let view = settled(&client, |view| view.nodes.iter().all(|node| !node.down)).await?;
+        Ok(((), format!("{victim} holds {} replicas again", held(&view, &victim))))
+    })
+    .await?;
+    checks.run().await?;
+    let drained = leader_of_most(&client).await?;
+    let moves = step("drain a node", drain(&client, &drained)).await?;
+    commentary(&moves);
+    checks.run().await?;
+    step("remove it", remove(cluster, &client, &drained)).await?;
+
+    let read = readers.stop().await?;
+    let written = load.stop().await?;
+    step("acknowledged writes", async {
+        let verified = written.verify(&collection).await?;
+        let said = format!(
+            "{} acknowledged, none lost; {} ids read",
+            thousands(verified.acked),
+            thousands(verified.ids)
+        );
+        Ok(((), said))
+    })
+    .await?;
+    ensure!(
+        written.failed() == 0,
+        "{} writes failed though each had {} to be retried: {:?}",
+        written.failed(),
+        seconds(REQUEST_WITHIN),
+        written.errors()
+    );
+    step("clean up", records::remove(&collection, &written.ids())).await?;
+    checks.run().await?;
+    println!("\nSummary");
+    let row = |what: &str, value: String| println!("  {what:<36} {value}");
+    row("nodes", "1, 3, 5, one killed and back, one drained: 4".into());
+    row("writes acknowledged, none lost", thousands(written.acked()));
+    row("reads, all as written", thousands(read));
+    row("requests that failed", "0".into());
+    row("took", seconds(start.elapsed()));
+    Ok(())
+}
+
+/// What is checked after each step.
+struct Checks<'a> {
+    client: &'a Client,
+    collection: &'a Collection,
+    input: &'a Input,
+    truth: &'a Truth<'a>,
+}
+
+impl Checks<'_> {
+    async fn run(&self) -> Result<()> {
+        step("  read back", records::read_back(self.collection, &self.input.data)).await?;
+        step("  placement and digests", self.placement()).await
+    }
+
+    /// Every shard has its replicas, on nodes that hold about equally many, and their digests are equal at one position.
+    async fn placement(&self) -> Said<()> {
+        let _ = self.truth;
+        let end = Instant::now() + SETTLE_DEADLINE;
+        let view = settled(self.client, |_| true).await?;
+        let live: Vec<_> =
+            view.nodes.iter().filter(|node| !node.down && node.state == NodeState::Active).collect();
+        let held: Vec<u32> = live.iter().map(|node| node.replicas).collect();
+        let (least, most) =
+            (held.iter().min().copied().unwrap_or_default(), held.iter().max().copied().unwrap_or_default());
+        ensure!(most - least <= 1, "nodes hold {held:?} replicas: that is no balance");
+        loop {
+            match self.equal_replicas().await? {
+                Ok(replicas) => {
+                    let said = format!(
+                        "{replicas} replicas, digests equal; {} hold {least} to {most} each",
+                        live.len()
+                    );
+                    return Ok(((), said));
+                }
+                Err(why) if Instant::now() > end => bail!("digests could not be compared: {why}"),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Compares the digests of replicas that are at one position. Writes go on, so not all can be caught at once.
+    async fn equal_replicas(&self) -> Result<Result<usize, String>> {
+        let map = self.client.newest_map().await?;
+        let mut open: BTreeMap<u32, usize> = map
+            .collections
+            .iter()
+            .filter(|c| c.name == "default")
+            .flat_map(|c| c.shards.iter().map(|shard| (shard.shard, shard.replicas.len())))
+            .collect();
+        let replicas = open.values().sum();
+        for _ in 0..200 {
+            let status = self.client.status(Duration::from_secs(2)).await;
+            let mut seen: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+            for group in
+                status.nodes.iter().filter_map(|node| node.status.as_ref().ok()).flat_map(|s| &s.groups)
+            {
+                if let GroupKind::Shard { shard, .. } = &group.kind {
+                    seen.entry(*shard).or_default().push((group.applied, group.digest));
+                }
+            }
+            for (shard, states) in seen {
+                for (applied, digest) in &states {
+                    let other = states.iter().find(|(a, d)| a == applied && d != digest);
+                    ensure!(other.is_none(), "shard {shard}: replicas differ at {applied}");
+                }
+                let same = states.iter().all(|state| *state == states[0]);
+                if same && open.get(&shard) == Some(&states.len()) {
+                    open.remove(&shard);
+                }
+            }
+            if open.is_empty() {
+                return Ok(Ok(replicas));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(Err(format!("shards {:?} were never seen at one position", open.keys().collect::<Vec<_>>())))
+    }
+}
+
+/// Replicas that were moved: to which node, how many.
+type Moves = BTreeMap<String, u32>;
+
+fn commentary(moves: &Moves) {
+    for (what, count) in moves {
+        detail(format!("{what}: {count}"));
+    }
+}
+
+async fn grow(cluster: &mut Cluster, client: &Client, count: usize) -> Said<Moves> {
+    let before = client.cluster().await?;
+    while cluster.ids().len() < count {
+        let id = cluster.add()?;
+        cluster.start(&id)?;
+    }
+    let view = settled(client, |view| view.nodes.len() == count).await.with_context(|| {
+        cluster.ids().iter().map(|id| cluster.log_tail(id)).collect::<Vec<_>>().join("\n")
+    })?;
+    let voters = view.nodes.iter().filter(|node| node.catalog == Standing::Voter).count();
+    Ok((differences(&before, &view), format!("{count} nodes, {voters} of them vote in the catalog")))
+}
+
+async fn heal(cluster: &mut Cluster, client: &Client, victim: &str) -> Said<Moves> {
+    let before = client.cluster().await?;
+    let lost = held(&before, victim);
+    cluster.kill(victim)?;
+    let killed = Instant::now();
+    let view = settled(client, |view| view.nodes.iter().any(|node| node.down)).await?;
+    let said =
+        format!("{victim} is dead; its {lost} replicas were rebuilt {} later", seconds(killed.elapsed()));
+    ensure!(held(&view, victim) == 0, "{victim} is still said to hold {} replicas", held(&view, victim));
+    Ok((differences(&before, &view), said))
+}
+
+async fn drain(client: &Client, node: &str) -> Said<Moves> {
+    let before = client.cluster().await?;
+    let drain = Admin::SetNodeState { node: node.to_owned(), state: NodeState::Draining };
+    let planned = client.admin(drain.clone(), true).await?.moves.len();
+    client.admin(drain, false).await?;
+    let view = settled(client, |view| held(view, node) == 0).await?;
+    Ok((differences(&before, &view), format!("{node} is empty; {planned} moves were planned")))
+}
+
+async fn remove(cluster: &mut Cluster, client: &Client, node: &str) -> Said<()> {
+    client.admin(Admin::RemoveNode { node: node.to_owned() }, false).await?;
+    let view = settled(client, |view| view.nodes.iter().all(|info| info.id != node)).await?;
+    cluster.terminate(node)?;
+    Ok(((), format!("{} nodes are left", view.nodes.len())))
+}
+
+/// Waits until nothing is moving and nothing is planned.
+async fn settled(client: &Client, holds: impl Fn(&ClusterView) -> bool) -> Result<ClusterView> {
+    let end = Instant::now() + SETTLE_DEADLINE;
+    loop {
+        let why = match client.cluster().await {
+            Ok(view) if view.moves.is_empty() && view.planned.is_empty() && holds(&view) => return Ok(view),
+            Ok(view) => format!(
+                "{} groups are on their way, {} moves are planned",
+                view.moves.len(),
+                view.planned.len()
+            ),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() > end {
+            bail!("not settled after {}: {why}", seconds(SETTLE_DEADLINE));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn held(view: &ClusterView, node: &str) -> u32 {
+    view.nodes.iter().find(|info| info.id == node).map_or(0, |info| info.replicas)
+}
+
+fn differences(before: &ClusterView, after: &ClusterView) -> Moves {
+    let mut moves = Moves::new();
+    for node in &after.nodes {
+        let (was, is) = (held(before, &node.id), node.replicas);
+        if is > was {
+            moves.insert(format!("{} got replicas", node.id), is - was);
+        } else if was > is {
+            moves.insert(format!("{} gave replicas", node.id), was - is);
+        }
+    }
+    moves
+}
+
+async fn leader_of_most(client: &Client) -> Result<String> {
+    let view = client.cluster().await?;
+    let most = view
+        .nodes
+        .iter()
+        .filter(|node| !node.down)
+        .max_by_key(|node| (node.leads, std::cmp::Reverse(node.id.clone())));
+    Ok(most.context("there are no nodes")?.id.clone())
+}
+
+/// Reads imported records all the time, and compares them.
+struct Readers {
+    stop: Arc<AtomicBool>,
+    read: Arc<AtomicU64>,
+    tasks: Vec<JoinHandle<Result<()>>>,
+}
+
+impl Readers {
+    fn start(collection: &Collection, input: &Input) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let read = Arc::new(AtomicU64::new(0));
+        let records: Vec<(String, Vec<f32>)> =
+            input.data.ids.iter().cloned().zip(input.data.vectors().map(<[f32]>::to_vec)).collect();
+        let records = Arc::new(records);
+        let task = |lane: usize| {
+            let (stop, read, records, collection) =
+                (Arc::clone(&stop), Arc::clone(&read), Arc::clone(&records), collection.clone());
+            tokio::spawn(async move {
+                let options = ReadOptions { timeout: Some(REQUEST_WITHIN), ..ReadOptions::default() };
+                for at in (lane..).step_by(7919) {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let (id, vector) = &records[at % records.len()];
+                    let found = collection
+                        .get(id, &options)
+                        .await
+                        .with_context(|| format!("a read of '{id}' failed"))?;
+                    ensure!(
+                        found.is_some_and(|found| found.vector == *vector),
+                        "'{id}' is not what was written"
+                    );
+                    read.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok(())
+            })
+        };
+        Readers { tasks: (0..READERS).map(task).collect(), stop, read }
+    }
+
+    async fn stop(self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await??;
+        }
+        Ok(self.read.load(Ordering::Relaxed))
+    }
+}
