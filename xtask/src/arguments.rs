@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{bench, chain, ci, cluster, demo, sim};
+use crate::{bench, chain, ci, cluster, demo, sim, torture};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -22,6 +22,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Runs the deterministic simulator.
     Sim(sim::SimArgs),
+    /// Real processes, and kill -9 of a random one in the middle of joins and drains.
+    Torture(torture::TortureArgs),
     /// Runs all checks and tests.
     Ci(ci::CiArgs),
     /// A process of the bare chain that the bench compares with.
@@ -36,6 +38,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Task::Cluster(args) => cluster::cli::run(args),
         Task::Bench(args) => bench::run(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Torture(args) => torture::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::ChainNode(args) => chain::node::run(&args),
     }

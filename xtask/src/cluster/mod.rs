@@ -116,12 +116,20 @@ impl Cluster {
     /// One more node, which joins the others when it is started. Gives its id.
     pub fn add(&mut self) -> Result<String> {
         let mut ports = ports::reserve(1)?;
-        let id = format!("n{}", self.state.nodes.len() + 1);
+        self.state.added += 1;
+        let id = format!("n{}", self.state.shape.nodes + self.state.added);
         let port = ports[0].port;
         self.state.nodes.push(NodeState { id: id.clone(), port, process: None, joins: true });
         self._ports.append(&mut ports);
         self.state.save(&self.dir)?;
         Ok(id)
+    }
+
+    /// A node that was stopped for good is part of this no more. Its files stay.
+    pub fn forget(&mut self, id: &str) -> Result<()> {
+        self.forget_child(id);
+        self.state.nodes.retain(|node| node.id != id);
+        self.state.save(&self.dir)
     }
 
     /// The cluster's directory.

@@ -17,6 +17,9 @@ pub(super) struct State {
     pub(super) program: PathBuf,
     pub(super) shape: Shape,
     pub(super) nodes: Vec<NodeState>,
+    /// Nodes that were added to the founders, those that are gone again included.
+    #[serde(default)]
+    pub(super) added: usize,
 }
 
 /// What a cluster is founded with.
@@ -54,7 +57,7 @@ pub(super) struct NodeState {
 
 impl State {
     pub(super) fn new(program: PathBuf, shape: Shape, nodes: Vec<NodeState>) -> State {
-        State { format: FORMAT, program, shape, nodes }
+        State { format: FORMAT, program, shape, nodes, added: 0 }
     }
 
     pub(super) fn path(dir: &Path) -> PathBuf {

@@ -4,11 +4,12 @@
 use super::{Input, records};
 use crate::cluster::{Cluster, view};
 use crate::load::{Load, LoadOptions};
+use crate::movement;
 use crate::truth::Truth;
 use crate::ui::{Said, detail, seconds, step, step_now, thousands};
 use anyhow::{Context, Result, bail, ensure};
 use slowdb_client::{Client, Collection, ReadOptions};
-use slowdb_proto::{Admin, ClusterView, GroupKind, NodeState, Standing};
+use slowdb_proto::{Admin, ClusterView, NodeState, Standing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,8 +64,10 @@ pub(super) async fn run(cluster: &mut Cluster, input: &Input) -> Result<()> {
     checks.run().await?;
     step("the dead node returns", async {
         cluster.start(&victim)?;
-        let view = settled(&client, |view| view.nodes.iter().all(|node| !node.down)).await?;
-        Ok(((), format!("{victim} holds {} replicas again", held(&view, &victim))))
+        let view =
+            movement::settled(&client, SETTLE_DEADLINE, |view| view.nodes.iter().all(|node| !node.down))
+                .await?;
+        Ok(((), format!("{victim} holds {} replicas again", movement::held(&view, &victim))))
     })
     .await?;
     checks.run().await?;
@@ -123,7 +126,7 @@ impl Checks<'_> {
     async fn placement(&self) -> Said<()> {
         let _ = self.truth;
         let end = Instant::now() + SETTLE_DEADLINE;
-        let view = settled(self.client, |_| true).await?;
+        let view = movement::settled(self.client, SETTLE_DEADLINE, |_| true).await?;
         let live: Vec<_> =
             view.nodes.iter().filter(|node| !node.down && node.state == NodeState::Active).collect();
         let held: Vec<u32> = live.iter().map(|node| node.replicas).collect();
@@ -131,7 +134,7 @@ impl Checks<'_> {
             (held.iter().min().copied().unwrap_or_default(), held.iter().max().copied().unwrap_or_default());
         ensure!(most - least <= 1, "nodes hold {held:?} replicas: that is no balance");
         loop {
-            match self.equal_replicas().await? {
+            match movement::equal_replicas(self.client).await? {
                 Ok(replicas) => {
                     let said = format!(
                         "{replicas} replicas, digests equal; {} hold {least} to {most} each",
@@ -143,44 +146,6 @@ impl Checks<'_> {
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
-    }
-
-    /// Compares the digests of replicas that are at one position. Writes go on, so not all can be caught at once.
-    async fn equal_replicas(&self) -> Result<Result<usize, String>> {
-        let map = self.client.newest_map().await?;
-        let mut open: BTreeMap<u32, usize> = map
-            .collections
-            .iter()
-            .filter(|c| c.name == "default")
-            .flat_map(|c| c.shards.iter().map(|shard| (shard.shard, shard.replicas.len())))
-            .collect();
-        let replicas = open.values().sum();
-        for _ in 0..200 {
-            let status = self.client.status(Duration::from_secs(2)).await;
-            let mut seen: BTreeMap<u32, Vec<_>> = BTreeMap::new();
-            for group in
-                status.nodes.iter().filter_map(|node| node.status.as_ref().ok()).flat_map(|s| &s.groups)
-            {
-                if let GroupKind::Shard { shard, .. } = &group.kind {
-                    seen.entry(*shard).or_default().push((group.applied, group.digest));
-                }
-            }
-            for (shard, states) in seen {
-                for (applied, digest) in &states {
-                    let other = states.iter().find(|(a, d)| a == applied && d != digest);
-                    ensure!(other.is_none(), "shard {shard}: replicas differ at {applied}");
-                }
-                let same = states.iter().all(|state| *state == states[0]);
-                if same && open.get(&shard) == Some(&states.len()) {
-                    open.remove(&shard);
-                }
-            }
-            if open.is_empty() {
-                return Ok(Ok(replicas));
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Ok(Err(format!("shards {:?} were never seen at one position", open.keys().collect::<Vec<_>>())))
     }
 }
 
@@ -199,22 +164,28 @@ async fn grow(cluster: &mut Cluster, client: &Client, count: usize) -> Said<Move
         let id = cluster.add()?;
         cluster.start(&id)?;
     }
-    let view = settled(client, |view| view.nodes.len() == count).await.with_context(|| {
-        cluster.ids().iter().map(|id| cluster.log_tail(id)).collect::<Vec<_>>().join("\n")
-    })?;
+    let view =
+        movement::settled(client, SETTLE_DEADLINE, |view| view.nodes.len() == count).await.with_context(
+            || cluster.ids().iter().map(|id| cluster.log_tail(id)).collect::<Vec<_>>().join("\n"),
+        )?;
     let voters = view.nodes.iter().filter(|node| node.catalog == Standing::Voter).count();
     Ok((differences(&before, &view), format!("{count} nodes, {voters} of them vote in the catalog")))
 }
 
 async fn heal(cluster: &mut Cluster, client: &Client, victim: &str) -> Said<Moves> {
     let before = client.cluster().await?;
-    let lost = held(&before, victim);
+    let lost = movement::held(&before, victim);
     cluster.kill(victim)?;
     let killed = Instant::now();
-    let view = settled(client, |view| view.nodes.iter().any(|node| node.down)).await?;
+    let view =
+        movement::settled(client, SETTLE_DEADLINE, |view| view.nodes.iter().any(|node| node.down)).await?;
     let said =
         format!("{victim} is dead; its {lost} replicas were rebuilt {} later", seconds(killed.elapsed()));
-    ensure!(held(&view, victim) == 0, "{victim} is still said to hold {} replicas", held(&view, victim));
+    ensure!(
+        movement::held(&view, victim) == 0,
+        "{victim} is still said to hold {} replicas",
+        movement::held(&view, victim)
+    );
     Ok((differences(&before, &view), said))
 }
 
@@ -223,45 +194,24 @@ async fn drain(client: &Client, node: &str) -> Said<Moves> {
     let drain = Admin::SetNodeState { node: node.to_owned(), state: NodeState::Draining };
     let planned = client.admin(drain.clone(), true).await?.moves.len();
     client.admin(drain, false).await?;
-    let view = settled(client, |view| held(view, node) == 0).await?;
+    let view = movement::settled(client, SETTLE_DEADLINE, |view| movement::held(view, node) == 0).await?;
     Ok((differences(&before, &view), format!("{node} is empty; {planned} moves were planned")))
 }
 
 async fn remove(cluster: &mut Cluster, client: &Client, node: &str) -> Said<()> {
     client.admin(Admin::RemoveNode { node: node.to_owned() }, false).await?;
-    let view = settled(client, |view| view.nodes.iter().all(|info| info.id != node)).await?;
+    let view =
+        movement::settled(client, SETTLE_DEADLINE, |view| view.nodes.iter().all(|info| info.id != node))
+            .await?;
     cluster.terminate(node)?;
+    cluster.forget(node)?;
     Ok(((), format!("{} nodes are left", view.nodes.len())))
-}
-
-/// Waits until nothing is moving and nothing is planned.
-async fn settled(client: &Client, holds: impl Fn(&ClusterView) -> bool) -> Result<ClusterView> {
-    let end = Instant::now() + SETTLE_DEADLINE;
-    loop {
-        let why = match client.cluster().await {
-            Ok(view) if view.moves.is_empty() && view.planned.is_empty() && holds(&view) => return Ok(view),
-            Ok(view) => format!(
-                "{} groups are on their way, {} moves are planned",
-                view.moves.len(),
-                view.planned.len()
-            ),
-            Err(error) => error.to_string(),
-        };
-        if Instant::now() > end {
-            bail!("not settled after {}: {why}", seconds(SETTLE_DEADLINE));
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-fn held(view: &ClusterView, node: &str) -> u32 {
-    view.nodes.iter().find(|info| info.id == node).map_or(0, |info| info.replicas)
 }
 
 fn differences(before: &ClusterView, after: &ClusterView) -> Moves {
     let mut moves = Moves::new();
     for node in &after.nodes {
-        let (was, is) = (held(before, &node.id), node.replicas);
+        let (was, is) = (movement::held(before, &node.id), node.replicas);
         if is > was {
             moves.insert(format!("{} got replicas", node.id), is - was);
         } else if was > is {
