@@ -206,7 +206,9 @@ impl CatalogMachine {
 
     /// Applies a change. The outcome says why it has no effect, if it has none.
     pub(crate) fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<Result<(), String>, ApplyError> {
-        let outcome = CatalogChange::decode(proposal.body).and_then(|change| self.catalog.change(change));
+        // Others may know a change that this program does not: to go on without it would be to go on as another catalog.
+        let change = CatalogChange::decode(proposal.body).map_err(ApplyError)?;
+        let outcome = self.catalog.change(change);
         self.checkpoint(proposal.first.index)?;
         Ok(outcome)
     }
@@ -316,7 +318,7 @@ pub(crate) fn found(
     let own = GroupSpec::new(CATALOG.0, 1, &names, &mut next_replica);
     let mut catalog = Catalog {
         cluster: Some(cluster),
-        epoch: 1,
+        epoch: 0,
         virtual_nodes: founding.virtual_nodes,
         nodes: founding.nodes.iter().map(node).collect(),
         removed: Vec::new(),
@@ -334,9 +336,8 @@ pub(crate) fn found(
         replication_factor: founding.replication_factor,
         shards,
     })?;
-    catalog.epoch = 1;
     Ok(catalog)
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

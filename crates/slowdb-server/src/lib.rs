@@ -9,6 +9,7 @@ mod catalog;
 mod clients;
 mod config;
 mod dedup;
+mod disk_pace;
 #[cfg(test)]
 mod golden;
 mod hosting;

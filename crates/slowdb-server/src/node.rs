@@ -5,6 +5,7 @@
 
 use crate::catalog::{CATALOG, CatalogMachine};
 use crate::hosting::Hosting;
+use crate::disk_pace::DiskPace;
 use crate::identity::Own;
 use crate::machine::{Machine, Outcome};
 use crate::pending::Pending;
@@ -173,8 +174,11 @@ pub struct Node {
     /// The time as it was last told.
     pub(crate) now: Now,
     pub(crate) halted: BTreeMap<GroupId, String>,
+    /// Replicas that had another digest than this node's, with the entry at which they had it.
+    pub(crate) differing: BTreeMap<(GroupId, NodeId), u64>,
     pub(crate) hosting: Hosting,
     pub(crate) tending: Tending,
+    pub(crate) disk: DiskPace,
     checkpoint_running: Option<GroupId>,
     checkpoint_queue: VecDeque<GroupId>,
     ticks: u64,
@@ -203,8 +207,10 @@ impl Node {
             started: None,
             now: Now::default(),
             halted: BTreeMap::new(),
+            differing: BTreeMap::new(),
             hosting: Hosting::default(),
             tending: Tending::default(),
+            disk: DiskPace::default(),
             checkpoint_running: None,
             checkpoint_queue: VecDeque::new(),
             ticks: 0,
@@ -235,6 +241,7 @@ impl Node {
             }
             Event::DigestDiffers { group, node, index } => {
                 tracing::error!(%group, %node, index, "digests differ: one of two replicas is wrong");
+                self.differing.insert((group, node), index);
             }
             Event::Members { group } => self.tending.look_at(group),
             Event::Forwarded { group, from, body } => self.forwarded(group, &from, &body),
@@ -387,7 +394,8 @@ impl Core for Node {
         }
     }
 
-    fn persisted(&mut self, _now: Now, batch: u64, locations: &[Location]) -> Vec<Outgoing> {
+    fn persisted(&mut self, now: Now, batch: u64, locations: &[Location]) -> Vec<Outgoing> {
+        self.disk.durable(batch, now);
         self.delete_gone(batch);
         self.repl.persisted(batch, locations)
     }
@@ -397,6 +405,7 @@ impl Core for Node {
         output.events.into_iter().for_each(|event| self.event(event));
         if let Some(batch) = &output.batch {
             self.hosting.gone_with(batch.number);
+            self.disk.handed_out(batch.number, now);
         }
         if let Err(error) = self.follow_catalog() {
             self.effects.push(Effect::Fail { why: error.to_string() });

@@ -23,8 +23,10 @@ pub(crate) type Sizes = BTreeMap<u64, u64>;
 
 /// What the planner makes of a catalog.
 pub(crate) fn plan(catalog: &Catalog, sizes: &Sizes) -> Result<Plan, String> {
-    let shards: Vec<PlanShard> =
-        catalog.shards().map(|(c, shard)| plan_shard(c, &shard.spec, sizes)).collect();
+    plan_with(catalog, plan_shards(catalog, sizes))
+}
+
+fn plan_with(catalog: &Catalog, shards: Vec<PlanShard>) -> Result<Plan, String> {
     slowdb_ring::plan(&plan_nodes(catalog), &shards, catalog.virtual_nodes.max(1))
         .map_err(|error| error.to_string())
 }
@@ -44,8 +46,19 @@ fn plan_nodes(catalog: &Catalog) -> Vec<PlanNode> {
     catalog.nodes.iter().map(node).collect()
 }
 
-fn plan_shard(collection: &Collection, spec: &GroupSpec, sizes: &Sizes) -> PlanShard {
-    let replicas: Vec<String> = spec.staying().map(|replica| replica.node.clone()).collect();
+fn plan_shards(catalog: &Catalog, sizes: &Sizes) -> Vec<PlanShard> {
+    let down: BTreeSet<&str> = catalog.nodes.iter().filter(|n| n.down).map(|n| n.id.as_str()).collect();
+    catalog.shards().map(|(c, shard)| plan_shard(c, &shard.spec, &down, sizes)).collect()
+}
+
+fn plan_shard(collection: &Collection, spec: &GroupSpec, down: &BTreeSet<&str>, sizes: &Sizes) -> PlanShard {
+    let lives = |replica: &&Replica| !down.contains(replica.node.as_str());
+    let mut replicas: Vec<String> = spec.staying().map(|replica| replica.node.clone()).collect();
+    if !spec.staying().any(|replica| lives(&replica)) {
+        // Those that were to take over died before they could: what is to be copied is where it was.
+        let there = |replica: &&Replica| replica.wanted == Wanted::Gone && replica.standing != Standing::None;
+        replicas.extend(spec.replicas.iter().filter(there).filter(lives).map(|replica| replica.node.clone()));
+    }
     PlanShard {
         id: spec.group,
         bytes: sizes.get(&spec.group).copied().unwrap_or_default(),
@@ -61,14 +74,11 @@ pub(crate) fn first_placement(
     num_shards: u32,
     replication_factor: u32,
 ) -> Result<Vec<Vec<String>>, String> {
-    let sizes = Sizes::new();
-    let mut shards: Vec<PlanShard> =
-        catalog.shards().map(|(c, shard)| plan_shard(c, &shard.spec, &sizes)).collect();
+    let mut shards = plan_shards(catalog, &Sizes::new());
     let new = (0..u64::from(num_shards))
         .map(|shard| PlanShard::new(catalog.next_group + shard, replication_factor));
     shards.extend(new);
-    let plan = slowdb_ring::plan(&plan_nodes(catalog), &shards, catalog.virtual_nodes.max(1));
-    let plan = plan.map_err(|error| error.to_string())?;
+    let plan = plan_with(catalog, shards)?;
     let nodes = |shard: u64| {
         let target = plan.target(catalog.next_group + shard).filter(|target| !target.replicas.is_empty());
         let target = target.ok_or("no node can take in a replica: all are draining, cordoned or down")?;
@@ -121,7 +131,10 @@ fn place_change(
     let spec = catalog.spec(slowdb_repl::GroupId(group))?;
     let (collection, _) = catalog.shard_of(slowdb_repl::GroupId(group))?;
     let target = plan.target(group)?;
-    let mut nodes: Vec<String> = target.replicas.iter().map(|node| (*node).to_owned()).collect();
+    // A node whose replica is on its way out gets another one when that one is gone. Until then the others stay.
+    let goes = |node: &str| spec.replica_on(node).is_some_and(|replica| replica.wanted == Wanted::Gone);
+    let fit = target.replicas.iter().filter(|node| !goes(node));
+    let mut nodes: Vec<String> = fit.map(|node| (*node).to_owned()).collect();
     // A replica that is lost keeps its vote until there is another in its place: fewer voters would mean that fewer
     // losses are survived.
     for replica in spec.staying() {
@@ -130,7 +143,10 @@ fn place_change(
             nodes.push(replica.node.clone());
         }
     }
-    let leader = target.leader.unwrap_or(&spec.leader).to_owned();
+    if nodes.is_empty() {
+        return None;
+    }
+    let leader = target.leader.filter(|leader| !goes(leader)).unwrap_or(&spec.leader).to_owned();
     let nodes = with_votes(spec, nodes, &leader);
     let mut next = spec.clone();
     let different = next.want(spec.epoch + 1, &nodes, &leader, "", &mut { UNUSED_ID });
@@ -200,3 +216,6 @@ pub(crate) fn planned_moves(catalog: &Catalog, plan: &Plan) -> Vec<PlannedMove> 
     };
     plan.moves().iter().filter_map(planned).collect()
 }
+
+#[cfg(test)]
+mod tests;

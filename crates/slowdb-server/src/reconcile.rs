@@ -125,3 +125,6 @@ fn lead(spec: &GroupSpec, sight: &Sight<'_>) -> Step {
     }
     Step::None
 }
+
+#[cfg(test)]
+mod tests;

@@ -166,7 +166,7 @@ impl ShardMachine {
         slowdb_storage::remove(&**disk, &dir).map_err(|error| fail(error.to_string()))?;
         let store = Store::open(Arc::clone(disk), &dir, self.place.options.clone());
         let store = store.map_err(|error| fail(error.to_string()))?;
-        Ok(Box::new(ShardStaging { store, mark: None }))
+        Ok(Box::new(ShardStaging { store, incarnation, mark: None }))
     }
 
     /// Goes on from what was staged.
@@ -276,9 +276,13 @@ fn digest_of(store: &Store, dedup: &DedupWindow, terms: &TermTable) -> [u8; 16] 
     store.digest().0.wrapping_add(dedup.digest()).wrapping_add(terms).to_le_bytes()
 }
 
-/// Digest of what a store and the mark that came with it are.
-pub(crate) fn digest_with_mark(store: &Store, mark: &[u8]) -> Result<[u8; 16], String> {
+/// Digest of what a store and the mark that came with it, in a snapshot made at an index, are.
+pub(crate) fn digest_with_mark(store: &Store, mark: &[u8], index: u64) -> Result<[u8; 16], String> {
     let mark = decode_mark(mark)?;
     let terms = terms_of(&mark.terms)?;
+    let latest = mark.applied.index.max(terms.last().map_or(0, |(_, first)| first));
+    if latest > index {
+        return Err(format!("the mark of a snapshot at {index} says that {latest} is in it"));
+    }
     Ok(digest_of(store, &DedupWindow::from_state(mark.dedup), &terms))
 }

@@ -19,7 +19,7 @@ impl Node {
             groups,
             log: LogStatus { pinned_bytes, ..self.log },
             peers: self.peers.clone(),
-            warnings: self.warnings(),
+            warnings: self.warnings(now),
         }
     }
 
@@ -70,9 +70,15 @@ impl Node {
         Some(GroupKind::Shard { collection: collection.name.clone(), shard })
     }
 
-    fn warnings(&self) -> Vec<String> {
+    fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings: Vec<String> =
             self.halted.iter().map(|(group, why)| format!("{group} is halted here: {why}")).collect();
+        for ((group, node), index) in &self.differing {
+            warnings.push(format!("{group}: the replica on node {node} had another digest than this one at entry {index}"));
+        }
+        if self.disk.was_slow(now) {
+            warnings.push("a sync of the log took more than a second: others lead as far as they can".to_owned());
+        }
         if let Some(catalog) = self.catalog().filter(|catalog| catalog.cluster.is_some()) {
             for collection in &catalog.collections {
                 let staying = |shard: &crate::catalog::Shard| shard.spec.staying().count();

@@ -97,6 +97,9 @@ impl Node {
         if self.is_stopping() {
             return;
         }
+        if self.disk.is_slow(now) {
+            self.give_up_leadership();
+        }
         if self.repl.leads(CATALOG) {
             self.listen(now);
             if self.tending.own.is_empty() {
@@ -125,6 +128,21 @@ impl Node {
             self.tending.progress.extend(told);
         } else if !progress.is_empty() {
             self.repl.forward(CATALOG, Bytes::from(Told::Progress(progress).encode()));
+        }
+    }
+
+    /// Lets others lead, as far as there are others.
+    fn give_up_leadership(&mut self) {
+        let ticks = self.tending.ticks;
+        let led: Vec<GroupId> = self.repl.groups().filter(|id| self.repl.leads(*id)).collect();
+        for id in led {
+            let tended = tended_mut(&mut self.tending, id);
+            if tended.handed_over_at == 0 || tended.handed_over_at + HAND_OVER_TICKS <= ticks {
+                tended.handed_over_at = ticks;
+                if self.repl.hand_over(id) {
+                    tracing::warn!(group = %id, "the disk is slow: another replica is to lead");
+                }
+            }
         }
     }
 

@@ -69,6 +69,8 @@ fn push_record(out: &mut Vec<u8>, record: &RecordRef<'_>) {
 /// A shard's state as it comes in.
 pub(crate) struct ShardStaging {
     pub(crate) store: Store,
+    /// Index that the snapshot was made at.
+    pub(crate) incarnation: u64,
     pub(crate) mark: Option<Vec<u8>>,
 }
 
@@ -90,10 +92,10 @@ impl Staging for ShardStaging {
     }
 
     fn finish(self: Box<Self>) -> FinishJob {
-        let ShardStaging { mut store, mark } = *self;
+        let ShardStaging { mut store, incarnation, mark } = *self;
         Box::new(move || {
             let mark = mark.ok_or_else(|| ApplyError("a snapshot without a mark".to_owned()))?;
-            let digest = digest_with_mark(&store, &mark).map_err(ApplyError)?;
+            let digest = digest_with_mark(&store, &mark, incarnation).map_err(ApplyError)?;
             let job = store.begin_checkpoint(&mark).map_err(|error| ApplyError(error.to_string()))?;
             let done = job.run().map_err(|error| ApplyError(error.to_string()))?;
             store.finish_checkpoint(done).map_err(|error| ApplyError(error.to_string()))?;
@@ -119,3 +121,6 @@ impl ShardStaging {
         Ok(rest)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,11 @@ fn config(dir: &Path, node: &str) -> NodeConfig {
         virtual_nodes: 3,
         replication_factor: 1,
         zone: None,
+        weight: 1,
+        advertise: None,
+        join: Vec::new(),
+        joined: None,
+        node_down_after: std::time::Duration::from_secs(60),
         identity,
     }
 }

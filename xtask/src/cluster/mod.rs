@@ -172,11 +172,9 @@ impl Cluster {
         Ok(format!("127.0.0.1:{}", self.node(id)?.port))
     }
 
-    /// The value of `--initial-nodes`.
+    /// The value of `--initial-nodes`: the founders, also those that are gone.
     pub fn initial_nodes(&self) -> String {
-        let founders = self.state.nodes.iter().filter(|node| !node.joins);
-        let pairs = founders.map(|node| format!("{}=127.0.0.1:{}", node.id, node.port));
-        pairs.collect::<Vec<_>>().join(",")
+        self.state.initial_nodes.clone()
     }
 
     /// The file that a node's output goes to.

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A cluster's shape and its processes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) program: PathBuf,
     pub(super) shape: Shape,
     pub(super) nodes: Vec<NodeState>,
+    /// What founders are started with.
+    pub(super) initial_nodes: String,
     /// Nodes that were added to the founders, those that are gone again included.
     #[serde(default)]
     pub(super) added: usize,
@@ -57,7 +59,9 @@ pub(super) struct NodeState {
 
 impl State {
     pub(super) fn new(program: PathBuf, shape: Shape, nodes: Vec<NodeState>) -> State {
-        State { format: FORMAT, program, shape, nodes, added: 0 }
+        let pairs = nodes.iter().map(|node| format!("{}=127.0.0.1:{}", node.id, node.port));
+        let initial_nodes = pairs.collect::<Vec<_>>().join(",");
+        State { format: FORMAT, program, shape, nodes, initial_nodes, added: 0 }
     }
 
     pub(super) fn path(dir: &Path) -> PathBuf {

@@ -114,6 +114,11 @@ impl Catalog {
                 other.id
             ));
         }
+        if self.own.replica_on(&node).is_some_and(|replica| replica.wanted == Wanted::Gone) {
+            return Err(format!(
+                "node {node} was removed, and its copy of the catalog is still on its way out: try again in a while"
+            ));
+        }
         if let Some(known) = self.nodes.iter_mut().find(|known| known.id == node) {
             if known.storage.is_none_or(|known| known != storage) {
                 return Err(format!(
@@ -179,13 +184,15 @@ impl Catalog {
         {
             return Err(format!("there is no node {node}"));
         }
-        if !nodes.iter().any(|(_, wanted)| *wanted == Wanted::Voter) {
-            return Err("nobody would have a vote".into());
-        }
         let mut next_replica = self.next_replica;
         let spec = self.spec_mut(group).ok_or("there is no such group")?;
         if spec.epoch != since {
             return Err("something else was decided meanwhile".into());
+        }
+        // A replica that is to go does not come back, so it is no vote of the group that is to be.
+        let goes = |node: &str| spec.replica_on(node).is_some_and(|replica| replica.wanted == Wanted::Gone);
+        if !nodes.iter().any(|(node, wanted)| *wanted == Wanted::Voter && !goes(node)) {
+            return Err("nobody would have a vote".into());
         }
         if !spec.want(epoch, nodes, leader, reason, &mut next_replica) {
             return Err("it is as it is wanted".into());
@@ -242,3 +249,6 @@ impl Catalog {
         shards.map(|shard| &mut shard.spec).find(|spec| spec.group == group)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -204,3 +204,6 @@ fn take_id(next: &mut u64) -> u64 {
     *next += 1;
     id
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ fn identity(cluster: Option<[u8; 16]>) -> Identity {
         storage: [5; 16],
         cluster: cluster.map(ClusterId),
         founding: founding(&["ada", "bob", "cyd"]),
+        joined: None,
+        known: Vec::new(),
         peers: BTreeMap::new(),
     }
 }
@@ -73,7 +75,7 @@ fn a_founding_node_is_a_peer() {
 #[test]
 fn strangers_are_told_why() {
     let own = own(&SimDisk::new(), Some(OURS));
-    assert!(refusal(&own, &hello("eve")).contains("node eve is not one of the nodes"));
+    assert!(refusal(&own, &hello("eve")).contains("node eve is not part of this cluster"));
     assert!(refusal(&own, &hello("ada")).contains("there is a node ada already"));
     let elsewhere = Hello { to: NodeId::new("cyd"), ..hello("bob") };
     assert!(refusal(&own, &elsewhere).contains("this is node ada, not cyd"));
@@ -123,4 +125,30 @@ fn joining_is_durable() {
     let disk = disk.crash(&mut || 0);
     let again = Identity::load(&disk).expect("it is whole").expect("it is there");
     assert_eq!(again.cluster, Some(ClusterId(OURS)));
+}
+
+#[test]
+fn who_the_nodes_are_is_the_catalogs_to_say() {
+    let disk = SimDisk::new();
+    let own = own(&disk, Some(OURS));
+    assert_eq!(own.admit(&hello("bob")), Ok(()));
+    let mut catalog = crate::catalog::tests::founded(&["ada", "cyd", "dee"], 1, 3);
+    own.know(&catalog);
+    assert_eq!(own.admit(&hello("dee")), Ok(()), "it joined");
+    assert!(refusal(&own, &hello("bob")).contains("was removed from it"), "a founding node that was removed");
+    assert!(!own.get().peers.contains_key("bob"), "its storage is forgotten");
+
+    let disk = disk.crash(&mut || 0);
+    let again = Identity::load(&disk).expect("it is whole").expect("it is there");
+    let known = [("cyd", "cyd.example:8000"), ("dee", "dee.example:8000")];
+    assert_eq!(again.known, known.map(|(id, address)| (id.to_owned(), address.to_owned())));
+    let own = Own::new(Arc::new(disk.clone()), again, 43);
+    assert!(refusal(&own, &hello("bob")).contains("was removed from it"), "after a restart too");
+
+    catalog.nodes[1].address = "elsewhere:1".to_owned();
+    disk.fail_sync_in(0);
+    own.know(&catalog);
+    assert_eq!(own.get().known[0].1, "cyd.example:8000", "what cannot be written down is not known");
+    own.know(&catalog);
+    assert_eq!(own.get().known[0].1, "elsewhere:1");
 }
