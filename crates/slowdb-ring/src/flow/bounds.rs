@@ -168,8 +168,11 @@ impl Bounds {
                 }
                 for nth in 0..self.holders.on(node).len() {
                     let shard = self.holders.on(node)[nth] as usize;
-                    if let Some(slot) = flow.gate(shard, flow.zone(node)) {
-                        self.meet(flow, Vertex::Gate(shard, slot), at - flow.move_cost(shard, node));
+                    let slots = (flow.start[shard]..).zip(flow.nodes_of(shard));
+                    let slot = slots.filter(|&(_, &held)| held == node).map(|(slot, _)| slot).next();
+                    if let (Some(slot), Some(gate)) = (slot, flow.gate(shard, flow.zone(node))) {
+                        let taken_back = flow.move_cost(slot as usize);
+                        self.meet(flow, Vertex::Gate(shard, gate), at - taken_back);
                     }
                 }
             }
@@ -200,8 +203,8 @@ impl Bounds {
     /// To all nodes of the zone that do not have the shard. What others offered for no more is not offered again.
     fn enter_zone(&mut self, flow: &Flow<'_>, shard: usize, zone: u32, at: Cost) {
         let has = flow.nodes_of(shard);
-        for &node in flow.live(shard) {
-            if flow.zone(node) == zone && !has.contains(&node) {
+        for node in flow.free(shard) {
+            if flow.zone(node) == zone {
                 self.meet(flow, Vertex::Node(node), at);
             }
         }

@@ -84,6 +84,10 @@ pub(crate) struct Flow<'a> {
     pub(crate) start: Vec<u32>,
     pub(crate) count: Vec<u32>,
     pub(crate) slots: Vec<u32>,
+    /// Whether the replica in each slot is new on its node.
+    moved: Vec<bool>,
+    /// How many of the nodes that have each shard it is not placed on.
+    unplaced: Vec<u32>,
     pub(crate) base: Vec<u32>,
     pub(crate) extra: Vec<bool>,
     pub(crate) over: Vec<u32>,
@@ -121,6 +125,8 @@ impl<'a> Flow<'a> {
             start,
             count: vec![0; problem.jobs.len()],
             slots: vec![0; slots],
+            moved: vec![false; slots],
+            unplaced: problem.jobs.iter().map(|job| job.live.len() as u32).collect(),
             base: vec![0; nodes],
             extra: vec![false; nodes],
             over: vec![0; nodes],
@@ -151,13 +157,19 @@ impl<'a> Flow<'a> {
         &self.slots[start..start + self.count[shard] as usize]
     }
 
-    pub(crate) fn live(&self, shard: usize) -> &'a [u32] {
+    fn live(&self, shard: usize) -> &'a [u32] {
         &self.problem.jobs[shard].live
     }
 
-    /// What it costs to have the shard on the node.
-    pub(crate) fn move_cost(&self, shard: usize, node: u32) -> Cost {
-        if self.live(shard).contains(&node) { 0 } else { MOVE }
+    /// Nodes that have the shard and that it is not placed on: free to take.
+    fn free(&self, shard: usize) -> impl Iterator<Item = u32> {
+        let live: &[u32] = if self.unplaced[shard] == 0 { &[] } else { self.live(shard) };
+        live.iter().copied().filter(move |node| !self.nodes_of(shard).contains(node))
+    }
+
+    /// What it costs to have the replica in this slot where it is.
+    fn move_cost(&self, slot: usize) -> Cost {
+        if self.moved[slot] { MOVE } else { 0 }
     }
 
     /// Replicas of the shard in the zone that this flow has placed, and all of them.
@@ -201,13 +213,12 @@ impl<'a> Flow<'a> {
             .filter(|&slot| self.to_end_shard[shard] == cost + self.to_end_slot[slot as usize])
     }
 
-    /// The gate through which the shard has the node, if the step back to it is tight.
+    /// The gate through which the shard has the node, if it still does and the step back to it is tight.
     fn tight_gate_back(&self, shard: usize, node: u32) -> Option<u32> {
-        if !self.nodes_of(shard).contains(&node) {
-            return None;
-        }
-        let back = self.to_end_node[node as usize] + self.move_cost(shard, node);
-        self.gate(shard, self.zone(node)).filter(|&slot| self.to_end_slot[slot as usize] == back)
+        let start = self.start[shard] as usize;
+        let slot = start + self.nodes_of(shard).iter().position(|&held| held == node)?;
+        let back = self.to_end_node[node as usize] + self.move_cost(slot);
+        if self.to_end_slot[slot] == back { self.gate(shard, self.zone(node)) } else { None }
     }
 
     /// Whether the step from the gate back to its shard is tight.
@@ -227,6 +238,10 @@ impl<'a> Flow<'a> {
                 start + self.count[shard] as usize - 1
             }
         };
+        let is_new = !self.live(shard).contains(&node);
+        self.unplaced[shard] += u32::from(held.is_some() && !self.moved[slot]);
+        self.unplaced[shard] -= u32::from(!is_new);
+        self.moved[slot] = is_new;
         self.slots[slot] = node;
         slot
     }
@@ -325,8 +340,7 @@ impl<'a> Flow<'a> {
     /// First bounds: a shard that has nothing to take back must move something.
     fn bound(&mut self) {
         for shard in 0..self.count.len() {
-            let nodes = self.nodes_of(shard);
-            let bound = if self.live(shard).iter().all(|node| nodes.contains(node)) { MOVE } else { 0 };
+            let bound = if self.unplaced[shard] == 0 { MOVE } else { 0 };
             self.to_end_shard[shard] = bound;
             let slots = self.start[shard] as usize..self.start[shard + 1] as usize;
             self.to_end_slot[slots].fill(bound);
@@ -359,10 +373,7 @@ impl<'a> Flow<'a> {
     fn place_directly(&mut self, shard: usize) -> bool {
         let mut bound = Cost::MAX;
         let mut best: Option<(Cost, u64, u32)> = None;
-        for &node in self.live(shard) {
-            if self.nodes_of(shard).contains(&node) {
-                continue;
-            }
+        for node in self.free(shard) {
             let cost = self.pair_cost(shard, self.zone(node));
             bound = bound.min(cost + self.to_end_node[node as usize]);
             if self.has_room[node as usize] {

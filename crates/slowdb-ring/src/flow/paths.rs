@@ -102,7 +102,7 @@ impl Levels {
                     self.meet_gate(flow, flow.tight_gate(shard, flow.zone(node)), shard, level, next);
                 }
                 let bound = flow.to_end_shard[shard];
-                for &node in flow.live(shard) {
+                for node in flow.free(shard) {
                     let zone = flow.zone(node);
                     if flow.uses(shard, zone).0 == 0
                         && flow.to_end_node[node as usize] == bound - flow.pair_cost(shard, zone)
@@ -131,11 +131,8 @@ impl Levels {
             Vertex::Gate(shard, slot) => {
                 let zone = flow.zone(flow.slots[slot as usize]);
                 let bound = flow.to_end_slot[slot as usize];
-                for &node in flow.live(shard) {
-                    if flow.zone(node) == zone
-                        && flow.to_end_node[node as usize] == bound
-                        && !flow.nodes_of(shard).contains(&node)
-                    {
+                for node in flow.free(shard) {
+                    if flow.zone(node) == zone && flow.to_end_node[node as usize] == bound {
                         self.meet_node(node, level, next);
                     }
                 }
@@ -316,7 +313,7 @@ impl Levels {
                 return Some(Vertex::Gate(shard, slot));
             }
         }
-        for &node in flow.live(shard) {
+        for node in flow.free(shard) {
             let zone = flow.zone(node);
             if flow.uses(shard, zone).0 == 0
                 && flow.to_end_node[node as usize] == bound - flow.pair_cost(shard, zone)
@@ -351,11 +348,10 @@ impl Levels {
         bound: Cost,
         level: u32,
     ) -> Option<Vertex> {
-        for &node in flow.live(shard) {
+        for node in flow.free(shard) {
             if flow.zone(node) == zone
                 && self.node[node as usize] == level
                 && flow.to_end_node[node as usize] == bound
-                && !flow.nodes_of(shard).contains(&node)
             {
                 return Some(Vertex::Node(node));
             }
@@ -386,7 +382,7 @@ impl Levels {
             let gone = given_back.iter().position(|&(other, _)| other == shard);
             let slot = flow.enter(shard, node, gone.map(|nth| given_back.swap_remove(nth).1));
             self.slot[slot] = level;
-            let bound = flow.move_cost(shard, node) + flow.to_end_node[node as usize];
+            let bound = flow.move_cost(slot) + flow.to_end_node[node as usize];
             flow.bound_gate(shard, flow.zone(node), bound);
         }
         if let Some(&Vertex::Node(node)) = path.last() {
