@@ -18,6 +18,13 @@ pub trait StateMachine {
     /// disk failed, say), never that the proposal was refused, for a refusal is an outcome.
     fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<Self::Outcome, ApplyError>;
 
+    /// All proposals of the entry at this index have been applied. A checkpoint may only say that it holds an entry from
+    /// here on: one that was made between two proposals would lose the second in a crash.
+    fn end_of_entry(&mut self, index: u64) -> Result<(), ApplyError> {
+        let _ = index;
+        Ok(())
+    }
+
     /// Index of the last entry that is held durably, 0 if none.
     fn held(&self) -> u64;
 

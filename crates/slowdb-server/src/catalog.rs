@@ -157,11 +157,13 @@ struct Checkpoint {
     catalog: Catalog,
 }
 
-/// The catalog as a state machine. It is small and changes rarely, so each change is checkpointed at once.
+/// The catalog as a state machine. It is small and changes rarely, so each entry that changes it is checkpointed at once.
 pub(crate) struct CatalogMachine {
     disk: Arc<dyn Disk>,
     catalog: Catalog,
     held: u64,
+    /// Something was changed by the entry that is being applied.
+    changed: bool,
 }
 
 impl CatalogMachine {
@@ -169,7 +171,7 @@ impl CatalogMachine {
     pub(crate) fn open(disk: Arc<dyn Disk>, incarnation: u64) -> Result<Self, String> {
         let kept = read_checkpoint(&*disk, FILE)?.unwrap_or_default();
         let Checkpoint { held, catalog } = kept;
-        let mut machine = CatalogMachine { disk, catalog, held };
+        let mut machine = CatalogMachine { disk, catalog, held, changed: false };
         if machine.held < incarnation {
             machine.install(incarnation).map_err(|error| error.0)?;
         }
@@ -209,8 +211,13 @@ impl CatalogMachine {
         // Others may know a change that this program does not: to go on without it would be to go on as another catalog.
         let change = CatalogChange::decode(proposal.body).map_err(ApplyError)?;
         let outcome = self.catalog.change(change);
-        self.checkpoint(proposal.first.index)?;
+        self.changed |= outcome.is_ok();
         Ok(outcome)
+    }
+
+    /// All changes of an entry have been applied: they are made durable together.
+    pub(crate) fn end_of_entry(&mut self, index: u64) -> Result<(), ApplyError> {
+        if std::mem::take(&mut self.changed) { self.checkpoint(index) } else { Ok(()) }
     }
 
     fn checkpoint(&mut self, index: u64) -> Result<(), ApplyError> {

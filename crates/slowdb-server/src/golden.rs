@@ -187,7 +187,8 @@ fn catalog() {
     let founded =
         catalog::found(&founding(None), &BTreeMap::new(), ClusterId([1; 16])).expect("it can be founded");
     let change = CatalogChange::Found(founded).encode();
-    machine.apply(&proposal(2, 1, 0, &change)).expect("the disk works");
+    machine.apply(&proposal(2, 1, 0, &change)).expect("the disk works").expect("it is the first");
+    machine.end_of_entry(2).expect("the disk works");
     let bytes = file(&disk, "catalog");
     assert_eq!(block("hex catalog"), hex(&bytes));
 

@@ -30,6 +30,14 @@ impl StateMachine for Machine {
         }
     }
 
+    fn end_of_entry(&mut self, index: u64) -> Result<(), ApplyError> {
+        match self {
+            Machine::Catalog(catalog) => catalog.end_of_entry(index),
+            // Shards are checkpointed between entries.
+            Machine::Shard(_) => Ok(()),
+        }
+    }
+
     fn held(&self) -> u64 {
         match self {
             Machine::Catalog(catalog) => catalog.held(),

@@ -123,7 +123,29 @@ fn apply(machine: &mut CatalogMachine, index: u64, body: &[u8]) -> Result<Result
 }
 
 fn changed(machine: &mut CatalogMachine, index: u64, change: &CatalogChange) -> Result<(), String> {
-    apply(machine, index, &change.encode()).expect("the disk works")
+    let outcome = apply(machine, index, &change.encode()).expect("the disk works");
+    machine.end_of_entry(index).expect("the disk works");
+    outcome
+}
+
+/// An entry can carry several changes, and the power can go between two of them.
+#[test]
+fn a_crash_in_the_middle_of_an_entry_loses_none_of_its_changes() {
+    let disk = SimDisk::new();
+    let mut machine = open(&disk, 0);
+    changed(&mut machine, 2, &CatalogChange::Found(founded(&NAMES[..3], 16, 3))).expect("it is the first");
+    let down = |node: &str| CatalogChange::Down { node: node.to_owned(), down: true }.encode();
+    apply(&mut machine, 3, &down("a")).expect("the disk works").expect("there is a node a");
+    drop(machine);
+    let mut machine = open(&disk.crash(&mut || 0), 0);
+    assert_eq!(machine.held(), 2, "the entry comes again, with all it carries");
+    for node in ["a", "b"] {
+        apply(&mut machine, 3, &down(node)).expect("the disk works").expect("there is such a node");
+    }
+    machine.end_of_entry(3).expect("the disk works");
+    let again = open(&disk.crash(&mut || 0), 0);
+    assert_eq!(again.held(), 3);
+    assert!(again.catalog().nodes[..2].iter().all(|node| node.down));
 }
 
 #[test]
