@@ -161,8 +161,7 @@ impl AtCatalog<'_> {
     /// A final error, unless it would say of a change that it failed though an earlier attempt may have been
     /// executed.
     fn verdict(&self, course: &Course, error: ClientError) -> ClientError {
-        let is_never_good =
-            matches!(&error, ClientError::Refused(reply) if reply.code == Code::BadRequest);
+        let is_never_good = matches!(&error, ClientError::Refused(reply) if reply.code == Code::BadRequest);
         if !self.is_change || !course.is_retry() || is_never_good {
             return error;
         }
