@@ -254,5 +254,6 @@ fn mark() {
     let expected = store.digest().0.wrapping_add(xxh3_128(&hashed));
     assert_eq!(digest, expected.to_le_bytes());
     drop(store);
-    assert_eq!((open().digest(), open().held()), (digest, 5));
+    let shard = open();
+    assert_eq!((shard.digest(), shard.held()), (digest, 5));
 }
