@@ -17,7 +17,7 @@ use super::options::{WalOptions, data_bytes_max};
 use super::reader::{Segments, WalReader};
 use super::record::{Location, Record, Recovered};
 use super::recover;
-use super::segment::{Pool, SegmentFile, is_full};
+use super::segment::{Pool, SegmentFile};
 
 /// The write-ahead log of a node, open.
 ///
@@ -277,7 +277,7 @@ impl Wal {
             let bytes = self.options.segment_bytes;
             match self.pool.create(bytes) {
                 Ok(file) => self.pool.spares.push(file),
-                Err((_, error)) if is_full(&error) => {
+                Err((_, error)) if slowdb_disk::is_full(&error) => {
                     return Err(WalError::NoSpace { bytes, message: error.to_string() });
                 }
                 Err((path, error)) => {

@@ -20,7 +20,7 @@ use super::options::WalOptions;
 use super::reader::Segments;
 use super::record::{EntryMeta, Location, Recovered, RecoveredGroup};
 use super::scan::{Scan, ScanEnd, ScanError, Scanned};
-use super::segment::{FoundFile, Pool, SegmentFile, corrupt, is_full, open_io};
+use super::segment::{FoundFile, Pool, SegmentFile, corrupt, open_io};
 
 /// Records written at a time when a tail is written again.
 const RECORDS_PER_WRITE: usize = 512;
@@ -428,7 +428,7 @@ impl<'a> Tail<'a> {
         pool.spares = std::mem::take(&mut layout.free);
         let taken = pool.take(bytes);
         layout.free = std::mem::take(&mut pool.spares);
-        let file = taken.map_err(|(path, error)| match is_full(&error) {
+        let file = taken.map_err(|(path, error)| match slowdb_disk::is_full(&error) {
             true => WalOpenError::NoSpace { dir: pool.dir.clone(), bytes },
             false => open_io("creating log segment", &path, error),
         })?;

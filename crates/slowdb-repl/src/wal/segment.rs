@@ -171,14 +171,6 @@ impl Pool {
     }
 }
 
-/// Whether the disk, or what of it may be used, is full.
-pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
-}
-
 /// A report that names no groups.
 pub(super) fn corrupt(file: &str, offset: u64, what: CorruptionKind) -> Corruption {
     Corruption { file: file.to_owned(), offset, what, groups: Vec::new() }
