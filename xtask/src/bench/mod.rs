@@ -3,6 +3,7 @@
 
 mod disk;
 mod failover;
+mod grow;
 mod ingest;
 mod report;
 mod requests;
@@ -51,6 +52,8 @@ enum Part {
     Search,
     /// Killed leaders.
     Failover,
+    /// A node that is added under load.
+    Grow,
 }
 
 /// Runs all parts.
@@ -61,7 +64,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 
 async fn bench(args: &BenchArgs) -> Result<()> {
     let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
-    let needs_cluster = [Part::Ingest, Part::Put, Part::Get, Part::Failover].into_iter().any(wanted);
+    let needs_cluster =
+        [Part::Ingest, Part::Put, Part::Get, Part::Failover, Part::Grow].into_iter().any(wanted);
     let program = if needs_cluster { args.program.get()? } else { PathBuf::new() };
     let dir = workspace::state_dir().join("bench");
     if let Ok(mut earlier) = Cluster::open(&dir.join("cluster")) {
@@ -100,6 +104,11 @@ async fn bench(args: &BenchArgs) -> Result<()> {
         drop(chain);
         if wanted(Part::Failover) {
             failover::measure(&mut running, args.quick, &mut report).await?;
+        }
+        drop(running);
+        if wanted(Part::Grow) {
+            let mut running = Running::start(&dir, &program, 128).await?;
+            grow::measure(&mut running, args.quick, &mut report).await?;
         }
     }
     println!("\nkept in {}", report.save(args.name.as_deref())?.display());
