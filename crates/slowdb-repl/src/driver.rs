@@ -151,7 +151,11 @@ impl<C: Core> Driver<C> {
         let log = std::thread::Builder::new().name("log".into()).spawn(move || {
             if let Err(error) = write_log(wal, &batches, &durable, &log_gauge) {
                 tracing::error!(%error, "the log failed: this node stops");
-                log_stopped.send_replace(Some(Stopped::LogFailed(error.to_string())));
+                log_stopped.send_if_modified(|current| {
+                    let first = current.is_none();
+                    current.get_or_insert(Stopped::LogFailed(error.to_string()));
+                    first
+                });
             }
         })?;
         let worker = Worker { core, transport, perform, clock: Clock::start(), to_log, log_bytes: 0 };

@@ -162,7 +162,11 @@ impl<'a> EntryView<'a> {
             return Err(error("it ends inside the header"));
         };
         if header[0] == FORMAT_COMPARE && rest.len() == 8 {
-            return Ok(EntryView { floor: u64_at(header, 8), intent: Some(u64_at(rest, 0)), proposals: Vec::new() });
+            return Ok(EntryView {
+                floor: u64_at(header, 8),
+                intent: Some(u64_at(rest, 0)),
+                proposals: Vec::new(),
+            });
         }
         if header[0] != FORMAT {
             return Err(error("its format is unknown"));

@@ -192,9 +192,9 @@ impl Membership {
         ids.sort_unstable();
         let unique = ids.windows(2).all(|pair| pair[0] != pair[1]);
         let nonzero = ids.first().is_none_or(|id| id.0 != 0) && self.own.0 != 0;
-        let votes = |parts: [Part; 3]| self.members.iter().any(|m| parts.contains(&m.part));
-        let new = votes([Part::Voter, Part::Entering, Part::Entering]);
-        let old = votes([Part::Voter, Part::Leaving, Part::Demoted]);
+        let votes = |parts: &[Part]| self.members.iter().any(|m| parts.contains(&m.part));
+        let new = votes(&[Part::Voter, Part::Entering]);
+        let old = votes(&[Part::Voter, Part::Leaving, Part::Demoted]);
         unique && nonzero && (self.members.is_empty() || (new && old))
     }
 }

@@ -423,3 +423,19 @@ fn a_change_by_somebody_who_missed_a_decision_is_refused() {
     assert!(trio.peers[leader].repl.change_members(GROUP, &gone, 4).is_err());
     trio.peers[leader].repl.change_members(GROUP, &gone, 6).expect("it is as new as can be");
 }
+
+#[test]
+fn a_change_that_overtakes_nothing_but_its_own_time_is_left_out_by_all() {
+    let mut trio = grown(18);
+    // The intent is in the log, and not applied yet, when the change is proposed by somebody who does not know it.
+    assert!(trio.peers[0].repl.compare_digests(GROUP, 5));
+    let gone = MemberChange::RemoveLearner { replica: ReplicaId(4) };
+    trio.peers[0].repl.change_members(GROUP, &gone, 4).expect("nothing is known of intent 5 yet");
+    trio.tick_all(5);
+    for node in 0..4 {
+        assert_eq!(parts(&trio, node).len(), 4, "node {node}");
+    }
+    trio.peers[0].repl.change_members(GROUP, &gone, 5).expect("nothing is in its way");
+    trio.tick_all(5);
+    assert_eq!(parts(&trio, 0).len(), 3);
+}

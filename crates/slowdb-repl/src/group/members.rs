@@ -151,6 +151,10 @@ impl<M: StateMachine> Group<M> {
         }
         let next = Membership::decode(&entry.data);
         let next = next.ok_or_else(|| format!("the change of members at {} is malformed", entry.index))?;
+        if next.intent < self.membership.intent && !self.takes_stale_intents() {
+            // A later intent was on its way when it was proposed. All replicas leave it out.
+            return Ok(());
+        }
         let next = Membership {
             group: self.id,
             own: self.membership.own,
