@@ -7,6 +7,7 @@ use crate::error::ClientError;
 use crate::input::{check_id, check_payload, check_vector};
 use crate::leader::AtLeader;
 use crate::pool::Answer;
+use crate::reads::Source;
 use crate::search::{Search, SearchOptions, SearchResults};
 use crate::{reads, search};
 use bytes::Bytes;
@@ -230,7 +231,27 @@ impl Collection {
         let deadline = Deadline::after(options.timeout.unwrap_or(self.inner.timeout));
         let shape = self.shape().await?;
         ids.iter().try_for_each(|id| check_id(id))?;
-        reads::get_many(&self.inner, &self.name, shape, ids, options.level, deadline).await
+        let from = Source::level(options.level);
+        reads::get_many(&self.inner, &self.name, shape, ids, from, deadline).await
+    }
+
+    /// Reads a record as one node has it, at level `one`: what it has applied, however old that is. For a
+    /// program beside a node, and for comparing replicas. The time is the client's own if not given.
+    ///
+    /// # Errors
+    /// [`ClientError::ShardUnavailable`] if that node has no replica of the record's shard, or did not answer
+    /// in time: no other one is asked instead. Else see [`ClientError`].
+    pub async fn get_from(
+        &self,
+        node: &str,
+        id: &str,
+        timeout: Option<Duration>,
+    ) -> Result<Option<Record>, ClientError> {
+        let deadline = Deadline::after(timeout.unwrap_or(self.inner.timeout));
+        let shape = self.shape().await?;
+        check_id(id)?;
+        let from = Source { level: ReadLevel::One, only: Some(node) };
+        Ok(reads::get_many(&self.inner, &self.name, shape, &[id], from, deadline).await?.pop().flatten())
     }
 
     /// The exact `k` nearest records to each query, over all shards. Queries lie one after the other.
@@ -289,7 +310,7 @@ pub(crate) async fn write(
         RequestKind::Write(WriteRequest { collection, shard, level, client, sequence, retry })
     };
     let deadline = Deadline::after(timeout);
-    let call = AtLeader { inner, collection, shard, deadline, is_write: true };
+    let call = AtLeader { inner, collection, shard, deadline, is_write: true, only: None };
     let read = |answer: Answer| match answer.reply {
         Reply::Written(reply) => Ok(reply),
         other => Err(search::unexpected("a write", &other)),

@@ -30,6 +30,8 @@ pub(crate) struct AtLeader<'a> {
     pub(crate) shard: u32,
     pub(crate) deadline: Deadline,
     pub(crate) is_write: bool,
+    /// The only node to be asked, if it is not to be any replica.
+    pub(crate) only: Option<&'a str>,
 }
 
 struct Place {
@@ -155,7 +157,11 @@ impl AtLeader<'_> {
 
     fn look_around(&self, interest: &mut Option<Interest>) -> Result<(), ClientError> {
         if interest.is_none() {
-            *interest = Some(Interest::new(self.inner, self.place()?.replicas));
+            let nodes = match self.only {
+                Some(only) => vec![only.to_owned()],
+                None => self.place()?.replicas,
+            };
+            *interest = Some(Interest::new(self.inner, nodes));
         }
         Ok(())
     }
@@ -170,9 +176,10 @@ impl AtLeader<'_> {
         let shard = routes
             .shard(self.collection, self.shard)
             .ok_or_else(|| unknown_collection(self.collection, &routes.map()))?;
+        let asked = |node: &String| self.only.is_none_or(|only| only == node);
         Ok(Place {
             group: shard.group,
-            replicas: shard.replicas.iter().map(|r| r.node.clone()).collect(),
+            replicas: shard.replicas.iter().map(|r| r.node.clone()).filter(asked).collect(),
             lead: routes.lead(shard.group),
         })
     }

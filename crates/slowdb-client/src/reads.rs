@@ -26,12 +26,26 @@ struct Chunk {
     ids: Vec<String>,
 }
 
+/// Who may answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) level: ReadLevel,
+    /// At level `one`: this node, and no other.
+    pub(crate) only: Option<&'a str>,
+}
+
+impl Source<'_> {
+    pub(crate) fn level(level: ReadLevel) -> Self {
+        Source { level, only: None }
+    }
+}
+
 pub(crate) async fn get_many(
     inner: &Arc<Inner>,
     collection: &str,
     shape: Shape,
     ids: &[&str],
-    level: ReadLevel,
+    from: Source<'_>,
     deadline: Deadline,
 ) -> Result<Vec<Option<Record>>, ClientError> {
     let mut chunks = chunks(shape, ids).into_iter();
@@ -41,7 +55,7 @@ pub(crate) async fn get_many(
         while race.len() < IN_FLIGHT
             && let Some(chunk) = chunks.next()
         {
-            race.push(get_chunk(inner, collection, shape.dimension, chunk, level, deadline));
+            race.push(get_chunk(inner, collection, shape.dimension, chunk, from, deadline));
         }
         if race.is_empty() {
             return Ok(records);
@@ -75,14 +89,15 @@ async fn get_chunk(
     collection: &str,
     dimension: usize,
     chunk: Chunk,
-    level: ReadLevel,
+    from: Source<'_>,
     deadline: Deadline,
 ) -> Result<Vec<(usize, Option<Record>)>, ClientError> {
+    let Source { level, only } = from;
     let request = || {
         let (collection, ids) = (collection.to_owned(), chunk.ids.clone());
         RequestKind::Get(GetRequest { collection, shard: chunk.shard, level, ids })
     };
-    let call = AtLeader { inner, collection, shard: chunk.shard, deadline, is_write: false };
+    let call = AtLeader { inner, collection, shard: chunk.shard, deadline, is_write: false, only };
     let read = |answer: Answer| {
         let Answer { reply: Reply::Records { records, .. }, body, .. } = answer else {
             return Err(unexpected("a read", &answer.reply));

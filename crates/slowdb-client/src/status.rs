@@ -50,6 +50,16 @@ impl Client {
         ClusterStatus { map: self.map(), nodes }
     }
 
+    /// Asks one node of the map how it is.
+    ///
+    /// # Errors
+    /// [`ClientError::NoNodeReachable`] if it is in no map that this client knows, or did not answer;
+    /// [`ClientError::Refused`]; [`ClientError::BadReply`].
+    pub async fn node_status(&self, node: &str, within: Duration) -> Result<Box<NodeStatus>, ClientError> {
+        let address = self.inner.read_routes().address(node).unwrap_or(node).to_owned();
+        self.ask_status(node, &address, within).await
+    }
+
     /// A node's status, after its map: a node that is gone is waited for once.
     async fn ask_status(
         &self,

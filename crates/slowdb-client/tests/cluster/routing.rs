@@ -233,6 +233,39 @@ async fn a_read_at_one_goes_on_to_the_next_replica() {
 }
 
 #[tokio::test]
+async fn a_read_from_one_node_goes_to_no_other() {
+    let cluster = FakeCluster::start(2).await;
+    cluster.elect_all("n1", 1);
+    let collection = cluster.client().await.collection("default");
+    collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await.expect("written");
+    let reads = || {
+        let reads = cluster.seen().into_iter().filter(|seen| matches!(seen.kind, RequestKind::Get(_)));
+        reads.map(|seen| seen.node).collect::<Vec<String>>()
+    };
+    for node in ["n1", "n2", "n3"] {
+        let record = collection.get_from(node, "a", None).await.expect("answered").expect("there");
+        assert_eq!(record.vector, [1.0, 1.0]);
+    }
+    assert_eq!(reads(), ["n1", "n2", "n3"]);
+    for (node, manner) in [("n2", Manner::Mute), ("n3", Manner::Refuse(error(Code::Corrupt)))] {
+        cluster.manner(node, manner);
+        let read = collection.get_from(node, "a", Some(SHORT)).await;
+        assert!(read.is_err(), "nobody else is asked instead: {read:?}");
+    }
+    let nowhere = collection.get_from("n9", "a", Some(SHORT)).await;
+    assert!(matches!(nowhere, Err(ClientError::ShardUnavailable { .. })), "{nowhere:?}");
+    assert!(reads().iter().skip(3).all(|node| node != "n1"), "{:?}", reads());
+}
+
+#[tokio::test]
+async fn one_node_is_asked_how_it_is() {
+    let cluster = FakeCluster::start(1).await;
+    let client = cluster.client().await;
+    let nowhere = client.node_status("n9", SHORT).await;
+    assert!(matches!(nowhere, Err(ClientError::NoNodeReachable { .. })), "{nowhere:?}");
+}
+
+#[tokio::test]
 async fn a_search_at_one_leaves_a_node_that_says_nothing_at_all() {
     let cluster = FakeCluster::start(2).await;
     cluster.elect_all("n1", 1);
