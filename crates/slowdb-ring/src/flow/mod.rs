@@ -30,13 +30,13 @@ use crate::zones::Zones;
 use bounds::Bounds;
 
 /// Costs in order of weight; sums along a path stay far below the next.
-pub(crate) type Cost = i128;
+type Cost = i128;
 /// One replica copied.
-pub(crate) const MOVE: Cost = 1;
+const MOVE: Cost = 1;
 /// Two replicas of a shard in one zone.
-pub(crate) const PAIR: Cost = 1 << 40;
+const PAIR: Cost = 1 << 40;
 /// One replica more on a node than its share rounded up.
-pub(crate) const OVER: Cost = 1 << 80;
+const OVER: Cost = 1 << 80;
 
 /// A shard as the flow sees it.
 #[derive(Clone, Debug)]
@@ -62,6 +62,11 @@ pub(crate) struct Problem<'a> {
 
 /// The nodes of each job, in the order they were found.
 pub(crate) fn assign(problem: &Problem<'_>) -> Vec<Vec<u32>> {
+    let flow = solve(problem);
+    (0..problem.jobs.len()).map(|shard| flow.nodes_of(shard).to_vec()).collect()
+}
+
+fn solve<'a>(problem: &'a Problem<'a>) -> Flow<'a> {
     let mut flow = Flow::new(problem);
     flow.keep();
     flow.bound();
@@ -73,30 +78,30 @@ pub(crate) fn assign(problem: &Problem<'_>) -> Vec<Vec<u32>> {
             paths::send(&mut flow, &mut open);
         }
     }
-    (0..problem.jobs.len()).map(|shard| flow.nodes_of(shard).to_vec()).collect()
+    flow
 }
 
-pub(crate) struct Flow<'a> {
-    pub(crate) problem: &'a Problem<'a>,
+struct Flow<'a> {
+    problem: &'a Problem<'a>,
     pair: Cost,
-    pub(crate) in_zone: Vec<Vec<u32>>,
+    in_zone: Vec<Vec<u32>>,
     /// First slot of each shard, and one past the last of all. A slot carries one replica.
-    pub(crate) start: Vec<u32>,
-    pub(crate) count: Vec<u32>,
-    pub(crate) slots: Vec<u32>,
+    start: Vec<u32>,
+    count: Vec<u32>,
+    slots: Vec<u32>,
     /// Whether the replica in each slot is new on its node.
     moved: Vec<bool>,
     /// How many of the nodes that have each shard it is not placed on.
     unplaced: Vec<u32>,
-    pub(crate) base: Vec<u32>,
-    pub(crate) extra: Vec<bool>,
-    pub(crate) over: Vec<u32>,
+    base: Vec<u32>,
+    extra: Vec<bool>,
+    over: Vec<u32>,
     extras_used: u32,
     /// Lower bounds of the distance to the end. A gate's is kept with each slot in its zone.
-    pub(crate) to_end_shard: Vec<Cost>,
-    pub(crate) to_end_slot: Vec<Cost>,
-    pub(crate) to_end_node: Vec<Cost>,
-    pub(crate) to_end_extras: Cost,
+    to_end_shard: Vec<Cost>,
+    to_end_slot: Vec<Cost>,
+    to_end_node: Vec<Cost>,
+    to_end_extras: Cost,
     /// The least of each zone's nodes, and of all.
     zone_to_end: Vec<Cost>,
     least_to_end: Cost,
@@ -148,11 +153,11 @@ impl<'a> Flow<'a> {
         flow
     }
 
-    pub(crate) fn zone(&self, node: u32) -> u32 {
+    fn zone(&self, node: u32) -> u32 {
         self.problem.zones.of_node(node)
     }
 
-    pub(crate) fn nodes_of(&self, shard: usize) -> &[u32] {
+    fn nodes_of(&self, shard: usize) -> &[u32] {
         let start = self.start[shard] as usize;
         &self.slots[start..start + self.count[shard] as usize]
     }
@@ -173,14 +178,14 @@ impl<'a> Flow<'a> {
     }
 
     /// Replicas of the shard in the zone that this flow has placed, and all of them.
-    pub(crate) fn uses(&self, shard: usize, zone: u32) -> (u32, u32) {
+    fn uses(&self, shard: usize, zone: u32) -> (u32, u32) {
         let placed = self.nodes_of(shard).iter().filter(|&&node| self.zone(node) == zone).count() as u32;
         let fixed = self.problem.jobs[shard].fixed.iter().filter(|&&other| other == zone).count() as u32;
         (placed, placed + fixed)
     }
 
     /// What one more replica of the shard in the zone costs in pairs.
-    pub(crate) fn pair_cost(&self, shard: usize, zone: u32) -> Cost {
+    fn pair_cost(&self, shard: usize, zone: u32) -> Cost {
         if self.pair == 0 { 0 } else { self.pair * Cost::from(self.uses(shard, zone).1) }
     }
 
@@ -191,7 +196,7 @@ impl<'a> Flow<'a> {
     }
 
     /// What one more replica on the node costs in balance.
-    pub(crate) fn over_cost(&self, node: u32) -> Cost {
+    fn over_cost(&self, node: u32) -> Cost {
         let node = node as usize;
         if self.has_room[node] { 0 } else { OVER * Cost::from(self.over[node] + 1) }
     }
@@ -263,7 +268,7 @@ impl<'a> Flow<'a> {
     }
 
     /// Counts one more replica on the node.
-    pub(crate) fn load(&mut self, node: u32) {
+    fn load(&mut self, node: u32) {
         let (node, shares) = (node as usize, self.problem.shares);
         if self.base[node] < shares.floor[node] {
             self.base[node] += 1;
@@ -348,7 +353,7 @@ impl<'a> Flow<'a> {
     }
 
     /// After bounds of nodes have grown.
-    pub(crate) fn refresh_zones(&mut self) {
+    fn refresh_zones(&mut self) {
         for (zone, nodes) in self.in_zone.iter().enumerate() {
             let bounds = nodes.iter().map(|&node| self.to_end_node[node as usize]);
             self.zone_to_end[zone] = bounds.min().unwrap_or(Cost::MAX / 2);
@@ -400,15 +405,21 @@ impl<'a> Flow<'a> {
         found.is_some()
     }
 
+    /// Takes the node, which nothing beats: whatever else the shard can reach is as far, also through its gates.
     fn take(&mut self, shard: usize, node: u32, cost: Cost, move_cost: Cost) {
-        self.enter(shard, node, None);
         self.to_end_shard[shard] = self.to_end_shard[shard].max(cost);
+        for nth in 0..self.count[shard] {
+            let slot = (self.start[shard] + nth) as usize;
+            let pairs = self.pair_cost(shard, self.zone(self.slots[slot]));
+            self.to_end_slot[slot] = self.to_end_slot[slot].max(cost - pairs);
+        }
+        self.enter(shard, node, None);
         self.bound_gate(shard, self.zone(node), move_cost + self.to_end_node[node as usize]);
         self.load(node);
     }
 
     /// Sets the bound of the shard's gate to the zone.
-    pub(crate) fn bound_gate(&mut self, shard: usize, zone: u32, bound: Cost) {
+    fn bound_gate(&mut self, shard: usize, zone: u32, bound: Cost) {
         let start = self.start[shard] as usize;
         for slot in start..start + self.count[shard] as usize {
             if self.zone(self.slots[slot]) == zone {

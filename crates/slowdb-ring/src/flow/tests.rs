@@ -15,7 +15,7 @@ struct Case {
 fn case(nodes: usize, shards: usize) -> impl Strategy<Value = Case> {
     let nodes = prop::collection::vec((1_u32..4, prop::option::weighted(0.8, 0_u8..3)), 1..=nodes);
     let shards =
-        prop::collection::vec((0_u32..5, 0_u32..64, prop::option::weighted(0.2, 0_u32..4)), 1..=shards);
+        prop::collection::vec((0_u32..5, 0_u32..1 << 14, prop::option::weighted(0.2, 0_u32..4)), 1..=shards);
     let weights = prop::bool::ANY;
     (nodes, shards, weights).prop_map(|(mut nodes, mut shards, weights)| {
         for (weight, _) in &mut nodes {
@@ -111,6 +111,59 @@ impl Setting {
     }
 }
 
+/// Optimality by duality: the bounds are potentials under which no step that is left costs less than nothing, so no
+/// exchange along any cycle makes the flow cheaper. This looks at every step of every vertex.
+fn assert_cheapest(flow: &Flow<'_>) {
+    let nodes = flow.base.len() as u32;
+    let mut loads = vec![0; nodes as usize];
+    for shard in 0..flow.count.len() {
+        let has = flow.nodes_of(shard);
+        assert_eq!(has.len() as u32, flow.problem.jobs[shard].wanted);
+        for zone in 0..flow.in_zone.len() as u32 {
+            let pairs = flow.pair_cost(shard, zone);
+            let gate = flow.gate(shard, zone).map(|slot| flow.to_end_slot[slot as usize]);
+            if let Some(gate) = gate {
+                assert!(flow.to_end_shard[shard] <= pairs + gate, "to a gate");
+                assert!(gate <= flow.to_end_shard[shard] - (pairs - flow.pair), "and back");
+            }
+            for &node in flow.in_zone[zone as usize].iter().filter(|node| !has.contains(node)) {
+                let cost = if flow.live(shard).contains(&node) { 0 } else { MOVE };
+                let from = gate.unwrap_or(flow.to_end_shard[shard] - pairs);
+                assert!(from <= cost + flow.to_end_node[node as usize], "to a node");
+            }
+        }
+        for &node in has {
+            loads[node as usize] += 1;
+            let cost = if flow.live(shard).contains(&node) { 0 } else { MOVE };
+            let gate = flow.gate(shard, flow.zone(node)).unwrap();
+            assert!(flow.to_end_node[node as usize] <= flow.to_end_slot[gate as usize] - cost, "and back");
+        }
+    }
+    let shares = flow.problem.shares;
+    let extras = flow.extra.iter().filter(|&&extra| extra).count() as u32;
+    assert!(extras <= shares.extras);
+    for node in 0..nodes {
+        let place = node as usize;
+        assert_eq!(loads[place], flow.base[place] + u32::from(flow.extra[place]) + flow.over[place]);
+        assert!(flow.base[place] <= shares.floor[place]);
+        assert!(flow.to_end_node[place] <= OVER * Cost::from(flow.over[place] + 1), "too many");
+        if flow.base[place] < shares.floor[place] {
+            assert!(flow.to_end_node[place] <= 0, "to the end");
+        }
+        if flow.may_take_extra(node) {
+            assert!(flow.to_end_node[place] <= flow.to_end_extras, "to the extras");
+        }
+        if flow.extra[place] {
+            assert!(flow.to_end_extras <= flow.to_end_node[place], "and back");
+        }
+        if flow.over[place] > 0 || flow.base[place] > 0 {
+            assert!(OVER * Cost::from(flow.over[place]) <= flow.to_end_node[place], "back from the end");
+        }
+    }
+    assert!(extras == shares.extras || flow.to_end_extras <= 0, "from the extras to the end");
+    assert!(extras == 0 || flow.to_end_extras >= 0, "back from the end to the extras");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -137,5 +190,12 @@ proptest! {
         }
         let again = setting.assign();
         prop_assert_eq!(setting.costs(&again).2, 0);
+    }
+
+    /// The same for clusters with too many placements to try.
+    #[test]
+    fn no_exchange_is_left_that_pays(case in case(14, 60)) {
+        let Setting { zones, shares, jobs, ring } = &Setting::of(&case);
+        assert_cheapest(&solve(&Problem { points: ring.points(), zones, shares, jobs }));
     }
 }

@@ -175,26 +175,25 @@ impl Plan {
         let mut handed = vec![false; self.transfers.len()];
         for of_shard in self.moves.chunk_by(|a, b| a.shard == b.shard) {
             let transfer = self.transfers.binary_search_by_key(&of_shard[0].shard, |it| it.shard).ok();
-            let mut hand_over = |steps: &mut Vec<Step>| {
-                if let Some(nth) = transfer
-                    && !std::mem::replace(&mut handed[nth], true)
-                {
-                    steps.push(Step::Lead(self.transfers[nth].clone()));
-                }
-            };
+            let comes = |to: &String| of_shard.iter().any(|it| it.add.as_ref() == Some(to));
+            // Whoever leads next does so once it is there: the leader's own removal comes last.
+            if let Some(nth) = transfer.filter(|&nth| !comes(&self.transfers[nth].to)) {
+                handed[nth] = true;
+                steps.push(Step::Lead(self.transfers[nth].clone()));
+            }
             for Move { shard, bytes, reason, add, remove } in of_shard {
                 let (shard, bytes, reason) = (*shard, *bytes, *reason);
                 if let Some(node) = add.clone() {
                     steps.push(Step::Add { shard, node, reason, bytes });
                 }
+                if let Some(nth) = transfer.filter(|&nth| add.as_ref() == Some(&self.transfers[nth].to)) {
+                    handed[nth] = true;
+                    steps.push(Step::Lead(self.transfers[nth].clone()));
+                }
                 if let Some(node) = remove.clone() {
-                    if transfer.is_some_and(|nth| self.transfers[nth].from.as_ref() == Some(&node)) {
-                        hand_over(&mut steps);
-                    }
                     steps.push(Step::Remove { shard, node, reason });
                 }
             }
-            hand_over(&mut steps);
         }
         let rest = self.transfers.iter().zip(handed).filter(|(_, handed)| !handed);
         steps.extend(rest.map(|(transfer, _)| Step::Lead(transfer.clone())));

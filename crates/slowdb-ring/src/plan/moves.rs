@@ -200,9 +200,10 @@ fn of_shard(cluster: &Cluster, shard: &Shard, goal: &Goal) -> Vec<Change> {
         };
         changes.push((reason, add, Some(remove)));
     }
-    // The leader stays to the end, when whoever leads next is there.
+    // A leader that lives stays to the end, when whoever leads next is there.
+    let leader = shard.leader.filter(|&leader| cluster.state(leader) != NodeState::Down);
     changes.sort_by_key(|&(reason, add, remove)| {
-        (remove.is_some() && remove == shard.leader, reason, add.is_none(), add, remove)
+        (remove.is_some() && remove == leader, reason, add.is_none(), add, remove)
     });
     changes
 }

@@ -71,7 +71,9 @@ pub(crate) fn find(cluster: &Cluster, virtual_nodes: u32) -> Result<Goals, PlanE
     let mut replicas = kept;
     for ((shard, goal), found) in cluster.shards.iter().zip(&mut replicas).zip(found) {
         goal.extend(found.into_iter().map(|place| active[place as usize]));
-        hold_back(cluster, shard, goal);
+        if !cluster.is_stranded(shard) {
+            hold_back(cluster, shard, goal);
+        }
         goal.sort_unstable();
     }
     let leaders = lead(cluster, &replicas, &jobs, &ring);
