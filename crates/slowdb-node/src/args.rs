@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::operate::args::{CollectionsArgs, ExplainArgs, NodesArgs, RebalanceArgs};
 use clap::{Args, Parser, Subcommand};
 use slowdb_proto::{Consistency, Metric, check_name};
 use std::path::PathBuf;
@@ -38,8 +39,16 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Find the nearest records
     Search(SearchArgs),
-    /// Show nodes, shards, leaders, positions and digests
+    /// Show nodes, shards, leaders, positions and digests, and what is being moved
     Status(StatusArgs),
+    /// Show the nodes of a cluster, empty them, take them out
+    Nodes(NodesArgs),
+    /// Look for a better placement of shards and leaders now
+    Rebalance(RebalanceArgs),
+    /// Make, show, drop and change collections
+    Collections(CollectionsArgs),
+    /// Say why a shard or node is as it is, and what happens next
+    Explain(ExplainArgs),
     /// Make certificates
     Certs(CertsArgs),
 }
@@ -82,7 +91,7 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "ID=HOST:PORT,…", value_delimiter = ',', value_parser = initial_node)]
     pub(crate) initial_nodes: Option<Vec<(String, String)>>,
     /// Nodes of a cluster that is there already, to become part of it; a node that joins never founds one
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with_all = ["initial_nodes", "dimension"])]
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub(crate) join: Option<Vec<String>>,
     /// Where others find this node, if that is not where it listens
     #[arg(long, value_name = "HOST:PORT")]
@@ -113,15 +122,22 @@ pub(crate) struct StartArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
-/// What every command that talks to a cluster takes.
+/// Where a cluster is found.
 #[derive(Debug, Args)]
-pub(crate) struct ConnectArgs {
+pub(crate) struct SeedArgs {
     /// Nodes to ask, tried in turn
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "localhost:8000")]
     pub(crate) connect: Vec<String>,
     /// Certificates [default: those that the first start on this machine made]
     #[arg(long, value_name = "DIR")]
     pub(crate) certs: Option<PathBuf>,
+}
+
+/// What every command that talks to a cluster takes.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectArgs {
+    #[command(flatten)]
+    pub(crate) seeds: SeedArgs,
     /// How long a request may take, retries included: 500ms, 5s, 2m
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
@@ -247,12 +263,12 @@ ca.pem, client.pem and client.key.")]
     },
 }
 
-fn name(text: &str) -> Result<String, String> {
+pub(crate) fn name(text: &str) -> Result<String, String> {
     check_name(text).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
 }
 
-fn metric(text: &str) -> Result<Metric, String> {
+pub(crate) fn metric(text: &str) -> Result<Metric, String> {
     text.parse()
 }
 
@@ -272,8 +288,13 @@ pub(crate) fn initial_node(text: &str) -> Result<(String, String), String> {
     Ok((name(id)?, address.to_owned()))
 }
 
-/// Reads `500ms`, `5s`, `2m`, or a number of seconds.
+/// Reads the time-out of a request.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    time(text, Duration::from_millis(u64::from(slowdb_proto::limits::TIMEOUT_MS_MAX)))
+}
+
+/// Reads `500ms`, `5s`, `2m`, `1h`, or a number of seconds.
+pub(crate) fn time(text: &str, max: Duration) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is no time: write it like 500ms, 5s or 2m");
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
@@ -282,11 +303,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "ms" => number / 1e3,
         "s" | "" => number,
         "m" => number * 60.0,
+        "h" => number * 3600.0,
         _ => return Err(wrong()),
     };
-    let ms_max = f64::from(slowdb_proto::limits::TIMEOUT_MS_MAX);
-    if seconds * 1e3 < 1.0 || seconds * 1e3 > ms_max {
-        return Err(format!("'{text}' is out of range: from 1ms to {}s", ms_max / 1e3));
+    if seconds < 0.001 || seconds > max.as_secs_f64() {
+        return Err(format!("'{text}' is out of range: from 1ms to {}s", max.as_secs()));
     }
     Ok(Duration::from_secs_f64(seconds))
 }
@@ -306,7 +327,7 @@ mod tests {
         for (text, ms) in [("500ms", 500), ("5s", 5_000), ("2m", 120_000), ("1.5s", 1_500), ("3", 3_000)] {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        for text in ["", "s", "5h", "-1s", "0s", "99999s", "nan", "infs"] {
+        for text in ["", "s", "5h", "5d", "-1s", "0s", "99999s", "nan", "infs"] {
             duration(text).expect_err(text);
         }
     }

@@ -1,18 +1,23 @@
 //! From flags to a connected client.
 
-use crate::args::{CollectionArgs, ConnectArgs};
+use crate::args::{CollectionArgs, ConnectArgs, SeedArgs};
 use crate::certs;
 use crate::failure::Failure;
 use slowdb_client::{Client, ClientOptions, Collection, Identity, ReadOptions, Role, WriteOptions};
+use std::time::Duration;
 
 pub(crate) async fn client(args: &ConnectArgs) -> Result<Client, Failure> {
-    let certs = match &args.certs {
+    client_within(&args.seeds, args.timeout).await
+}
+
+/// A client each of whose requests may take so long.
+pub(crate) async fn client_within(seeds: &SeedArgs, timeout: Duration) -> Result<Client, Failure> {
+    let certs = match &seeds.certs {
         Some(dir) => dir.clone(),
         None => certs::default_dir()?,
     };
     let identity = Identity::load(&certs, Role::Client)?;
-    let mut options = ClientOptions::new(&args.connect, identity);
-    options.timeout = args.timeout;
+    let options = ClientOptions { timeout, ..ClientOptions::new(&seeds.connect, identity) };
     Ok(Client::connect(options).await?)
 }
 

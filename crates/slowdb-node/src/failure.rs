@@ -61,6 +61,16 @@ impl Failure {
         Failure::new(code, message, REFUSED)
     }
 
+    /// What was waited for did not come in time.
+    pub(crate) fn too_late(message: impl Into<String>) -> Self {
+        Failure::new("timeout", message, UNREACHABLE)
+    }
+
+    /// Whether it may be different when it is tried again.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.exit == UNREACHABLE
+    }
+
     /// Nobody reads stdout any more.
     pub(crate) fn reader_gone() -> Self {
         Failure::new(READER_GONE, "", REFUSED)

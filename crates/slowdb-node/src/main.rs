@@ -11,6 +11,7 @@ mod connect;
 mod failure;
 mod ids;
 mod import;
+mod operate;
 mod output;
 mod records;
 mod search;
@@ -49,6 +50,10 @@ async fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Import(args) => import::run(args, output).await,
         Command::Search(args) => search::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
+        Command::Nodes(args) => operate::nodes(args, output).await,
+        Command::Rebalance(args) => operate::rebalance(args, output).await,
+        Command::Collections(args) => operate::collections(args, output).await,
+        Command::Explain(args) => operate::explain(args, output).await,
         Command::Certs(args) => match args.command {
             CertsCommand::Create { dir } => certs::create(&dir, output),
         },

@@ -53,8 +53,8 @@ impl Output {
     }
 }
 
-/// Prints one line. A reader that has seen enough (`| head`) ends the command without a word.
-fn line(text: &str) -> Result<(), Failure> {
+/// Prints some lines. A reader that has seen enough (`| head`) ends the command without a word.
+pub(crate) fn line(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(text.as_bytes())

@@ -1,6 +1,7 @@
 //! `status` for people: first whether all is well, then the tables.
 
 use super::view::{CollectionView, Digests, GroupView, NodeView, ReplicaView, StatusView};
+use crate::operate::human_moves;
 use crate::output::{bytes, table};
 
 pub(crate) fn render(view: &StatusView) -> String {
@@ -12,6 +13,7 @@ pub(crate) fn render(view: &StatusView) -> String {
         parts.push(list("-", &view.notes));
     }
     parts.push(nodes(&view.nodes));
+    parts.extend(view.moves.as_ref().and_then(|moves| human_moves(moves)));
     parts.push(format!("catalog\n{}", groups(&[&view.catalog])));
     parts.extend(view.collections.iter().map(collection));
     parts.join("\n\n")
@@ -45,7 +47,7 @@ fn nodes(nodes: &[NodeView]) -> String {
                 node.node.clone(),
                 node.address.clone(),
                 node.zone.clone().unwrap_or_else(|| "-".to_owned()),
-                if node.reachable { "up".to_owned() } else { "NO ANSWER".to_owned() },
+                state(node),
             ];
             if let Some(said) = &node.said {
                 let lost: Vec<&str> =
@@ -65,6 +67,14 @@ fn nodes(nodes: &[NodeView]) -> String {
     let head =
         ["NODE", "ADDRESS", "ZONE", "STATE", "LEADS", "SHARDS", "LOG", "FOR FOLLOWERS", "UP", "REACHES"];
     table(&head, &[4, 5, 6, 7, 8], &rows)
+}
+
+/// Whether it answers, and what else is to be known of it.
+fn state(node: &NodeView) -> String {
+    let mut words = vec![if node.reachable { "up" } else { "NO ANSWER" }];
+    words.extend(node.down.filter(|is_down| *is_down).map(|_| "DOWN"));
+    words.extend(node.state.filter(|state| *state != "active"));
+    words.join(", ")
 }
 
 fn duration(ms: u64) -> String {

@@ -1,5 +1,6 @@
 use super::view::{Digests, StatusView};
 use super::{health, human};
+use crate::operate;
 use slowdb_client::{ClientError, ClusterMap, ClusterStatus, Metric, NodeReport, Position, Unreached};
 use slowdb_proto::{
     ClusterId, CollectionInfo, FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeInfo, NodeStatus,
@@ -189,4 +190,26 @@ fn json_leaves_out_what_nobody_said() {
     assert_eq!(shard["replicas"][0]["applied"]["index"], 10);
     assert!(shard["replicas"][2].get("applied").is_none());
     assert!(json["catalog"].get("shard").is_none());
+}
+
+#[test]
+fn what_the_catalogs_leader_says_is_shown_and_missed() {
+    let mut said = operate::tests::moving(vec![operate::tests::copied("n3", 1 << 20, 2 << 20)]);
+    said.nodes[2].state = slowdb_proto::NodeState::Draining;
+    said.nodes[1].down = true;
+    let view =
+        StatusView::new(&cluster()).with_cluster(Ok(operate::Cluster::new(&said, &Default::default())));
+    assert!(view.healthy, "{:?}", view.problems);
+    let json = serde_json::to_value(&view).expect("JSON");
+    assert_eq!((&json["nodes"][2]["state"], &json["nodes"][1]["down"]), (&"draining".into(), &true.into()));
+    assert_eq!(json["moves"][0]["replicas"][0]["of_bytes"], 2 << 20);
+    let text = human::render(&view);
+    for wanted in ["up, draining", "up, DOWN", "1.0 MiB of 2.0 MiB", "node n3 is draining"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+
+    let tried = vec![Unreached { address: "there".into(), reason: "silence".into() }];
+    let view = StatusView::new(&cluster()).with_cluster(Err(ClientError::NoNodeReachable { tried }));
+    assert!(view.healthy && view.notes[0].contains("what is being moved is not known"), "{:?}", view.notes);
+    assert!(serde_json::to_value(&view).expect("JSON").get("moves").is_none());
 }

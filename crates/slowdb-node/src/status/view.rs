@@ -3,9 +3,10 @@
 //! Pure. Nothing is made up: what a node that did not answer would have said is absent, not zero.
 
 use super::health;
+use crate::operate::{Cluster, Move};
 use crate::records::PositionView;
 use serde::Serialize;
-use slowdb_client::{ClusterStatus, NodeReport};
+use slowdb_client::{ClientError, ClusterStatus, NodeReport};
 use slowdb_proto::{CollectionInfo, GroupKind, GroupStatus, NodeStatus, Role};
 use std::collections::BTreeMap;
 
@@ -23,6 +24,9 @@ pub(crate) struct StatusView {
     pub(crate) nodes: Vec<NodeView>,
     pub(crate) catalog: GroupView,
     pub(crate) collections: Vec<CollectionView>,
+    /// Every group that is not yet as it is wanted; absent if the catalog's leader did not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) moves: Option<Vec<Move>>,
 }
 
 /// A node.
@@ -31,6 +35,12 @@ pub(crate) struct NodeView {
     pub(crate) node: String,
     pub(crate) address: String,
     pub(crate) zone: Option<String>,
+    /// What is wanted of it, and whether its replicas are rebuilt elsewhere; absent if the catalog's leader
+    /// did not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) down: Option<bool>,
     pub(crate) reachable: bool,
     /// Why it is not reachable.
     pub(crate) error: Option<String>,
@@ -174,7 +184,26 @@ impl StatusView {
             nodes,
             catalog,
             collections,
+            moves: None,
         }
+    }
+
+    /// Adds what the catalog's leader says.
+    pub(crate) fn with_cluster(mut self, cluster: Result<Cluster, ClientError>) -> StatusView {
+        let cluster = match cluster {
+            Ok(cluster) => cluster,
+            Err(error) => {
+                self.notes.push(format!("what is being moved is not known: {error}"));
+                return self;
+            }
+        };
+        for node in &mut self.nodes {
+            if let Some(said) = cluster.nodes.iter().find(|said| said.node == node.node) {
+                (node.state, node.down) = (Some(said.state), Some(said.down));
+            }
+        }
+        self.moves = Some(cluster.moves);
+        self
     }
 }
 
@@ -184,6 +213,8 @@ fn node_view(report: &NodeReport, zone: Option<String>) -> NodeView {
         node: report.node.clone(),
         address: report.address.clone(),
         zone,
+        state: None,
+        down: None,
         reachable: report.status.is_ok(),
         error: report.status.as_ref().err().map(ToString::to_string),
         said,
