@@ -106,14 +106,28 @@ impl StartConfig {
             (None, Some(text)) => duration(text).map_err(wrong)?,
             (None, None) => NODE_DOWN_AFTER,
         };
+        let dimension = args.dimension.or(file.dimension);
+        let join = args.join.or(file.join.map(Addresses::read)).unwrap_or_default();
+        if !join.is_empty() && !initial_nodes.is_empty() {
+            return Err(Failure::usage(
+                "join and initial-nodes exclude each other: a node either founds a new cluster together with \
+                 others, or joins one that is there",
+            ));
+        }
+        if !join.is_empty() && dimension.is_some() {
+            return Err(Failure::usage(
+                "join and dimension exclude each other: a cluster that is joined has its collections already; \
+                 make another one with 'slowdb-node collections create'",
+            ));
+        }
         Ok(StartConfig {
-            join: args.join.or(file.join.map(Addresses::read)).unwrap_or_default(),
+            join,
             advertise: args.advertise.or(file.advertise),
             weight: args.weight.or(file.weight).unwrap_or(1),
             node_down_after,
             node_id: args.node_id.or(checked(file.node_id)?).ok_or_else(|| missing("node-id"))?,
             storage_path: args.storage_path.or(file.storage_path).ok_or_else(|| missing("storage-path"))?,
-            dimension: args.dimension.or(file.dimension),
+            dimension,
             metric,
             host: args.host.or(file.host).unwrap_or_else(|| "localhost".to_owned()),
             port: args.port.or(file.port).unwrap_or(8000),
@@ -174,6 +188,30 @@ mod tests {
         assert_eq!(config.initial_nodes, [("a".into(), "h:1".into()), ("b".into(), "h:2".into())]);
         let list = "node-id = 'a'\nstorage-path = '/x'\ninitial-nodes = ['a=h:1', 'b=h:2']";
         assert_eq!(resolve(Some(list), &[]).expect("good").initial_nodes, config.initial_nodes);
+    }
+
+    #[test]
+    fn a_node_joins_from_flags_or_file_and_then_founds_nothing() {
+        let good = "node-id = 'a'\nstorage-path = '/x'\n";
+        let config = resolve(Some(good), &[]).expect("good");
+        assert_eq!((config.join.len(), config.advertise, config.weight), (0, None, 1));
+        let flags = ["--join", "h:1,i:2", "--advertise", "there:9", "--weight", "3"];
+        let config = resolve(Some(good), &flags).expect("good");
+        assert_eq!((&config.join[..], config.weight), (&["h:1".to_owned(), "i:2".to_owned()][..], 3));
+        assert_eq!(config.advertise.as_deref(), Some("there:9"));
+        for join in ["join = 'h:1, i:2'", "join = ['h:1', 'i:2']"] {
+            let file = format!("{good}{join}\nadvertise = 'there:9'\nweight = 3\n");
+            assert_eq!(resolve(Some(&file), &[]).expect("good"), config, "{join}");
+        }
+        let file = format!("{good}join = 'h:1'");
+        for (flags, wanted) in [
+            (["--initial-nodes", "a=h:1"], "founds a new cluster"),
+            (["--dimension", "3"], "has its collections already"),
+        ] {
+            let failure = resolve(Some(&file), &flags).expect_err(wanted);
+            assert!(failure.message.contains(wanted), "{}", failure.message);
+            assert_eq!(failure.exit, 2);
+        }
     }
 
     #[test]
