@@ -47,6 +47,8 @@ pub(crate) struct Tending {
     ticks: u64,
     /// Replica → when it was told, and how far its snapshot has arrived.
     progress: BTreeMap<u64, (u64, u64, u64)>,
+    /// Epoch of the catalog at which there was nothing to want that is not wanted already.
+    nothing_to_do_at: Option<u64>,
     /// An operator asks for a look at the placement now.
     pub(crate) plan_now: bool,
 }
@@ -179,6 +181,11 @@ impl Node {
             self.propose_own(now, &change, None);
             return;
         }
+        let epoch = catalog.epoch;
+        if self.tending.nothing_to_do_at == Some(epoch) {
+            self.tending.plan_now = false;
+            return;
+        }
         let changes = match placement::plan(catalog, &self.sizes()) {
             Ok(plan) => placement::next_changes(catalog, &plan),
             Err(why) => {
@@ -187,6 +194,7 @@ impl Node {
             }
         };
         self.tending.plan_now = false;
+        self.tending.nothing_to_do_at = changes.is_empty().then_some(epoch);
         for change in changes {
             if let CatalogChange::Place { group, nodes, leader, reason, .. } = &change
                 && !reason.is_empty()
