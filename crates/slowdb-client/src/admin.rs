@@ -17,8 +17,7 @@ impl Client {
     }
 
     /// Changes the cluster, or with `dry_run` only says what would come of it. The reply comes when the
-    /// change is decided, not when all is moved that follows from it. Asking again for what was done already
-    /// changes nothing and is no error.
+    /// change is decided, not when all is moved that follows from it.
     ///
     /// # Errors
     /// [`ClientError::Refused`] with the reason and what to do about it; [`ClientError::TimedOut`] if nothing
@@ -26,13 +25,26 @@ impl Client {
     pub async fn admin(&self, admin: Admin, dry_run: bool) -> Result<AdminReply, ClientError> {
         let what = what(&admin);
         let at = self.at_catalog(&what, !dry_run);
-        let request = RequestKind::Admin(AdminRequest { admin, dry_run });
-        let (leader, reply) = at
+        let request = RequestKind::Admin(AdminRequest { admin: admin.clone(), dry_run });
+        let outcome = at
             .run(request, |reply| match reply {
                 Reply::Admin(reply) => Ok(reply),
                 other => Err(other),
             })
-            .await?;
+            .await;
+        let (leader, reply) = match outcome {
+            // An attempt that was not acknowledged may be why another one was refused.
+            Err(error @ ClientError::OutcomeUnknown { .. }) => {
+                return match tokio::time::timeout(at.deadline.left(), self.newest_map()).await {
+                    Ok(Ok(map)) if is_done(&admin, &map) => {
+                        let notes = vec!["done by an attempt that was not acknowledged".to_owned()];
+                        Ok(AdminReply { changed: true, moves: Vec::new(), notes })
+                    }
+                    _ => Err(error),
+                };
+            }
+            other => other?,
+        };
         if reply.changed {
             // So that this client sees what it did. If that fails, it is seen when the map is needed.
             self.inner.refresh_from(&leader, at.deadline.left()).await;
@@ -76,6 +88,25 @@ fn cluster_view(reply: Reply) -> Result<ClusterView, Reply> {
     match reply {
         Reply::Cluster(view) => Ok(*view),
         other => Err(other),
+    }
+}
+
+/// Whether a map shows that a change was made. Not all do.
+fn is_done(admin: &Admin, map: &ClusterMap) -> bool {
+    let collection = |name: &str| map.collections.iter().find(|it| it.name == name);
+    match admin {
+        Admin::CreateCollection { name, dimension, metric, num_shards, replication_factor } => {
+            collection(name).is_some_and(|it| {
+                (it.dimension, it.metric, it.shards.len(), it.replication_factor)
+                    == (*dimension, *metric, *num_shards as usize, *replication_factor)
+            })
+        }
+        Admin::DropCollection { name } => collection(name).is_none(),
+        Admin::SetReplicationFactor { name, replication_factor } => {
+            collection(name).is_some_and(|it| it.replication_factor == *replication_factor)
+        }
+        Admin::RemoveNode { node } => map.nodes.iter().all(|it| it.id != *node),
+        Admin::SetNodeState { .. } | Admin::Rebalance => false,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What only the catalog's leader answers: found, followed, waited for.
 
 use crate::fake::{CLUSTER, FakeCluster, Manner, SHORT, error};
-use slowdb_client::{Admin, Client, ClientError, ClientOptions, Explain, NodeState};
+use slowdb_client::{Admin, Client, ClientError, ClientOptions, Explain, Metric, NodeState};
 use slowdb_proto::{Code, ErrorReply, RequestKind};
 
 fn drain() -> Admin {
@@ -121,4 +121,31 @@ async fn a_change_that_may_have_been_made_is_never_said_to_have_failed() {
     let failure = client.admin(drain(), true).await.expect_err("no majority");
     assert!(matches!(failure, ClientError::TimedOut { .. }), "{failure}");
     assert!(failure.to_string().contains("as the test wants it"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_collection_that_the_first_attempt_made_is_made() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.catalog(|catalog| catalog.elect("n1"));
+    let client = cluster.client().await;
+    let create = |dimension| Admin::CreateCollection {
+        name: "words".into(),
+        dimension,
+        metric: Metric::L2,
+        num_shards: 0,
+        replication_factor: 3,
+    };
+    cluster.manner("n1", Manner::DoButSay(error(Code::Timeout)));
+    let reply = client.admin(create(5), false).await.expect("made");
+    assert!(reply.changed && reply.notes.len() == 1, "{reply:?}");
+    assert_eq!(client.map().collections[1].dimension, 5, "and this client knows it");
+    // Asked for again, or for another shape, it is there already.
+    for dimension in [5, 6] {
+        let failure = client.admin(create(dimension), false).await.expect_err("there is one");
+        assert!(matches!(failure, ClientError::Refused(_)), "{failure}");
+    }
+    // Refused after an attempt that was not acknowledged, and the one that is there is another one.
+    cluster.manner("n1", Manner::DoButSay(error(Code::Timeout)));
+    let failure = client.admin(create(6), false).await.expect_err("it is of another shape");
+    assert!(matches!(failure, ClientError::OutcomeUnknown { .. }), "{failure}");
 }

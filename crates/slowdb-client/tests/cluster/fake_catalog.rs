@@ -34,7 +34,7 @@ impl Catalog {
         &mut self,
         node: &str,
         request: RequestKind,
-        map: &ClusterMap,
+        map: &mut ClusterMap,
     ) -> Result<Reply, ErrorReply> {
         if self.leader(node).as_deref() != Some(node) {
             let error = ErrorReply::new(Code::NotLeader, format!("{node} does not lead the catalog"));
@@ -43,7 +43,7 @@ impl Catalog {
         Ok(match request {
             RequestKind::Join(request) => self.join(request, map),
             RequestKind::Cluster => Reply::Cluster(Box::new(view(node, map))),
-            RequestKind::Admin(request) => self.admin(request),
+            RequestKind::Admin(request) => self.admin(request, map)?,
             RequestKind::Explain(explain) => Reply::Explained(vec![format!("{explain:?}")]),
             other => panic!("{other:?} is not for the catalog"),
         })
@@ -56,12 +56,26 @@ impl Catalog {
         Reply::Joined(JoinReply { cluster: map.cluster, replica: 9, nodes: map.nodes.clone() })
     }
 
-    fn admin(&mut self, request: AdminRequest) -> Reply {
-        let is_new = !self.changes.contains(&request.admin);
-        if is_new && !request.dry_run {
-            self.changes.push(request.admin);
+    fn admin(&mut self, request: AdminRequest, map: &mut ClusterMap) -> Result<Reply, ErrorReply> {
+        let AdminRequest { admin, dry_run } = request;
+        let changed = !dry_run && !self.changes.contains(&admin);
+        if let Admin::CreateCollection { name, dimension, metric, replication_factor, .. } = &admin {
+            if map.collections.iter().any(|it| it.name == *name) {
+                return Err(ErrorReply::new(
+                    Code::Refused,
+                    format!("there is a collection '{name}' already"),
+                ));
+            }
+            // One without shards is enough to be seen.
+            let (name, shards) = (name.clone(), vec![]);
+            let (dimension, metric, replication_factor) = (*dimension, *metric, *replication_factor);
+            map.collections.push(CollectionInfo { name, dimension, metric, replication_factor, shards });
+            map.epoch += 1;
         }
-        Reply::Admin(AdminReply { changed: is_new && !request.dry_run, moves: vec![], notes: vec![] })
+        if changed {
+            self.changes.push(admin);
+        }
+        Ok(Reply::Admin(AdminReply { changed, moves: vec![], notes: vec![] }))
     }
 }
 
