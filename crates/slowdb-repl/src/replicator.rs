@@ -9,180 +9,27 @@
 //! [`Replicator::flush`], whose output is carried out: messages are sent at once, the batch goes to the log in
 //! the order of its number, and when it is synced, `persisted` is called with that number.
 
+mod words;
+
 use crate::engine::wire::{self, FrameBuilder, NO_CLUSTER, Payload, WireError};
-use crate::engine::{Engine, EngineError, INITIAL, ReplicaRole};
+use crate::engine::{Engine, INITIAL};
 use crate::group::{
-    Arriving, Event, Failure, Group, Hlc, MemberChange, MemberError, PART_BYTES, Proposal, Sink, Token,
+    Event, Failure, Group, Hlc, MemberChange, MemberError, PART_BYTES, Proposal, Sink, Token,
 };
 use crate::ids::{GroupId, Membership, NodeId, Part, ReplicaId};
-use crate::machine::{ApplyError, FinishJob, StateMachine};
+use crate::machine::{ApplyError, StateMachine};
 use crate::note::FORWARD_BYTES_MAX;
 use crate::wal::{Location, Record, Recovered, RecoveredGroup, WalReader};
 use crate::{Now, Position, TICK_MICROS};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+pub use words::{Batch, FollowerView, GroupView, Job, Lane, Limits, OpenGroupError, Outgoing, Output};
 
 /// Ticks between looks at which log can be freed.
 const COMPACT_TICKS: u64 = 32;
 
 /// For what is said in seconds.
 const TICKS_PER_SECOND: u64 = 1_000_000 / TICK_MICROS;
-
-/// Bounds of what waits inside.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes of proposals that are not yet applied, over all groups.
-    pub waiting_bytes_max: usize,
-    /// Proposals and entries that wait in one group; and as many reads.
-    pub waiting_per_group_max: usize,
-    /// Bytes of log that a group keeps for members that are behind; one that is further behind gets a snapshot.
-    pub retained_bytes_per_group: u64,
-    /// Bytes of snapshots that a node takes in within a second.
-    pub snapshot_bytes_per_second: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            waiting_bytes_max: 64 * 1024 * 1024,
-            waiting_per_group_max: 4096,
-            retained_bytes_per_group: 64 * 1024 * 1024,
-            snapshot_bytes_per_second: 64 * 1024 * 1024,
-        }
-    }
-}
-
-/// The connection that a message takes. Bulk data on a shared connection would starve votes and heartbeats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lane {
-    /// Heartbeats, votes, answers: small and urgent.
-    Control,
-    /// The log of one group, in order.
-    Data(GroupId),
-    /// Parts of snapshots.
-    Snapshot,
-}
-
-/// A frame for another node.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    /// The node.
-    pub to: NodeId,
-    /// The connection it takes.
-    pub lane: Lane,
-    /// The part that says what it is.
-    pub meta: Bytes,
-    /// Entry data, one piece after the other.
-    pub body: Vec<Bytes>,
-    /// Bytes in all.
-    pub bytes: usize,
-}
-
-/// Records to append to the log and sync.
-#[derive(Debug)]
-pub struct Batch {
-    /// Grows by one from batch to batch.
-    pub number: u64,
-    /// In the order in which they are appended.
-    pub records: Vec<Record>,
-}
-
-/// Work for a thread that may block. Its result goes to [`Replicator::job_done`].
-pub struct Job {
-    /// The group that it is for.
-    pub group: GroupId,
-    /// The work.
-    pub work: FinishJob,
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("group", &self.group).finish_non_exhaustive()
-    }
-}
-
-/// What is to be done after a flush.
-#[derive(Debug)]
-pub struct Output<O> {
-    /// To send now, in this order.
-    pub messages: Vec<Outgoing>,
-    /// To make durable.
-    pub batch: Option<Batch>,
-    /// To hear.
-    pub events: Vec<Event<O>>,
-    /// To run.
-    pub jobs: Vec<Job>,
-}
-
-/// A group as it looks from here.
-#[derive(Clone, Debug)]
-pub struct GroupView {
-    /// The replica on this node.
-    pub replica: ReplicaId,
-    /// Its part.
-    pub role: ReplicaRole,
-    /// Its part in the decisions; `None` if it is no member, as far as it knows.
-    pub part: Option<Part>,
-    /// Its term.
-    pub term: u64,
-    /// Node that leads, as far as known.
-    pub leader: Option<NodeId>,
-    /// First entry in the log.
-    pub first_index: u64,
-    /// Last entry in the log.
-    pub last_index: u64,
-    /// Last entry known to be committed.
-    pub committed: u64,
-    /// Last position applied.
-    pub applied: Position,
-    /// The state machine holds everything up to here durably.
-    pub checkpointed: u64,
-    /// Why it is halted, if it is.
-    pub halted: Option<String>,
-    /// How far a snapshot has arrived that it waits for.
-    pub arriving: Option<Arriving>,
-    /// On a leader: the other members.
-    pub followers: Vec<FollowerView>,
-}
-
-/// Another member as its leader sees it.
-#[derive(Clone, Debug)]
-pub struct FollowerView {
-    /// The replica.
-    pub replica: ReplicaId,
-    /// Its node.
-    pub node: NodeId,
-    /// Its part in the decisions.
-    pub part: Part,
-    /// Last entry known to be durable there.
-    pub matched: u64,
-    /// Whether it answered lately.
-    pub active: bool,
-    /// Bytes of log it has not confirmed yet.
-    pub pinned_bytes: u64,
-    /// Last entry at which its digest was seen to be the leader's; 0 if none.
-    pub equal_at: u64,
-}
-
-/// Why a group cannot be opened.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum OpenGroupError {
-    /// It is open already.
-    #[error("{0} is open already")]
-    Exists(GroupId),
-    /// Its membership makes no sense.
-    #[error("the membership of {0} is malformed")]
-    Membership(GroupId),
-    /// What the log says of its membership makes no sense.
-    #[error("the log says nothing sensible of the membership of {0}: was it written by another version?")]
-    Malformed(ReplicaId),
-    /// The log holds nothing of this replica.
-    #[error("the log holds nothing of {1} of {0}")]
-    NotLogged(GroupId, ReplicaId),
-    /// What is on disk does not add up.
-    #[error("{0}: {1}")]
-    Engine(GroupId, EngineError),
-}
 
 /// A batch on its way to the disk, with (group, term, index) of its entries.
 struct Submitted {

@@ -1,0 +1,178 @@
+//! Who waits for a group's answers: proposals and reads, each answered exactly once.
+
+use super::{Event, Failure, Group, READ_ROUNDS_MAX, Round};
+use crate::entry::AckLevel;
+use crate::ids::{Member, NodeId};
+use crate::machine::StateMachine;
+use crate::{Now, Position};
+
+impl<M: StateMachine> Group<M> {
+    /// Answers those whose deadline has passed.
+    pub(super) fn expire(&mut self, now: Now, events: &mut Vec<Event<M::Outcome>>) {
+        let group = self.id;
+        let applied = self.engine.applied();
+        let late = |deadline: u64| deadline <= now.micros;
+        let mut timed_out = Vec::new();
+        for (index, entry) in &mut self.waiters {
+            for waiter in entry.waiters.iter_mut().filter(|w| !w.answered && late(w.deadline)) {
+                waiter.answered = true;
+                timed_out.push((
+                    waiter.token,
+                    (waiter.level == AckLevel::All && *index <= applied).then_some(*index),
+                ));
+            }
+        }
+        for (token, stands_at) in timed_out {
+            let why = match stands_at {
+                Some(index) => Failure::LevelNotReached { missing: self.missing(index) },
+                None => Failure::Timeout,
+            };
+            events.push(Event::Failed { token, group, why });
+        }
+        let waiting_bytes = &mut self.waiting_bytes;
+        self.queue.retain(|proposal| {
+            if late(proposal.deadline) {
+                *waiting_bytes -= proposal.body.len();
+                events.push(Event::Failed { token: proposal.token, group, why: Failure::Timeout });
+            }
+            !late(proposal.deadline)
+        });
+        let reads = [&mut self.reads].into_iter();
+        let rounds = self.rounds.iter_mut().map(|round| &mut round.reads);
+        for list in reads.chain(rounds).chain(self.confirmed.values_mut()) {
+            list.retain(|read| {
+                if late(read.deadline) {
+                    events.push(Event::Failed { token: read.token, group, why: Failure::Timeout });
+                }
+                !late(read.deadline)
+            });
+        }
+    }
+
+    pub(super) fn missing(&self, index: u64) -> Vec<NodeId> {
+        let behind = self.engine.progress().filter(|p| p.matched < index);
+        let mut nodes: Vec<_> = behind
+            .filter_map(|p| self.membership.member(p.replica))
+            .map(|m: &Member| m.node.clone())
+            .collect();
+        nodes.sort();
+        nodes
+    }
+
+    pub(super) fn ask_reads(&mut self) {
+        if self.reads.is_empty() || self.rounds.len() >= READ_ROUNDS_MAX {
+            return;
+        }
+        if self.reads_unasked() {
+            let applied = self.engine.applied();
+            let reads = std::mem::take(&mut self.reads);
+            self.confirmed.entry(applied).or_default().extend(reads);
+            return;
+        }
+        let context = self.next_context;
+        if self.engine.read(context) {
+            self.next_context += 1;
+            let reads = std::mem::take(&mut self.reads);
+            self.rounds.push_back(Round { context, asked_at: self.ticks, reads });
+        }
+    }
+
+    pub(super) fn confirm_reads(&mut self, context: u64, index: u64) {
+        // A later round confirmed confirms the earlier ones as well: they were asked before it.
+        while self.rounds.front().is_some_and(|round| round.context <= context) {
+            if let Some(round) = self.rounds.pop_front() {
+                self.confirmed.entry(index).or_default().extend(round.reads);
+            }
+        }
+    }
+
+    /// Whoever waits on a leadership that is gone is told so.
+    pub(super) fn notice_leadership(&mut self, events: &mut Vec<Event<M::Outcome>>) {
+        let term = self.engine.term();
+        let leads = self.engine.is_leader() && self.halted.is_none();
+        if self.leading.is_some_and(|led| !leads || led != term) {
+            self.leading = None;
+            self.forget_digests();
+            self.fail_waiters(events);
+        }
+        if leads {
+            self.leading = Some(term);
+        } else {
+            self.fail_unasked(events);
+        }
+        let told = (self.engine.leader(), term);
+        if self.told_leader != Some(told) {
+            self.told_leader = Some(told);
+            let leader = told.0.and_then(|id| self.membership.member(id)).map(|m| m.node.clone());
+            events.push(Event::Leader { group: self.id, leader, term });
+        }
+    }
+
+    pub(super) fn fail_waiters(&mut self, events: &mut Vec<Event<M::Outcome>>) {
+        let group = self.id;
+        for (_, entry) in std::mem::take(&mut self.waiters) {
+            self.waiting_bytes -= entry.bytes;
+            for waiter in entry.waiters.into_iter().filter(|w| !w.answered) {
+                events.push(Event::Failed { token: waiter.token, group, why: Failure::LeaderChanged });
+            }
+        }
+    }
+
+    pub(super) fn fail_unasked(&mut self, events: &mut Vec<Event<M::Outcome>>) {
+        let group = self.id;
+        let why = if self.halted.is_some() { Failure::Halted } else { Failure::NotLeader };
+        for proposal in self.queue.drain(..) {
+            self.waiting_bytes -= proposal.body.len();
+            events.push(Event::Failed { token: proposal.token, group, why: why.clone() });
+        }
+        let rounds = self.rounds.drain(..).flat_map(|round| round.reads);
+        let confirmed = std::mem::take(&mut self.confirmed).into_values().flatten();
+        for read in self.reads.drain(..).chain(rounds).chain(confirmed) {
+            events.push(Event::Failed { token: read.token, group, why: why.clone() });
+        }
+    }
+
+    pub(super) fn answer_proposals(&mut self, events: &mut Vec<Event<M::Outcome>>) {
+        let Some(term) = self.leading else { return };
+        let (applied, durable) = (self.engine.applied(), self.engine.durable());
+        let reach = applied.max(durable);
+        if self.waiters.first_key_value().is_none_or(|(first, _)| *first > reach) {
+            return;
+        }
+        let matched: Vec<u64> = self.engine.progress().map(|p| p.matched).collect();
+        let members = self.membership.members.len() as u32;
+        for (&index, entry) in self.waiters.range_mut(..=reach) {
+            let durable_on = matched.iter().filter(|matched| **matched >= index).count() as u32;
+            for waiter in entry.waiters.iter_mut().filter(|w| !w.answered) {
+                let reached = match waiter.level {
+                    AckLevel::One => index <= durable,
+                    AckLevel::Quorum => index <= applied,
+                    AckLevel::All => index <= applied && durable_on == members,
+                };
+                if reached {
+                    waiter.answered = true;
+                    let first = Position { term, index, offset: waiter.offset };
+                    let outcome = waiter.outcome.take();
+                    events.push(Event::Acked { token: waiter.token, first, outcome, durable_on, members });
+                }
+            }
+        }
+        let waiting_bytes = &mut self.waiting_bytes;
+        self.waiters.retain(|index, entry| {
+            if *index <= applied {
+                // Those who wait for all replicas hold up nobody's bytes.
+                *waiting_bytes -= std::mem::take(&mut entry.bytes);
+            }
+            *index > applied || entry.waiters.iter().any(|w| !w.answered)
+        });
+    }
+
+    pub(super) fn answer_reads(&mut self, events: &mut Vec<Event<M::Outcome>>) {
+        let applied = self.engine.applied();
+        while let Some(entry) = self.confirmed.first_entry().filter(|entry| *entry.key() <= applied) {
+            for read in entry.remove() {
+                events.push(Event::ReadReady { token: read.token, group: self.id });
+            }
+        }
+    }
+}
