@@ -4,5 +4,6 @@ mod bad_input;
 mod deposed;
 mod failover;
 mod nodes;
+mod operate;
 mod refused;
 mod start;

@@ -1,0 +1,58 @@
+//! The operator's commands against real nodes.
+
+use crate::nodes::{Nodes, Outcome, small};
+use serde_json::json;
+
+fn good(outcome: &Outcome) -> &serde_json::Value {
+    assert_eq!(outcome.exit, 0, "{outcome:?}");
+    &outcome.json
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_looks_changes_and_asks_why() {
+    let (nodes, _client) = Nodes::start(small(4)).await;
+    let view = nodes.cli(&["nodes", "list"]);
+    let ids: Vec<_> = good(&view)["nodes"].as_array().expect("nodes").iter().map(|it| &it["node"]).collect();
+    assert_eq!(ids, ["n1", "n2", "n3"]);
+
+    // A dry run changes nothing, and a change is made once.
+    let cordon = ["nodes", "cordon", "n3"];
+    let dry = nodes.cli(&["nodes", "cordon", "n3", "--dry-run"]);
+    assert_eq!((&good(&dry)["dry_run"], &dry.json["changed"]), (&json!(true), &json!(false)));
+    assert_eq!(good(&nodes.cli(&cordon))["changed"], true);
+    assert_eq!(good(&nodes.cli(&cordon))["changed"], false);
+    assert_eq!(good(&nodes.cli(&["nodes", "list"]))["nodes"][2]["state"], "cordoned");
+    assert_eq!(good(&nodes.cli(&["status"]))["nodes"][2]["state"], "cordoned");
+    assert_eq!(good(&nodes.cli(&["nodes", "uncordon", "n3"]))["changed"], true);
+    good(&nodes.cli(&["rebalance", "--dry-run"]));
+
+    let create = ["collections", "create", "words", "--dimension", "3", "--num-shards", "2"];
+    assert_eq!(good(&nodes.cli(&create))["changed"], true);
+    let other = nodes.cli(&["collections", "create", "words", "--dimension", "4", "--num-shards", "2"]);
+    assert!(other.exit == 1 && other.message().contains("words"), "{other:?}");
+    let listed = nodes.cli(&["collections", "list"]);
+    let words = json!(
+        {"name": "words", "dimension": 3, "metric": "cosine", "num_shards": 2, "replication_factor": 3}
+    );
+    assert_eq!(good(&listed)["collections"][1], words);
+    let settled = nodes.cli(&["nodes", "watch", "--until-settled", "--timeout", "60s"]);
+    assert_eq!(settled.exit, 0, "{settled:?}");
+    let why = nodes.cli(&["explain", "shard", "1", "--collection", "words"]);
+    assert!(!good(&why)["explanation"].as_array().expect("sentences").is_empty());
+    good(&nodes.cli(&["explain", "node", "n2"]));
+    assert_eq!(good(&nodes.cli(&["collections", "drop", "words"]))["changed"], true);
+    let listed = nodes.cli(&["collections", "list"]);
+    assert_eq!(good(&listed)["collections"].as_array().map(Vec::len), Some(1));
+
+    // What cannot be is refused in words that name it.
+    for (args, name) in [
+        (["nodes", "drain", "n9"], "n9"),
+        (["nodes", "remove", "n2"], "n2"),
+        (["collections", "drop", "words"], "words"),
+        (["explain", "shard", "99"], "99"),
+        (["explain", "node", "n9"], "n9"),
+    ] {
+        let refused = nodes.cli(&args);
+        assert!(refused.exit == 1 && refused.message().contains(name), "{args:?}: {refused:?}");
+    }
+}
