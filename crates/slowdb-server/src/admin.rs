@@ -243,7 +243,7 @@ impl Node {
                 for (collection, shard) in catalog.shards() {
                     let Some(replica) = shard.spec.replica_on(node) else { continue };
                     let why =
-                        plan.explain(shard.spec.group, node).map_or(String::new(), |why| format!(": {why}"));
+                        plan.explain(shard.spec.group, node).map_or(String::new(), |why| format!("; {}", why.why));
                     lines.push(format!(
                         "shard {} of '{}': replica {} is a {}, wanted: {}{why}",
                         shard.shard,
@@ -348,7 +348,7 @@ fn change_for(catalog: &Catalog, admin: Admin) -> Answer<(Option<CatalogChange>,
 fn explain_group(catalog: &Catalog, spec: &GroupSpec, plan: &slowdb_ring::Plan) -> Vec<String> {
     let mut lines = vec![format!("placed because of: {}; preferred leader: {}", spec.reason, spec.leader)];
     for replica in &spec.replicas {
-        let why = plan.explain(spec.group, &replica.node).map_or(String::new(), |why| format!(": {why}"));
+        let why = plan.explain(spec.group, &replica.node).map_or(String::new(), |why| format!("; {}", why.why));
         lines.push(format!(
             "node {}: replica {} is a {}, wanted: {}{why}",
             replica.node,
@@ -363,7 +363,7 @@ fn explain_group(catalog: &Catalog, spec: &GroupSpec, plan: &slowdb_ring::Plan) 
         );
     }
     let next: Vec<String> =
-        plan.moves().iter().filter(|it| it.shard == spec.group).map(ToString::to_string).collect();
+        plan.moves().iter().filter(|it| it.shard == spec.group).map(in_words).collect();
     lines.push(if !spec.is_settled() {
         "it is on its way to what is wanted; nothing else is planned until it is there".to_owned()
     } else if next.is_empty() {
@@ -372,6 +372,16 @@ fn explain_group(catalog: &Catalog, spec: &GroupSpec, plan: &slowdb_ring::Plan) 
         format!("next: {}", next.join("; "))
     });
     lines
+}
+
+fn in_words(it: &slowdb_ring::Move) -> String {
+    let what = match (&it.add, &it.remove) {
+        (Some(to), Some(from)) => format!("a copy goes to node {to}, then the one on node {from} goes"),
+        (Some(to), None) => format!("a copy goes to node {to}"),
+        (None, Some(from)) => format!("the replica on node {from} goes"),
+        (None, None) => "nothing".to_owned(),
+    };
+    format!("{what} ({})", it.reason)
 }
 
 fn has_lost_majority(catalog: &Catalog, spec: &GroupSpec) -> bool {
