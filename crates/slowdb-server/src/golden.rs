@@ -3,11 +3,11 @@
 //!
 //! If this fails, nodes do not open what they wrote before, or the document is wrong.
 
-use crate::catalog::{self, CatalogChange, CatalogMachine};
+use crate::catalog::{self, Catalog, CatalogChange, CatalogMachine, Report};
 use crate::identity::{Founding, Identity};
 use crate::shard::{ShardMachine, ShardPlace};
 use slowdb_disk::{Disk, SimDisk};
-use slowdb_proto::{ClusterId, Metric, OpsBuilder};
+use slowdb_proto::{ClusterId, Metric, NodeState, OpsBuilder, Standing, Wanted};
 use slowdb_repl::{AckLevel, Position, ProposalHeader, ProposalView};
 use slowdb_storage::{Options, Store};
 use std::collections::BTreeMap;
@@ -156,6 +156,8 @@ fn identity() {
         storage: [2; 16],
         cluster: Some(ClusterId([1; 16])),
         founding: founding(Some("east")),
+        joined: Some(9),
+        known: vec![("n2".into(), "n2:7002".into())],
         peers: BTreeMap::from([("n2".into(), [3; 16])]),
     };
     identity.save(&disk).expect("the disk works");
@@ -171,8 +173,12 @@ fn identity() {
     let [address] = &founding.items("nodes", "Address")[..] else { panic!("one node") };
     assert_eq!((address.text("id"), address.text("address")), ("n1", "127.0.0.1:7001"));
     assert_eq!((founding.byte("zone"), text_at(content, founding.place("zone") + 4)), (1, "east"));
-    let numbers = ["dimension", "num_shards", "virtual_nodes", "replication_factor"].map(|f| founding.u32(f));
-    assert_eq!((numbers, founding.byte("metric")), ([3, 1, 64, 3], 2));
+    let numbers = ["dimension", "num_shards", "virtual_nodes", "replication_factor", "weight"];
+    assert_eq!((numbers.map(|f| founding.u32(f)), founding.byte("metric")), ([3, 1, 64, 3, 1], 2));
+    let joined = root.place("joined");
+    assert_eq!((content[joined], u32_at(content, joined + 8)), (1, 9));
+    let [known] = &root.items("known", "Address")[..] else { panic!("one other node") };
+    assert_eq!((known.text("id"), known.text("address")), ("n2", "n2:7002"));
     let peers = root.place("peers");
     let node = target(content, peers, peers);
     // One node of the tree: kind, 5 keys of 8 bytes, 5 values of 16, length.
@@ -180,14 +186,21 @@ fn identity() {
     assert_eq!((text_at(content, node + 4), &content[node + 44..][..16]), ("n2", &[3; 16][..]));
 }
 
+/// Decodes an option of text.
+fn option_text<'a>(at: &Struct<'a>, field: &str) -> Option<&'a str> {
+    (at.byte(field) == 1).then(|| text_at(at.bytes, at.place(field) + 4))
+}
+
+fn founded() -> Catalog {
+    catalog::found(&founding(None), &BTreeMap::new(), ClusterId([1; 16])).expect("it can be founded")
+}
+
 #[test]
 fn catalog() {
     let disk = SimDisk::new();
     let mut machine = CatalogMachine::open(Arc::new(disk.clone()), 0).expect("nothing is there yet");
-    let founded =
-        catalog::found(&founding(None), &BTreeMap::new(), ClusterId([1; 16])).expect("it can be founded");
-    let change = CatalogChange::Found(founded).encode();
-    machine.apply(&proposal(2, 1, 0, &change)).expect("the disk works").expect("it is the first");
+    let applied = machine.apply(&proposal(2, 1, 0, &CatalogChange::Found(founded()).encode()));
+    assert_eq!(applied.expect("the disk works"), Ok(()));
     machine.end_of_entry(2).expect("the disk works");
     let bytes = file(&disk, "catalog");
     assert_eq!(block("hex catalog"), hex(&bytes));
@@ -195,31 +208,152 @@ fn catalog() {
     let content = sealed(&bytes, b"SDBC");
     let root = Struct::root(content, "Checkpoint");
     assert_eq!(root.u64("held"), 2);
-    assert_catalog(&root.inner("catalog", "Catalog"));
-    let start = change.len() - 56;
-    assert_eq!(change[start], 0);
-    assert_catalog(&Struct::at(&change, start + 8, "Catalog"));
-
-    let change = CatalogChange::Zone { node: "n1".into(), zone: "east".into() }.encode();
-    assert_eq!(block("hex catalog change"), hex(&change));
-    let start = change.len() - 56;
-    assert_eq!((change[start], text_at(&change, start + 4), text_at(&change, start + 12)), (1, "n1", "east"));
-}
-
-fn assert_catalog(catalog: &Struct<'_>) {
-    assert_eq!((catalog.byte("cluster"), catalog.u64("epoch")), (1, 1));
+    let catalog = root.inner("catalog", "Catalog");
+    assert_eq!((catalog.byte("cluster"), catalog.u64("epoch"), catalog.u32("virtual_nodes")), (1, 1, 64));
+    assert_eq!((catalog.u64("next_replica"), catalog.u64("next_group")), (3, 2));
+    assert!(catalog.items("removed", "Removed").is_empty());
     let [node] = &catalog.items("nodes", "Node")[..] else { panic!("one node") };
-    assert_eq!((node.text("id"), node.text("address"), node.byte("zone")), ("n1", "127.0.0.1:7001", 0));
+    assert_eq!((node.text("id"), node.text("address")), ("n1", "127.0.0.1:7001"));
+    assert_eq!((option_text(node, "zone"), node.u32("weight"), node.byte("storage")), (None, 1, 0));
+    assert_eq!((node.byte("state"), node.byte("down")), (0, 0));
+    assert_group(&catalog.inner("own", "Group"), 0, 1);
     let [collection] = &catalog.items("collections", "Collection")[..] else { panic!("one collection") };
     assert_eq!((collection.text("name"), collection.u32("dimension")), ("default", 3));
     assert_eq!((collection.byte("metric"), collection.u32("replication_factor")), (2, 3));
     let [shard] = &collection.items("shards", "Shard")[..] else { panic!("one shard") };
-    assert_eq!(
-        (shard.u32("shard"), shard.u64("group"), shard.byte("leader"), shard.u64("term")),
-        (0, 1, 0, 0)
-    );
-    let [replica] = &shard.items("replicas", "Replica")[..] else { panic!("one replica") };
-    assert_eq!((replica.u64("replica"), replica.text("node"), replica.byte("voter")), (2, "n1", 1));
+    assert_eq!(shard.u32("shard"), 0);
+    assert_group(&shard.inner("spec", "Group"), 1, 2);
+}
+
+/// A group as it was founded on `n1`.
+fn assert_group(group: &Struct<'_>, id: u64, replica: u64) {
+    assert_eq!((group.u64("group"), group.u64("epoch"), group.text("leader")), (id, 1, "n1"));
+    assert_eq!((group.u64("index"), group.u64("intent"), group.text("reason")), (0, 0, "first placement"));
+    let [only] = &group.items("replicas", "Replica")[..] else { panic!("one replica") };
+    assert_eq!((only.u64("replica"), only.text("node"), only.u64("since")), (replica, "n1", 1));
+    assert_eq!((only.byte("wanted"), only.byte("standing")), (0, 2));
+    let [founder] = &group.items("founders", "Founder")[..] else { panic!("one founder") };
+    assert_eq!((founder.u64("replica"), founder.text("node"), founder.byte("votes")), (replica, "n1", 1));
+}
+
+/// What a new cluster has nothing of.
+#[test]
+fn catalog_later() {
+    let mut catalog = founded();
+    for (node, storage) in [("n2", 5), ("n3", 6)] {
+        let (address, zone) = (format!("{node}:1"), Some("east".to_owned()));
+        let join =
+            CatalogChange::Join { node: node.into(), storage: [storage; 16], address, zone, weight: 9 };
+        assert_eq!(catalog.change(join), Ok(()));
+    }
+    assert_eq!(catalog.change(CatalogChange::Remove { node: "n3".into() }), Ok(()));
+    assert_eq!(catalog.change(CatalogChange::Down { node: "n2".into(), down: true }), Ok(()));
+    let state = CatalogChange::State { node: "n2".into(), state: NodeState::Draining };
+    assert_eq!(catalog.change(state), Ok(()));
+    let bytes = CatalogChange::Found(catalog).encode();
+    let root = Struct::root(&bytes, "Change");
+    assert_eq!(root.byte("number"), 0);
+    let catalog = root.inner("found.catalog", "Catalog");
+    assert_eq!((catalog.u64("epoch"), catalog.u64("next_replica")), (6, 5));
+    let [_, node] = &catalog.items("nodes", "Node")[..] else { panic!("two nodes") };
+    assert_eq!((option_text(node, "zone"), node.u32("weight")), (Some("east"), 9));
+    assert_eq!((node.byte("state"), node.byte("down"), node.byte("storage")), (2, 1, 1));
+    assert_eq!(bytes[node.place("storage") + 1..][..16], [5; 16]);
+    let [removed] = &catalog.items("removed", "Removed")[..] else { panic!("one that was removed") };
+    assert_eq!((removed.text("id"), removed.array("storage")), ("n3", [6; 16]));
+    let own = catalog.inner("own", "Group");
+    assert_eq!((own.u64("epoch"), own.text("reason")), (4, "node n3 was removed"));
+    let replicas = own.items("replicas", "Replica");
+    let replicas: Vec<_> = replicas.iter().map(|r| (r.byte("wanted"), r.byte("standing"))).collect();
+    assert_eq!(replicas, [(0, 2), (1, 0), (2, 0)]);
+}
+
+#[test]
+fn catalog_changes() {
+    let nodes = vec![("n1".into(), Wanted::Voter), ("n2".into(), Wanted::Learner)];
+    let (leader, reason) = ("n1".into(), "balance".into());
+    let place = CatalogChange::Place { group: 1, since: 4, nodes, leader, reason }.encode();
+    assert_eq!(block("hex catalog change"), hex(&place));
+    let place = Struct::root(&place, "Change");
+    assert_eq!((place.byte("number"), place.u64("place.group"), place.u64("place.since")), (6, 1, 4));
+    assert_eq!((place.text("place.leader"), place.text("place.reason")), ("n1", "balance"));
+    let nodes = place.items("place.nodes", "Place");
+    let nodes: Vec<_> = nodes.iter().map(|node| (node.text("node"), node.byte("wanted"))).collect();
+    assert_eq!(nodes, [("n1", 0), ("n2", 1)]);
+
+    let (node, address, zone) = ("n2".into(), "n2:1".into(), Some("east".into()));
+    let join = CatalogChange::Join { node, storage: [5; 16], address, zone, weight: 9 }.encode();
+    let join = Struct::root(&join, "Change");
+    assert_eq!((join.byte("number"), join.text("join.node"), join.array("join.storage")), (1, "n2", [5; 16]));
+    assert_eq!((join.text("join.address"), option_text(&join, "join.zone")), ("n2:1", Some("east")));
+    assert_eq!(join.u32("join.weight"), 9);
+
+    let zone = CatalogChange::Zone { node: "n1".into(), zone: "east".into() }.encode();
+    let zone = Struct::root(&zone, "Change");
+    assert_eq!((zone.byte("number"), zone.text("zone.node"), zone.text("zone.zone")), (2, "n1", "east"));
+    let state = CatalogChange::State { node: "n1".into(), state: NodeState::Cordoned }.encode();
+    let state = Struct::root(&state, "Change");
+    assert_eq!((state.byte("number"), state.text("state.node"), state.byte("state.state")), (3, "n1", 1));
+    let down = CatalogChange::Down { node: "n1".into(), down: true }.encode();
+    let down = Struct::root(&down, "Change");
+    assert_eq!((down.byte("number"), down.text("down.node"), down.byte("down.down")), (4, "n1", 1));
+    let remove = CatalogChange::Remove { node: "n1".into() }.encode();
+    let remove = Struct::root(&remove, "Change");
+    assert_eq!((remove.byte("number"), remove.text("remove.node")), (5, "n1"));
+
+    let members = vec![(2, Standing::Voter), (3, Standing::Changing)];
+    let report = CatalogChange::Report(Report { group: 1, index: 8, intent: 4, members }).encode();
+    let report = Struct::root(&report, "Change");
+    assert_eq!(report.byte("number"), 7);
+    let report = report.inner("report.report", "Report");
+    assert_eq!((report.u64("group"), report.u64("index"), report.u64("intent")), (1, 8, 4));
+    let members = report.items("members", "Member");
+    let members: Vec<_> = members.iter().map(|m| (m.u64("replica"), m.byte("standing"))).collect();
+    assert_eq!(members, [(2, 2), (3, 3)]);
+
+    let (name, shards) = ("new".into(), vec![vec!["n1".into(), "n2".into()], vec!["n2".into()]]);
+    let (dimension, metric, replication_factor) = (3, Metric::Cosine, 2);
+    let create = CatalogChange::Create { name, dimension, metric, replication_factor, shards }.encode();
+    let create = Struct::root(&create, "Change");
+    assert_eq!((create.byte("number"), create.text("create.name")), (8, "new"));
+    assert_eq!((create.u32("create.dimension"), create.byte("create.metric")), (3, 2));
+    assert_eq!(create.u32("create.replication_factor"), 2);
+    let list = |at: usize| (target(create.bytes, at, at), u32_at(create.bytes, at + 4));
+    let (first, count) = list(create.place("create.shards"));
+    assert_eq!((count, list(first).1, list(first + 8).1), (2, 2, 1));
+    let (n1, n2) = (list(first).0, list(first + 8).0);
+    assert_eq!((text_at(create.bytes, n1), text_at(create.bytes, n2)), ("n1", "n2"));
+
+    let drop = CatalogChange::Drop { name: "new".into() }.encode();
+    let drop = Struct::root(&drop, "Change");
+    assert_eq!((drop.byte("number"), drop.text("drop.name")), (9, "new"));
+    let factor = CatalogChange::Factor { name: "new".into(), replication_factor: 2 }.encode();
+    let factor = Struct::root(&factor, "Change");
+    assert_eq!((factor.byte("number"), factor.text("factor.name")), (10, "new"));
+    assert_eq!(factor.u32("factor.replication_factor"), 2);
+}
+
+#[test]
+fn catalog_staged() {
+    let disk = SimDisk::new();
+    let machine = CatalogMachine::open(Arc::new(disk.clone()), 0).expect("nothing is there yet");
+    let bytes = CatalogChange::Found(founded()).encode();
+    let size = Struct::root(&bytes, "Catalog").fields[""];
+    // The catalog is the last thing in its change, and so in a snapshot: only the number and padding lie before it.
+    let change = Struct::root(&bytes, "Change");
+    assert_eq!(change.place("found.catalog") + size, bytes.len());
+    let mut source = CatalogMachine::open(Arc::new(SimDisk::new()), 0).expect("nothing is there yet");
+    let applied = source.apply(&proposal(2, 1, 0, &bytes));
+    assert_eq!(applied.expect("the disk works"), Ok(()));
+    let (mut part, mut staging) = (Vec::new(), machine.stage(7));
+    assert_eq!(source.snapshot().read(0, &mut part), Ok(None), "one part");
+    assert_eq!(Struct::root(&part, "Catalog").u64("epoch"), 1);
+    assert_eq!(source.digest(), xxh3_128(&part).to_le_bytes());
+    staging.write(&part).expect("it is small");
+    staging.finish()().expect("the disk works");
+    let staged = file(&disk, "catalog.staged");
+    let root = Struct::root(sealed(&staged, b"SDBC"), "Checkpoint");
+    assert_eq!((root.u64("held"), root.inner("catalog", "Catalog").u64("epoch")), (7, 1));
 }
 
 #[test]
@@ -251,7 +385,12 @@ fn mark() {
     let mut hashed = vec![7; 16];
     [3_u64, 1, 5].iter().for_each(|word| hashed.extend(word.to_le_bytes()));
     hashed.extend([0; 8]);
-    let expected = store.digest().0.wrapping_add(xxh3_128(&hashed));
+    let terms = root.items("terms", "Term");
+    let terms: Vec<_> = terms.iter().map(|row| (row.u64("term"), row.u64("first"))).collect();
+    assert_eq!(terms, [(1, 5)]);
+    let mut rows = 1_u32.to_le_bytes().to_vec();
+    [1_u64, 5].iter().for_each(|word| rows.extend(word.to_le_bytes()));
+    let expected = store.digest().0.wrapping_add(xxh3_128(&hashed)).wrapping_add(xxh3_128(&rows));
     assert_eq!(digest, expected.to_le_bytes());
     drop(store);
     let shard = open();

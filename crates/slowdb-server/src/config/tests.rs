@@ -67,7 +67,10 @@ fn bad_ones_are_named() {
     assert!(with(&|c| c.weight = 1001).contains("weight 1001"));
     for address in ["h", "h:", ":1", "h:0", "h:65536", "h:x"] {
         assert!(with(&|c| c.advertise = Some(address.to_owned())).contains(&format!("'{address}'")));
-        assert!(with(&|c| c.join = vec!["h:1".to_owned(), address.to_owned()]).contains(address), "{address}");
+        assert!(
+            with(&|c| c.join = vec!["h:1".to_owned(), address.to_owned()]).contains(address),
+            "{address}"
+        );
     }
     let both = with(&|c| {
         c.join = vec!["h:1".to_owned()];

@@ -107,7 +107,10 @@ fn a_node_that_joins_gets_the_catalog_and_may_move() {
 
     takes(&mut catalog, join("bb", 4, "elsewhere:1"));
     assert_eq!(catalog.node("bb").map(|node| node.address.as_str()), Some("elsewhere:1"));
-    assert_eq!((catalog.own.replica_on("bb").map(|r| r.replica), catalog.next_replica), (Some(replica), next));
+    assert_eq!(
+        (catalog.own.replica_on("bb").map(|r| r.replica), catalog.next_replica),
+        (Some(replica), next)
+    );
 }
 
 #[test]
@@ -214,7 +217,11 @@ fn a_report_is_noted_once() {
 #[test]
 fn collections_come_and_go_and_their_ids_do_not_come_back() {
     let mut catalog = catalog();
-    refuses(&mut catalog, create("default", 4, &[&["a"]]), "there is a collection 'default' already, of another");
+    refuses(
+        &mut catalog,
+        create("default", 4, &[&["a"]]),
+        "there is a collection 'default' already, of another",
+    );
     refuses(&mut catalog, create("new", 4, &[]), "nodes that there are not");
     refuses(&mut catalog, create("new", 4, &[&["a"], &[]]), "nodes that there are not");
     refuses(&mut catalog, create("new", 4, &[&["a"], &["z"]]), "nodes that there are not");

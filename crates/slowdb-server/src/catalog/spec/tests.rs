@@ -130,7 +130,10 @@ fn what_is_to_go_does_not_come_back_under_the_same_id() {
     let mut spec = spec(&mut next);
     let all = placed(&[("a", VOTES), ("b", VOTES), ("c", VOTES)]);
     assert!(spec.want(9, &all[..2], "a", "drained", &mut next));
-    assert!(!spec.want(10, &all, "a", "not drained after all", &mut next), "one of them is on that node still");
+    assert!(
+        !spec.want(10, &all, "a", "not drained after all", &mut next),
+        "one of them is on that node still"
+    );
     assert_eq!((ids(&spec), next), (vec![1, 2, 3], 4));
     assert_eq!(spec.replica_on("c").map(|replica| replica.wanted), Some(Wanted::Gone));
     assert!(spec.note(&report(10, 9, &[(1, Voter), (2, Voter)])));
@@ -156,13 +159,7 @@ fn settled_is_when_all_are_what_they_are_to_be() {
 fn whom_a_replica_knows_at_first() {
     let mut next = 1;
     let mut spec = GroupSpec::new(7, 3, &names(&["a", "b"]), &mut next);
-    assert!(spec.want(
-        9,
-        &placed(&[("a", VOTES), ("b", VOTES), ("c", VOTES)]),
-        "a",
-        "factor",
-        &mut next
-    ));
+    assert!(spec.want(9, &placed(&[("a", VOTES), ("b", VOTES), ("c", VOTES)]), "a", "factor", &mut next));
     let founder = spec.first_membership("b").expect("it is on b");
     let parts: Vec<_> = founder.members.iter().map(|member| (member.replica.0, member.part)).collect();
     assert_eq!((founder.own, parts), (ReplicaId(2), vec![(1, Part::Voter), (2, Part::Learner)]));
@@ -176,8 +173,7 @@ fn reports_are_of_what_was_committed() {
     let member = |replica: u64, part| Member { replica: ReplicaId(replica), node: NodeId::new("n"), part };
     let parts = [Part::Learner, Part::Voter, Part::Entering, Part::Leaving, Part::Demoted];
     let members = (1..).zip(parts).map(|(replica, part)| member(replica, part)).collect();
-    let membership =
-        Membership { index: 5, intent: 4, ..Membership::new(GroupId(7), ReplicaId(1), members) };
+    let membership = Membership { index: 5, intent: 4, ..Membership::new(GroupId(7), ReplicaId(1), members) };
     let standings = [(1, Learner), (2, Voter), (3, Changing), (4, Changing), (5, Changing)];
     assert_eq!(Report::of(&membership), report(5, 4, &standings));
 }

@@ -1,0 +1,205 @@
+//! A shard's state goes to another replica whole, or not at all.
+
+use super::*;
+use crate::shard::{ShardMachine, ShardPlace, WriteOutcome};
+use slowdb_disk::SimDisk;
+use slowdb_proto::OpsBuilder;
+use slowdb_repl::{AckLevel, Position, ProposalHeader, ProposalView};
+use slowdb_storage::Options;
+use std::sync::Arc;
+
+const DIMENSION: usize = 3;
+
+fn open(disk: &SimDisk, incarnation: u64) -> ShardMachine {
+    let options = Options::new(DIMENSION);
+    let place = ShardPlace { disk: Arc::new(disk.clone()), replica: 4, options };
+    ShardMachine::open(place, incarnation).expect("it opens")
+}
+
+fn write(shard: &mut ShardMachine, index: u64, sequence: u64, retry: bool, body: &[u8]) -> WriteOutcome {
+    let (level, client) = (AckLevel::Quorum, [7; 16]);
+    let header = ProposalHeader { level, retry, writes: 1, client, sequence, hlc: 0, origin: 1 };
+    let first = Position::new(2, index, 0);
+    shard.apply(&ProposalView { header, first, body }).expect("the disk works")
+}
+
+fn put(id: &str, payload: &[u8]) -> Vec<u8> {
+    let mut batch = OpsBuilder::new();
+    batch.put(id, &[1.0, -2.0, id.len() as f32], payload).expect("a good put");
+    batch.finish()
+}
+
+fn id(number: u64) -> String {
+    format!("{}{number}", "x".repeat(number as usize % 40))
+}
+
+fn payload(number: u64) -> Vec<u8> {
+    (0..number * 37 % 3_000).map(|byte| (byte + number) as u8).collect()
+}
+
+/// A shard with this many records written, a few of them deleted again.
+fn filled(records: u64) -> ShardMachine {
+    let mut shard = open(&SimDisk::new(), 0);
+    for number in 0..records {
+        write(&mut shard, 2 + number, number, false, &put(&id(number), &payload(number)));
+    }
+    for number in (0..records).step_by(7).skip(1) {
+        let mut batch = OpsBuilder::new();
+        batch.delete(&id(number)).expect("a good delete");
+        write(&mut shard, 2 + records + number, records + number, false, &batch.finish());
+    }
+    shard
+}
+
+fn parts_of(shard: &ShardMachine) -> Vec<Vec<u8>> {
+    let mut snapshot = shard.snapshot().expect("it can be shown");
+    assert_eq!(snapshot.digest(), shard.digest());
+    let (mut parts, mut cursor) = (Vec::new(), Some(0));
+    while let Some(at) = cursor {
+        let (mut part, mut again) = (Vec::new(), Vec::new());
+        cursor = snapshot.read(at, &mut part).expect("the disk works");
+        assert_eq!(snapshot.read(at, &mut again), Ok(cursor), "a part can be asked for twice");
+        assert!(part == again && cursor.is_none_or(|next| next > at && next < u64::MAX));
+        parts.push(part);
+    }
+    parts
+}
+
+/// What comes of these parts as the snapshot at an index.
+fn take<P: AsRef<[u8]>>(machine: &ShardMachine, index: u64, parts: &[P]) -> Result<[u8; 16], ApplyError> {
+    let mut staging = machine.stage(index)?;
+    parts.iter().try_for_each(|part| staging.write(part.as_ref()))?;
+    staging.finish()()
+}
+
+#[test]
+fn a_shard_arrives_as_it_was() {
+    let source = filled(600);
+    let parts = parts_of(&source);
+    assert!(parts.len() > 3 && parts.iter().all(|part| part.len() < PART_BYTES + 4_096), "{}", parts.len());
+    let disk = SimDisk::new();
+    let mut machine = open(&disk, 0);
+    write(&mut machine, 2, 9_999, false, &put("before", b"it goes"));
+    let before = machine.digest();
+    assert_eq!(take(&machine, 2_000, &parts), Ok(source.digest()));
+    assert_eq!((machine.digest(), machine.held()), (before, 0), "what is staged is beside what is in use");
+    machine.install(2_000).expect("it was staged");
+    assert_eq!((machine.digest(), machine.held()), (source.digest(), 2_000));
+    assert_eq!(machine.records(), source.records());
+    for number in 0..600 {
+        let (here, there) = (machine.reader(), source.reader());
+        let record = |reader: &slowdb_storage::Reader| {
+            let shown = reader.get_with(id(number).as_bytes(), |record| {
+                (record.vector.to_vec(), record.payload.to_vec(), record.version)
+            });
+            shown.expect("it is whole")
+        };
+        assert_eq!(record(&here), record(&there), "record {number}");
+        let payload = record(&here).map(|(_, payload, _)| payload);
+        assert!(payload.is_none_or(|payload| payload == self::payload(number)), "record {number}");
+    }
+    // It also knows what became of writes, and goes on like the one that it came from.
+    let again = put("again", b"");
+    let outcome = write(&mut machine, 2_001, 5, true, &again);
+    assert_eq!(outcome, WriteOutcome::Done { first: Position::new(2, 7, 0), replaced: 0 });
+    machine.forget();
+    drop(machine);
+    let machine = open(&disk.crash(&mut || 0), 2_000);
+    assert_eq!((machine.digest(), machine.held()), (source.digest(), 2_000), "all of it is durable");
+}
+
+#[test]
+fn an_empty_shard_is_one_part() {
+    let source = filled(0);
+    let parts = parts_of(&source);
+    assert_eq!(parts.len(), 1);
+    let mut machine = open(&SimDisk::new(), 0);
+    assert_eq!(take(&machine, 1, &parts), Ok(source.digest()));
+    machine.install(1).expect("it was staged");
+    assert_eq!((machine.records(), machine.held()), (0, 1));
+}
+
+#[test]
+fn a_second_attempt_begins_anew() {
+    let source = filled(20);
+    let parts = parts_of(&source);
+    let machine = open(&SimDisk::new(), 0);
+    let mut staging = machine.stage(90).expect("the disk works");
+    staging.write(&parts[0]).expect("it is the mark");
+    let mut other = vec![RECORDS];
+    let record =
+        |id: &'static [u8]| RecordRef { id, payload: b"", vector: &[0.0; 3], version: Version::default() };
+    push_record(&mut other, &record(b"of the first attempt"));
+    staging.write(&other).expect("it is a record");
+    drop(staging);
+    assert_eq!(take(&machine, 90, &parts), Ok(source.digest()));
+    assert!(machine.stage(0).is_err(), "the state in use is not written over");
+}
+
+#[test]
+fn parts_out_of_order_are_refused() {
+    let source = filled(20);
+    let parts = parts_of(&source);
+    let machine = open(&SimDisk::new(), 0);
+    let (mark, records) = (&parts[0][..], &parts[1][..]);
+    let cases: [(&str, Vec<&[u8]>); 7] = [
+        ("no parts", vec![]),
+        ("no mark", vec![records]),
+        ("records before the mark", vec![records, mark]),
+        ("two marks", vec![mark, mark, records]),
+        ("a part of nothing", vec![mark, &[]]),
+        ("a part of another kind", vec![mark, &[3, 0, 0]]),
+        ("a mark that is none", vec![&[MARK, 1, 2, 3], records]),
+    ];
+    for (what, parts) in cases {
+        assert!(take(&machine, 90, &parts).is_err(), "{what}");
+    }
+    assert_ne!(take(&machine, 90, &[mark]), Ok(source.digest()), "records that are missing are missed");
+    let why = take(&machine, 20, &parts).expect_err("it was made later than that").0;
+    assert!(why.contains("a snapshot at 20 says that 36 is in it"), "{why}");
+}
+
+/// Whatever the bytes are: an error, or another digest than the one that was offered.
+#[test]
+fn damaged_records_are_noticed() {
+    let source = filled(9);
+    let parts = parts_of(&source);
+    let machine = open(&SimDisk::new(), 0);
+    let [mark, records] = &parts[..] else { panic!("two parts") };
+    for len in 0..records.len() {
+        assert_ne!(take(&machine, 90, &[mark, &records[..len]]), Ok(source.digest()), "{len} bytes");
+    }
+    let flip = |at: usize, bit: usize| {
+        let mut bad = records.clone();
+        bad[at] ^= 1 << bit;
+        assert_ne!(take(&machine, 90, &[mark, &bad]), Ok(source.digest()), "byte {at}, bit {bit}");
+    };
+    // Every bit of the first record, one of every third byte of the others.
+    (0..60).for_each(|at| (0..8).for_each(|bit| flip(at, bit)));
+    (60..records.len()).step_by(3).for_each(|at| flip(at, at % 8));
+    for len in [u32::MAX, u32::MAX - 30, 1 << 31, 65_537] {
+        let mut bad = records.clone();
+        bad[3..7].copy_from_slice(&len.to_le_bytes());
+        assert!(take(&machine, 90, &[mark, &bad]).is_err(), "a payload of {len} bytes");
+    }
+}
+
+#[test]
+fn a_damaged_mark_does_no_harm() {
+    let source = filled(9);
+    let parts = parts_of(&source);
+    let machine = open(&SimDisk::new(), 0);
+    for len in 1..parts[0].len() {
+        assert_ne!(take(&machine, 90, &[&parts[0][..len], &parts[1]]), Ok(source.digest()), "{len} bytes");
+    }
+    for at in 1..parts[0].len() {
+        let mut bad = parts[0].clone();
+        bad[at] ^= 1 << (at % 8);
+        if take(&machine, 90, &[&bad, &parts[1]]) == Ok(source.digest()) {
+            let mut other = open(&SimDisk::new(), 0);
+            take(&other, 90, &[&bad, &parts[1]]).expect("it was taken before");
+            other.install(90).expect("it was staged");
+            assert_eq!((other.digest(), other.held()), (source.digest(), 90), "byte {at}");
+        }
+    }
+}
