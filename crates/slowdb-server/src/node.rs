@@ -4,8 +4,8 @@
 //! socket and draws no randomness but from its seed; its disk is an argument.
 
 use crate::catalog::{CATALOG, CatalogMachine};
-use crate::hosting::Hosting;
 use crate::disk_pace::DiskPace;
+use crate::hosting::Hosting;
 use crate::identity::Own;
 use crate::machine::{Machine, Outcome};
 use crate::pending::Pending;

@@ -74,10 +74,13 @@ impl Node {
         let mut warnings: Vec<String> =
             self.halted.iter().map(|(group, why)| format!("{group} is halted here: {why}")).collect();
         for ((group, node), index) in &self.differing {
-            warnings.push(format!("{group}: the replica on node {node} had another digest than this one at entry {index}"));
+            warnings.push(format!(
+                "{group}: the replica on node {node} had another digest than this one at entry {index}"
+            ));
         }
         if self.disk.was_slow(now) {
-            warnings.push("a sync of the log took more than a second: others lead as far as they can".to_owned());
+            warnings
+                .push("a sync of the log took more than a second: others lead as far as they can".to_owned());
         }
         if let Some(catalog) = self.catalog().filter(|catalog| catalog.cluster.is_some()) {
             for collection in &catalog.collections {

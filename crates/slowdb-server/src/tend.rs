@@ -298,7 +298,11 @@ impl Node {
         let led: Vec<GroupId> = self.repl.groups().filter(|id| self.repl.leads(*id)).collect();
         self.tending.groups.retain(|id, _| led.contains(id));
         for id in led {
-            let tended = self.tending.groups.entry(id).or_insert_with(|| Tended { led_since: ticks, ..Tended::default() });
+            let tended = self
+                .tending
+                .groups
+                .entry(id)
+                .or_insert_with(|| Tended { led_since: ticks, ..Tended::default() });
             let pause = if tended.settled { IDLE_LOOK_TICKS } else { LOOK_TICKS };
             if urgent.contains(&id) || tended.looked_at + pause <= ticks || tended.looked_at == 0 {
                 tended.looked_at = ticks;
