@@ -185,7 +185,8 @@ impl AtLeader<'_> {
     }
 
     fn take_hint(&self, node: &str, term: u64, error: &ErrorReply) -> Result<(), ClientError> {
-        if error.code != Code::NotLeader {
+        // A node without a replica leads nothing either, whatever was known of it.
+        if !matches!(error.code, Code::NotLeader | Code::StaleRoute) {
             return Ok(());
         }
         let group = self.place()?.group;

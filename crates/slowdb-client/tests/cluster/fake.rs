@@ -148,6 +148,17 @@ impl FakeCluster {
         }
     }
 
+    /// From now on a shard is on this node alone, which leads it. No other node knows of a leader.
+    pub(crate) fn move_shard(&self, shard: u32, to: &str, term: u64) {
+        let mut map = self.world.map.lock().unwrap();
+        map.epoch += 1;
+        let replicas = &mut map.collections[0].shards[shard as usize].replicas;
+        *replicas = vec![ReplicaInfo { replica: 100 + term, node: to.to_owned(), voter: true }];
+        drop(map);
+        self.world.beliefs.lock().unwrap().values_mut().for_each(|beliefs| drop(beliefs.remove(&shard)));
+        self.tell(to, shard, to, term);
+    }
+
     /// All nodes learn who leads a shard.
     pub(crate) fn elect(&self, shard: u32, leader: &str, term: u64) {
         for node in ["n1", "n2", "n3"] {

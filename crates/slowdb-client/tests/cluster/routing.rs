@@ -232,6 +232,26 @@ async fn a_read_at_one_goes_on_to_the_next_replica() {
     }
 }
 
+/// The leader that is known has no replica any more, and nobody who has one was ever heard of.
+#[tokio::test]
+async fn a_shard_that_moved_altogether_is_found() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.move_shard(0, "n1", 1);
+    let collection = cluster.client().await.collection("default");
+    collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await.expect("written");
+    cluster.move_shard(0, "n3", 2);
+    cluster.manner("n1", Manner::Refuse(error(Code::StaleRoute)));
+    let record = collection.get("a", &ReadOptions::default()).await.expect("read");
+    assert_eq!(record.expect("there").vector, [1.0, 1.0]);
+    cluster.move_shard(0, "n2", 3);
+    cluster.manner("n3", Manner::Refuse(error(Code::StaleRoute)));
+    collection.put("a", &[2.0, 2.0], &WriteOptions::default()).await.expect("written");
+    let mut asked: Vec<String> = cluster.writes().into_iter().map(|write| write.0).collect();
+    // The one that is there no more may be asked again before it has said where the shard is.
+    asked.dedup();
+    assert_eq!(asked, ["n1", "n3", "n2"]);
+}
+
 #[tokio::test]
 async fn a_read_from_one_node_goes_to_no_other() {
     let cluster = FakeCluster::start(2).await;
