@@ -386,7 +386,8 @@ impl World {
             }
             RequestKind::Status => Err(ErrorReply::new(Code::Unavailable, "no status here")),
             other => {
-                let reply = self.catalog.lock().unwrap().answer(node, other, &mut self.map.lock().unwrap())?;
+                let reply =
+                    self.catalog.lock().unwrap().answer(node, other, &mut self.map.lock().unwrap())?;
                 Ok((reply, Bytes::new()))
             }
         }

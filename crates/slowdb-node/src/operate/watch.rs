@@ -74,7 +74,7 @@ impl Watch<'_> {
                         rates.take(&view, start.elapsed());
                         let view = Cluster::new(&view, &rates);
                         screen.show(&view)?;
-                        last = human::summary(&view);
+                        last = judge.remains(&view);
                         if judge.is_reached(&view)? {
                             return Ok(());
                         }
@@ -102,6 +102,14 @@ struct Judge {
 }
 
 impl Judge {
+    /// What is still to be done.
+    fn remains(&self, view: &Cluster) -> String {
+        match &self.goal {
+            Goal::Emptied { node } => format!("node {node} still holds {} replicas", view.held_by(node)),
+            Goal::None | Goal::Settled => human::summary(view),
+        }
+    }
+
     fn is_reached(&mut self, view: &Cluster) -> Result<bool, Failure> {
         let node = match &self.goal {
             Goal::None => return Ok(false),
@@ -192,6 +200,8 @@ mod tests {
         let mut view = moving(vec![copied("n4", 1, 2)]);
         view.nodes[2].state = NodeState::Draining;
         assert_eq!(is_reached(&mut judge(goal()), &view), Ok(false));
+        let remains = judge(goal()).remains(&Cluster::new(&view, &Rates::default()));
+        assert_eq!(remains, "node n3 still holds 4 replicas");
         view.nodes[2].replicas = 0;
         assert_eq!(is_reached(&mut judge(goal()), &view), Ok(true), "whatever else is on its way");
         view.nodes.truncate(2);
