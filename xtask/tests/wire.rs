@@ -96,6 +96,7 @@ fn codes_table() {
         Corrupt,
         StorageFailed,
         ShuttingDown,
+        Refused,
     ];
     let declared = read("crates/slowdb-proto/src/error.rs").matches("=> \"").count();
     assert_eq!(known.len(), declared, "a code was added: name it here and in docs/wire.md");
@@ -117,7 +118,7 @@ fn codes_table() {
 #[test]
 fn schema() {
     let mut listing = String::new();
-    for file in ["request", "map", "status", "error"] {
+    for file in ["request", "cluster", "map", "status", "error"] {
         let source = read(&format!("crates/slowdb-proto/src/{file}.rs"));
         let (mut derives, mut inside) = (String::new(), false);
         for line in source.lines() {

@@ -1,11 +1,12 @@
 //! The examples of docs/format.md: identity, catalog and a shard's mark, written by the code and decoded by
-//! the document's tables.
+//! the document's tables; and what docs/wire.md says of parts of snapshots, and of what leaders are told.
 //!
 //! If this fails, nodes do not open what they wrote before, or the document is wrong.
 
 use crate::catalog::{self, Catalog, CatalogChange, CatalogMachine, Report};
 use crate::identity::{Founding, Identity};
 use crate::shard::{ShardMachine, ShardPlace};
+use crate::tend::Told;
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_proto::{ClusterId, Metric, NodeState, OpsBuilder, Standing, Wanted};
 use slowdb_repl::{AckLevel, Position, ProposalHeader, ProposalView};
@@ -16,7 +17,11 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// The block of the document that begins with this line.
 fn block(head: &str) -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format.md");
+    block_of("format.md", head)
+}
+
+fn block_of(document: &str, head: &str) -> String {
+    let path = format!("{}/../../docs/{document}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).expect("the document is there");
     let (_, rest) = text.split_once(&format!("```{head}\n")).unwrap_or_else(|| panic!("no block {head}"));
     rest.split_once("\n```").unwrap_or_else(|| panic!("block {head} does not end")).0.to_owned()
@@ -354,6 +359,36 @@ fn catalog_staged() {
     let staged = file(&disk, "catalog.staged");
     let root = Struct::root(sealed(&staged, b"SDBC"), "Checkpoint");
     assert_eq!((root.u64("held"), root.inner("catalog", "Catalog").u64("epoch")), (7, 1));
+}
+
+#[test]
+fn told() {
+    let members = vec![(2, Standing::Voter)];
+    let bytes = Told::Report(Report { group: 1, index: 8, intent: 4, members }).encode();
+    let size = 8 + Struct::at(&bytes, 0, "Report").fields[""];
+    let at = bytes.len() - size;
+    let report = Struct::at(&bytes, at + 8, "Report");
+    assert_eq!((bytes[at], report.u64("group"), report.u64("index")), (0, 1, 8));
+    let bytes = Told::Progress(vec![(4, 5, 6)]).encode();
+    let at = bytes.len() - size;
+    let (first, count) = (target(&bytes, at + 4, at + 4), u32_at(&bytes, at + 8));
+    assert_eq!((bytes[at], count, [0, 8, 16].map(|word| u32_at(&bytes, first + word))), (1, 1, [4, 5, 6]));
+}
+
+#[test]
+fn part() {
+    let place = ShardPlace { disk: Arc::new(SimDisk::new()), replica: 4, options: Options::new(2) };
+    let mut shard = ShardMachine::open(place, 0).expect("it opens");
+    let mut batch = OpsBuilder::new();
+    batch.put("a", &[1.0, -2.0], b"p").expect("a good put");
+    shard.apply(&proposal(5, 1, 3, &batch.finish())).expect("the disk works");
+    let mut snapshot = shard.snapshot().expect("it can be shown");
+    let (mut mark, mut records) = (Vec::new(), Vec::new());
+    let next = snapshot.read(0, &mut mark).expect("the disk works").expect("there is a record");
+    assert_eq!(snapshot.read(next, &mut records), Ok(None));
+    let applied = Struct::root(&mark[1..], "Mark").inner("applied", "Position");
+    assert_eq!((mark[0], applied.u64("index")), (1, 5));
+    assert_eq!(block_of("wire.md", "hex part"), hex(&records));
 }
 
 #[test]

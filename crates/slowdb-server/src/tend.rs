@@ -370,7 +370,7 @@ impl Node {
 
 /// What nodes tell the catalog's leader.
 #[derive(Archive, Serialize, Deserialize)]
-enum Told {
+pub(crate) enum Told {
     /// A configuration that was committed.
     Report(Report),
     /// Snapshots that arrive: replica, bytes that are here, bytes that there will be.
@@ -378,7 +378,7 @@ enum Told {
 }
 
 impl Told {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         rkyv::to_bytes::<RkyvError>(self).expect("memory holds a report").into_vec()
     }
 
