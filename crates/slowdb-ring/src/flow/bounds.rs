@@ -31,7 +31,8 @@ pub(super) struct Bounds {
     done: Vec<bool>,
     touched: Vec<u32>,
     popped: Vec<u32>,
-    shard_of_slot: Vec<u32>,
+    /// The shortest path to the end so far: what cannot beat it is not looked at.
+    best: Cost,
     holders: Holders,
     offers: Vec<Offer>,
     /// Vertices by the least that a path over them can cost. Of equal ones the last goes first.
@@ -69,9 +70,6 @@ impl Bounds {
             let vertices = flow.count.len() + flow.base.len() + flow.slots.len() + 2;
             self.distance = vec![FAR; vertices];
             self.done = vec![false; vertices];
-            for shard in 0..flow.count.len() {
-                self.shard_of_slot.resize(flow.start[shard + 1] as usize, shard as u32);
-            }
         }
         for &number in &self.touched {
             self.distance[number as usize] = FAR;
@@ -83,6 +81,7 @@ impl Bounds {
         self.offers.clear();
         self.offers.resize(flow.in_zone.len(), Offer { at: FAR, but: Vec::new() });
         self.holders = Holders::of(flow);
+        self.best = FAR;
     }
 
     fn number(flow: &Flow<'_>, vertex: Vertex) -> u32 {
@@ -108,7 +107,7 @@ impl Bounds {
             Vertex::End
         } else {
             let slot = number - shards - nodes - 2;
-            Vertex::Gate(self.shard_of_slot[slot as usize] as usize, slot)
+            Vertex::Gate(flow.shard_of_slot[slot as usize] as usize, slot)
         }
     }
 
@@ -124,10 +123,14 @@ impl Bounds {
 
     fn meet(&mut self, flow: &Flow<'_>, vertex: Vertex, distance: Cost) {
         let number = Self::number(flow, vertex);
-        if distance < self.distance[number as usize] {
+        let path = distance + Self::to_end(flow, vertex);
+        if distance < self.distance[number as usize] && path < self.best {
             self.distance[number as usize] = distance;
             self.touched.push(number);
-            self.queue.entry(distance + Self::to_end(flow, vertex)).or_default().push(number);
+            self.queue.entry(path).or_default().push(number);
+            if vertex == Vertex::End {
+                self.best = path;
+            }
         }
     }
 
@@ -167,10 +170,9 @@ impl Bounds {
                     self.meet(flow, Vertex::Extras, at);
                 }
                 for nth in 0..self.holders.on(node).len() {
-                    let shard = self.holders.on(node)[nth] as usize;
-                    let slots = (flow.start[shard]..).zip(flow.nodes_of(shard));
-                    let slot = slots.filter(|&(_, &held)| held == node).map(|(slot, _)| slot).next();
-                    if let (Some(slot), Some(gate)) = (slot, flow.gate(shard, flow.zone(node))) {
+                    let slot = self.holders.on(node)[nth];
+                    let shard = flow.shard_of_slot[slot as usize] as usize;
+                    if let Some(gate) = flow.gate(shard, flow.zone(node)) {
                         let taken_back = flow.move_cost(slot as usize);
                         self.meet(flow, Vertex::Gate(shard, gate), at - taken_back);
                     }

@@ -27,16 +27,22 @@ mod tests;
 use crate::ring::Points;
 use crate::shares::Shares;
 use crate::zones::Zones;
+use std::iter::repeat_n;
+
 use bounds::Bounds;
 
-/// Costs in order of weight; sums along a path stay far below the next.
-type Cost = i128;
+/// Costs in order of weight. A shortest path meets each node once, so along it moves stay below [`PAIR`] with up to
+/// 2^19 nodes, and pairs below [`OVER`] while nodes times replicas of a shard stay below 2^23. Beyond that the weights
+/// blur; nothing else depends on them.
+type Cost = i64;
 /// One replica copied.
 const MOVE: Cost = 1;
 /// Two replicas of a shard in one zone.
-const PAIR: Cost = 1 << 40;
+const PAIR: Cost = 1 << 20;
 /// One replica more on a node than its share rounded up.
-const OVER: Cost = 1 << 80;
+const OVER: Cost = 1 << 44;
+/// From so many on, one more of them costs no more than the last.
+const OVERS_MAX: u32 = 1 << 16;
 
 /// A shard as the flow sees it.
 #[derive(Clone, Debug)]
@@ -91,6 +97,7 @@ struct Flow<'a> {
     slots: Vec<u32>,
     /// Whether the replica in each slot is new on its node.
     moved: Vec<bool>,
+    shard_of_slot: Vec<u32>,
     /// How many of the nodes that have each shard it is not placed on.
     unplaced: Vec<u32>,
     base: Vec<u32>,
@@ -131,6 +138,10 @@ impl<'a> Flow<'a> {
             count: vec![0; problem.jobs.len()],
             slots: vec![0; slots],
             moved: vec![false; slots],
+            shard_of_slot: (0..)
+                .zip(problem.jobs)
+                .flat_map(|(nth, job)| repeat_n(nth, job.wanted as usize))
+                .collect(),
             unplaced: problem.jobs.iter().map(|job| job.live.len() as u32).collect(),
             base: vec![0; nodes],
             extra: vec![false; nodes],
@@ -198,7 +209,7 @@ impl<'a> Flow<'a> {
     /// What one more replica on the node costs in balance.
     fn over_cost(&self, node: u32) -> Cost {
         let node = node as usize;
-        if self.has_room[node] { 0 } else { OVER * Cost::from(self.over[node] + 1) }
+        if self.has_room[node] { 0 } else { OVER * Cost::from((self.over[node] + 1).min(OVERS_MAX)) }
     }
 
     fn may_take_extra(&self, node: u32) -> bool {
@@ -218,12 +229,15 @@ impl<'a> Flow<'a> {
             .filter(|&slot| self.to_end_shard[shard] == cost + self.to_end_slot[slot as usize])
     }
 
-    /// The gate through which the shard has the node, if it still does and the step back to it is tight.
-    fn tight_gate_back(&self, shard: usize, node: u32) -> Option<u32> {
-        let start = self.start[shard] as usize;
-        let slot = start + self.nodes_of(shard).iter().position(|&held| held == node)?;
-        let back = self.to_end_node[node as usize] + self.move_cost(slot);
-        if self.to_end_slot[slot] == back { self.gate(shard, self.zone(node)) } else { None }
+    /// The shard and gate through which this slot has the node, if it still does and the step back there is tight.
+    fn tight_gate_back(&self, slot: u32, node: u32) -> Option<(usize, u32)> {
+        let place = slot as usize;
+        let back = self.to_end_node[node as usize] + self.move_cost(place);
+        if self.to_end_slot[place] != back || self.slots[place] != node {
+            return None;
+        }
+        let shard = self.shard_of_slot[place] as usize;
+        self.gate(shard, self.zone(node)).map(|gate| (shard, gate))
     }
 
     /// Whether the step from the gate back to its shard is tight.
@@ -492,35 +506,33 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// The shards on each node.
+/// The slots that have each node.
 #[derive(Default)]
 struct Holders {
     start: Vec<u32>,
-    shards: Vec<u32>,
+    slots: Vec<u32>,
 }
 
 impl Holders {
     fn of(flow: &Flow<'_>) -> Self {
         let mut start = vec![0_u32; flow.base.len() + 1];
-        let all = || {
-            (0..flow.count.len()).flat_map(|shard| flow.nodes_of(shard).iter().map(move |&at| (shard, at)))
-        };
-        for (_, node) in all() {
+        let all = || (0..flow.count.len()).flat_map(|shard| (flow.start[shard]..).zip(flow.nodes_of(shard)));
+        for (_, &node) in all() {
             start[node as usize + 1] += 1;
         }
         for node in 0..flow.base.len() {
             start[node + 1] += start[node];
         }
         let mut next = start.clone();
-        let mut shards = vec![0; start.last().map_or(0, |&all| all as usize)];
-        for (shard, node) in all() {
-            shards[next[node as usize] as usize] = shard as u32;
+        let mut slots = vec![0; start.last().map_or(0, |&all| all as usize)];
+        for (slot, &node) in all() {
+            slots[next[node as usize] as usize] = slot;
             next[node as usize] += 1;
         }
-        Self { start, shards }
+        Self { start, slots }
     }
 
     fn on(&self, node: u32) -> &[u32] {
-        &self.shards[self.start[node as usize] as usize..self.start[node as usize + 1] as usize]
+        &self.slots[self.start[node as usize] as usize..self.start[node as usize + 1] as usize]
     }
 }

@@ -152,8 +152,10 @@ impl Levels {
                     next.push(Vertex::Extras);
                 }
                 for nth in 0..self.holders.on(node).len() {
-                    let shard = self.holders.on(node)[nth] as usize;
-                    self.meet_gate(flow, flow.tight_gate_back(shard, node), shard, level, next);
+                    let slot = self.holders.on(node)[nth];
+                    if let Some((shard, gate)) = flow.tight_gate_back(slot, node) {
+                        self.meet_gate(flow, Some(gate), shard, level, next);
+                    }
                 }
                 flow.over_cost(node) == flow.to_end_node[node as usize]
             }
@@ -277,11 +279,10 @@ impl Levels {
                 if flow.may_take_extra(node) && self.extras == level && bound == flow.to_end_extras {
                     return Some(Vertex::Extras);
                 }
-                while let Some(&shard) = self.holders.on(node).get(self.tried[node as usize]) {
-                    let shard = shard as usize;
-                    let slot = flow.tight_gate_back(shard, node);
-                    if let Some(slot) = slot.filter(|&slot| self.slot[slot as usize] == level) {
-                        return Some(Vertex::Gate(shard, slot));
+                while let Some(&slot) = self.holders.on(node).get(self.tried[node as usize]) {
+                    let back = flow.tight_gate_back(slot, node);
+                    if let Some((shard, gate)) = back.filter(|&(_, gate)| self.slot[gate as usize] == level) {
+                        return Some(Vertex::Gate(shard, gate));
                     }
                     self.tried[node as usize] += 1;
                 }
