@@ -192,6 +192,11 @@ impl<'a> EntryView<'a> {
         self.floor
     }
 
+    /// Whether an entry of this length can be one at which digests are compared.
+    pub(crate) fn may_compare(len: u32) -> bool {
+        len as usize == ENTRY_HEADER_BYTES + 8
+    }
+
     /// If digests are to be compared at this entry: the intent to be noted.
     pub fn compares(&self) -> Option<u64> {
         self.intent

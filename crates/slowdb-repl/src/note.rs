@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! type  what               log term   index    commit       commit term       reject hint  context           body
-//! 32    snapshot offered   its term   its      its id       bytes, estimated  its offset   digest, members   -
+//! 32    snapshot offered   its term   its      its id       bytes, estimated  its offset   digest            members
 //!                                     index
 //! 33    part wanted        -          cursor   its id       -                 -            -                 -
 //! 34    part               -          cursor   its id       xxh3-64 of body   next cursor  -                 the part
@@ -94,7 +94,8 @@ impl Says {
                 commit: id,
                 commit_term: bytes,
                 reject_hint: u64::from(offset),
-                context: Bytes::from([&digest[..], &members.encode()].concat()),
+                context: Bytes::copy_from_slice(&digest),
+                body: Bytes::from(members.encode()),
                 ..Fields::default()
             },
             Says::Want { id, cursor } => Fields { kind: 33, index: cursor, commit: id, ..Fields::default() },
@@ -122,11 +123,14 @@ impl Says {
     /// The reverse; `Err` says what is wrong.
     pub(crate) fn from_fields(fields: Fields) -> Result<Self, &'static str> {
         let Fields { kind, log_term, index, commit, commit_term, reject_hint, context, body } = fields;
-        if kind != 34 && kind != 37 && !body.is_empty() {
+        if ![32, 34, 37].contains(&kind) && !body.is_empty() {
             return Err("a note of this kind has no body");
         }
         let digest =
             |context: &[u8]| context.first_chunk::<DIGEST_BYTES>().copied().ok_or("a digest is cut off");
+        if kind == 32 && body.len() > PART_BYTES_MAX {
+            return Err("a snapshot has too many members");
+        }
         Ok(match kind {
             32 => {
                 // The log and the engine count on from them.
@@ -134,7 +138,7 @@ impl Says {
                     return Err("a snapshot's term or index is out of range");
                 }
                 let digest = digest(&context)?;
-                let members = Membership::decode(&context[DIGEST_BYTES..]);
+                let members = Membership::decode(&body);
                 let members = members.filter(|members| !members.members.is_empty());
                 let members = members.ok_or("the members of a snapshot are malformed")?;
                 let offset = u32::try_from(reject_hint).map_err(|_| "a snapshot's offset is out of range")?;

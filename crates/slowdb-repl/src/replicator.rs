@@ -12,7 +12,7 @@
 mod words;
 
 use crate::engine::wire::{self, FrameBuilder, NO_CLUSTER, Payload, WireError};
-use crate::engine::{Engine, INITIAL};
+use crate::engine::{self, Engine, INITIAL};
 use crate::group::{
     Event, Failure, Group, Hlc, MemberChange, MemberError, PART_BYTES, Proposal, Sink, Token,
 };
@@ -219,6 +219,16 @@ impl<M: StateMachine> Replicator<M> {
         }
         if !membership.is_sound() {
             return Err(OpenGroupError::Membership(id));
+        }
+        let before = membership.clone();
+        let membership = match recovered {
+            Some(recovered) => engine::caught_up(membership, recovered, machine.held(), &self.reader)
+                .map_err(|error| OpenGroupError::Engine(id, error))?,
+            None => membership,
+        };
+        if membership != before {
+            let data = Bytes::from(membership.encode());
+            self.records.push(Record::Config { group: membership.own.0, data });
         }
         let seed = self.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let engine = Engine::open(&membership, recovered, machine.held(), self.reader.clone(), seed)

@@ -169,6 +169,14 @@ fn members_survive_a_restart() {
     }
     let leader = trio.elect();
     trio.tick_all(5);
+    // The one that is leaving may have been elected; another has to leave the joint configuration.
+    let leader = if leader == 2 {
+        assert!(trio.peers[2].repl.hand_over_to(GROUP, ReplicaId(2)));
+        trio.tick_all(10);
+        1
+    } else {
+        leader
+    };
     change(&mut trio, leader, &MemberChange::LeaveJoint);
     trio.tick_all(5);
     let applied = trio.applied(leader).to_vec();
@@ -438,4 +446,57 @@ fn a_change_that_overtakes_nothing_but_its_own_time_is_left_out_by_all() {
     trio.peers[0].repl.change_members(GROUP, &gone, 5).expect("nothing is in its way");
     trio.tick_all(5);
     assert_eq!(parts(&trio, 0).len(), 3);
+}
+
+/// The state machine was quicker to make its state durable than the log was to write down who the members are.
+#[test]
+fn a_change_of_members_that_was_applied_is_not_forgotten_in_a_crash() {
+    let mut trio = grown(19);
+    let before = trio.applied(1).len();
+    trio.peers[0].repl.change_members(GROUP, &joint(&[4], &[], &[3]), 1).expect("it fits");
+    trio.propose(0, AckLevel::Quorum, b"right after").expect("it leads");
+    // Until the second node has applied both, and has nothing of that in its log.
+    'until: loop {
+        for node in 0..4 {
+            trio.flush(node);
+            if node == 1 && trio.applied(1).len() > before {
+                break 'until;
+            }
+            trio.sync(node);
+        }
+        for frame in std::mem::take(&mut trio.wire) {
+            trio.deliver(&frame);
+        }
+        trio.now.micros += slowdb_repl::TICK_MICROS;
+        (0..4).for_each(|node| trio.tick(node));
+    }
+    let members = parts(&trio, 1);
+    let index = trio.peers[1].repl.applied(GROUP).expect("the group").index;
+    trio.peers[1].repl.machine_mut(GROUP).expect("the group").keep(0, index);
+    trio.wire.clear();
+    trio.reopen(1, 0, |_| {}).expect("it opens");
+    assert_eq!(parts(&trio, 1), members, "as of what the machine holds");
+    trio.tick_all(40);
+    let leader = trio.elect();
+    change(&mut trio, leader, &MemberChange::LeaveJoint);
+    trio.tick_all(10);
+    assert_eq!(trio.halted(1), None);
+    assert_eq!(parts(&trio, 1), parts(&trio, leader));
+}
+
+#[test]
+fn who_is_leaving_does_not_leave_the_joint_configuration_as_its_leader() {
+    let mut trio = grown(20);
+    change(&mut trio, 0, &joint(&[4], &[], &[3]));
+    assert!(trio.peers[0].repl.hand_over_to(GROUP, ReplicaId(3)));
+    trio.tick_all(10);
+    assert!(trio.peers[2].repl.leads(GROUP));
+    match trio.peers[2].repl.change_members(GROUP, &MemberChange::LeaveJoint, 1) {
+        Err(MemberError::Invalid(why)) => assert!(why.contains("hand over"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(trio.peers[2].repl.hand_over_to(GROUP, ReplicaId(2)));
+    trio.tick_all(10);
+    change(&mut trio, 1, &MemberChange::LeaveJoint);
+    write(&mut trio, 1, b"by one who stays");
 }

@@ -131,7 +131,7 @@ impl Node {
                 address: node.address.clone(),
                 zone: node.zone.clone(),
                 weight: node.weight,
-                state: node.state,
+                state: if node.leaving { NodeState::Draining } else { node.state },
                 down: node.down,
                 silent_ms: self.tending.silence(&node.id, now) / 1000,
                 replicas: catalog.shards().filter(holds).count() as u32,
@@ -242,8 +242,9 @@ impl Node {
                 )];
                 for (collection, shard) in catalog.shards() {
                     let Some(replica) = shard.spec.replica_on(node) else { continue };
-                    let why =
-                        plan.explain(shard.spec.group, node).map_or(String::new(), |why| format!("; {}", why.why));
+                    let why = plan
+                        .explain(shard.spec.group, node)
+                        .map_or(String::new(), |why| format!("; {}", why.why));
                     lines.push(format!(
                         "shard {} of '{}': replica {} is a {}, wanted: {}{why}",
                         shard.shard,
@@ -348,7 +349,8 @@ fn change_for(catalog: &Catalog, admin: Admin) -> Answer<(Option<CatalogChange>,
 fn explain_group(catalog: &Catalog, spec: &GroupSpec, plan: &slowdb_ring::Plan) -> Vec<String> {
     let mut lines = vec![format!("placed because of: {}; preferred leader: {}", spec.reason, spec.leader)];
     for replica in &spec.replicas {
-        let why = plan.explain(spec.group, &replica.node).map_or(String::new(), |why| format!("; {}", why.why));
+        let why =
+            plan.explain(spec.group, &replica.node).map_or(String::new(), |why| format!("; {}", why.why));
         lines.push(format!(
             "node {}: replica {} is a {}, wanted: {}{why}",
             replica.node,
@@ -362,8 +364,7 @@ fn explain_group(catalog: &Catalog, spec: &GroupSpec, plan: &slowdb_ring::Plan) 
             "most of its voters are down: no writes and no quorum reads until they are back".to_owned(),
         );
     }
-    let next: Vec<String> =
-        plan.moves().iter().filter(|it| it.shard == spec.group).map(in_words).collect();
+    let next: Vec<String> = plan.moves().iter().filter(|it| it.shard == spec.group).map(in_words).collect();
     lines.push(if !spec.is_settled() {
         "it is on its way to what is wanted; nothing else is planned until it is there".to_owned()
     } else if next.is_empty() {

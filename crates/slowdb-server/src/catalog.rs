@@ -65,6 +65,8 @@ pub(crate) struct CatalogNode {
     pub(crate) state: NodeState,
     /// It has been silent for too long.
     pub(crate) down: bool,
+    /// It is to be part of the cluster no more, and stays until it has no part in the catalog's group.
+    pub(crate) leaving: bool,
     /// Its storage id, if it joined; founding nodes know each other's by themselves.
     pub(crate) storage: Option<[u8; 16]>,
 }
@@ -318,6 +320,7 @@ pub(crate) fn found(
         weight: founding.weight.max(1),
         state: NodeState::Active,
         down: false,
+        leaving: false,
         storage: None,
     };
     // The catalog's own replicas have the ids from 1 on.

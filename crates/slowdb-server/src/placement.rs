@@ -38,6 +38,7 @@ fn plan_nodes(catalog: &Catalog) -> Vec<PlanNode> {
         zone: node.zone.clone(),
         state: match node.state {
             _ if node.down => slowdb_ring::NodeState::Down,
+            _ if node.leaving => slowdb_ring::NodeState::Draining,
             NodeState::Active => slowdb_ring::NodeState::Active,
             NodeState::Cordoned => slowdb_ring::NodeState::Cordoned,
             NodeState::Draining => slowdb_ring::NodeState::Draining,
@@ -172,7 +173,9 @@ fn catalog_change(catalog: &Catalog) -> Option<CatalogChange> {
     let spec = &catalog.own;
     let fit =
         |node: &str| catalog.node(node).is_some_and(|node| !node.down && node.state != NodeState::Draining);
-    let votes = |replica: &Replica| replica.wanted == Wanted::Voter;
+    let votes = |replica: &Replica| {
+        replica.wanted == Wanted::Voter && matches!(replica.standing, Standing::Voter | Standing::Changing)
+    };
     let staying: Vec<&Replica> = spec.staying().collect();
     // A voter that is lost keeps its vote until another is in its place, as in shards.
     let candidates = staying.iter().filter(|r| fit(&r.node) || votes(r)).count();

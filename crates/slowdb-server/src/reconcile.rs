@@ -41,7 +41,7 @@ pub(crate) fn next_step(spec: &GroupSpec, sight: &Sight<'_>) -> Step {
         return Step::None;
     }
     if membership.is_joint() {
-        return Step::Change(MemberChange::LeaveJoint);
+        return leave_joint(sight);
     }
     let part = |replica: &Replica| membership.member(ReplicaId(replica.replica)).map(|member| member.part);
     if let Some(new) = spec.staying().find(|replica| part(replica).is_none()) {
@@ -63,6 +63,18 @@ pub(crate) fn next_step(spec: &GroupSpec, sight: &Sight<'_>) -> Step {
         return Step::Compare;
     }
     lead(spec, sight)
+}
+
+/// Out of a joint configuration; by somebody who stays a voter.
+fn leave_joint(sight: &Sight<'_>) -> Step {
+    let Sight { membership, followers, .. } = sight;
+    let stays = |part: Part| part.after() == Some(Part::Voter);
+    if membership.member(membership.own).is_some_and(|own| stays(own.part)) {
+        return Step::Change(MemberChange::LeaveJoint);
+    }
+    let ready = followers.iter().filter(|f| f.active && stays(f.part));
+    let next = ready.max_by_key(|f| (f.matched, std::cmp::Reverse(f.replica)));
+    next.map_or(Step::None, |next| Step::HandOver(next.replica))
 }
 
 /// Votes that are to be given or taken, once those who are to have them are ready.

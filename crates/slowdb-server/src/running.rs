@@ -10,7 +10,7 @@ use slowdb_proto::{ALPN_CLIENT, Code, ErrorReply, JoinRequest, LogStatus, PeerSt
 use slowdb_repl::driver::{Commands, Driver, LogGauge, Stopped};
 use slowdb_repl::transport::{self, ALPN_CONTROL, ALPN_DATA, Transport};
 use slowdb_repl::wal::{Wal, WalOptions};
-use slowdb_repl::{Limits, NodeId};
+use slowdb_repl::{ApplyError, Limits, NodeId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -437,10 +437,12 @@ impl Outside {
             }
             Effect::Job { group, work } => {
                 let commands = Arc::clone(&self.commands);
-                self.runtime.spawn_blocking(move || {
-                    let result = work();
+                let job = self.runtime.spawn_blocking(work);
+                self.runtime.spawn(async move {
+                    let panicked = |error: tokio::task::JoinError| Err(ApplyError(error.to_string()));
+                    let result = job.await.unwrap_or_else(panicked);
                     if let Some(commands) = commands.get() {
-                        commands.send_blocking(Command::JobDone { group, result });
+                        commands.send(Command::JobDone { group, result }).await;
                     }
                 });
             }

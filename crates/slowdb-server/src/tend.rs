@@ -42,6 +42,8 @@ pub(crate) struct Tending {
     groups: BTreeMap<GroupId, Tended>,
     /// When each node was last heard, as the catalog's leader.
     heard: BTreeMap<String, u64>,
+    /// Nodes that are heard now.
+    active: BTreeSet<String>,
     /// Term of the catalog that `heard` belongs to.
     heard_in: u64,
     ticks: u64,
@@ -156,14 +158,19 @@ impl Node {
             self.tending.heard_in = view.term;
             self.tending.heard.clear();
         }
-        let heard = &mut self.tending.heard;
-        heard.insert(self.name.clone(), now.micros);
-        for follower in view.followers {
-            let at = heard.entry(follower.node.as_str().to_owned()).or_insert(now.micros);
-            if follower.active {
-                *at = now.micros;
-            }
+        let names = self.catalog().map(|catalog| catalog.nodes.iter().map(|node| node.id.clone()).collect());
+        let names: Vec<String> = names.unwrap_or_default();
+        let active = view.followers.into_iter().filter(|follower| follower.active);
+        let mut heard: BTreeSet<String> = active.map(|follower| follower.node.as_str().to_owned()).collect();
+        heard.insert(self.name.clone());
+        for node in names {
+            // Who was never heard counts as silent from now on.
+            self.tending.heard.entry(node).or_insert(now.micros);
         }
+        for node in &heard {
+            self.tending.heard.insert(node.clone(), now.micros);
+        }
+        self.tending.active = heard;
     }
 
     /// The catalog's leader founds the cluster, writes down what nodes say of themselves, notices who is silent, and
@@ -224,7 +231,8 @@ impl Node {
         });
         let silent = |node: &catalog::CatalogNode| {
             let silence = self.tending.silence(&node.id, now);
-            let down = if node.down { silence > 0 } else { silence > self.setup.node_down_after };
+            let active = self.tending.active.contains(&node.id);
+            let down = !active && (node.down || silence > self.setup.node_down_after);
             (down != node.down).then(|| CatalogChange::Down { node: node.id.clone(), down })
         };
         rezoned.or_else(|| catalog.nodes.iter().find_map(silent))

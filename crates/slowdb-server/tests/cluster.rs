@@ -259,3 +259,106 @@ fn a_replica_that_is_on_its_way_answers_nothing() {
     }
     assert!(cluster.get(at, 0, &id).is_some());
 }
+
+#[test]
+fn nodes_are_removed_one_after_the_other_and_never_the_majority() {
+    let mut cluster = grown();
+    for node in ["bob", "cyd"] {
+        cluster.join(if node == "bob" { "dan" } else { "eve" }, None);
+    }
+    cluster.settled("balance");
+    for node in ["bob", "cyd"] {
+        let drain = Admin::SetNodeState { node: node.into(), state: NodeState::Draining };
+        assert!(matches!(cluster.admin(drain, false), Reply::Admin(_)));
+    }
+    cluster.settled("two empty nodes");
+    assert!(matches!(cluster.admin(Admin::RemoveNode { node: "bob".into() }, false), Reply::Admin(_)));
+    // At once the next: refused until the first is gone, and then it goes.
+    cluster.wait("the second is removed too", |cluster| {
+        match cluster.admin(Admin::RemoveNode { node: "cyd".into() }, false) {
+            Reply::Admin(_) => true,
+            Reply::Error(error) if error.code == Code::Refused => {
+                assert!(error.message.contains("is being removed"), "{error}");
+                false
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+    cluster.wait("three nodes", |cluster| cluster.view().nodes.len() == 3);
+    cluster.settled("all is well");
+    check_replicas(&mut cluster, 3);
+}
+
+#[test]
+fn a_node_that_is_needed_for_the_catalogs_majority_is_not_removed() {
+    let mut cluster = one();
+    assert!(matches!(
+        cluster.admin(Admin::SetReplicationFactor { name: "default".into(), replication_factor: 1 }, false),
+        Reply::Admin(_)
+    ));
+    cluster.join("bob", None);
+    cluster.join("cyd", None);
+    cluster.settled("balance");
+    for node in ["bob", "cyd"] {
+        let drain = Admin::SetNodeState { node: node.into(), state: NodeState::Draining };
+        assert!(matches!(cluster.admin(drain, false), Reply::Admin(_)));
+    }
+    cluster.settled("two empty nodes");
+    let view = cluster.view();
+    let voters = view.nodes.iter().filter(|node| node.catalog == Standing::Voter).count();
+    assert_eq!(voters, 3, "{view:?}");
+    let bob = cluster.at("bob");
+    cluster.kill(bob);
+    cluster.wait("it is noticed", |cluster| cluster.view().nodes.iter().any(|node| node.down));
+    let refused = cluster.admin(Admin::RemoveNode { node: "cyd".into() }, false);
+    assert!(
+        matches!(&refused, Reply::Error(e) if e.message.contains("needed for a majority")),
+        "{refused:?}"
+    );
+    assert!(matches!(cluster.admin(Admin::RemoveNode { node: "bob".into() }, false), Reply::Admin(_)));
+    cluster.wait("two nodes", |cluster| cluster.view().nodes.len() == 2);
+}
+
+#[test]
+fn a_dead_node_stays_dead_whoever_leads_the_catalog() {
+    let mut cluster = grown();
+    cluster.join("dan", None);
+    cluster.settled("balance");
+    let victim = cluster.at("cyd");
+    cluster.kill(victim);
+    cluster.wait("it is noticed", |cluster| cluster.view().nodes.iter().any(|node| node.down));
+    for _ in 0..6 {
+        let leader = cluster.catalog_leader();
+        cluster.kill(leader);
+        for _ in 0..60 {
+            cluster.tick();
+            for at in cluster.running() {
+                if let Some(Reply::Cluster(view)) = cluster.try_get(at, RequestKind::Cluster) {
+                    let cyd =
+                        view.nodes.iter().find(|node| node.id == "cyd").expect("it is part of the cluster");
+                    assert!(cyd.down, "nobody heard it");
+                }
+            }
+        }
+        cluster.restart(leader);
+    }
+}
+
+/// The disk is lost, and there are no more nodes than replicas.
+#[test]
+fn a_lost_disk_is_replaced_under_another_id_at_the_same_address() {
+    let mut cluster = grown();
+    let victim = cluster.at("cyd");
+    cluster.kill(victim);
+    cluster.wait("it is noticed", |cluster| cluster.view().nodes.iter().any(|node| node.down));
+    let refused = cluster.ask_to_join("cyd", 77, None);
+    assert!(matches!(&refused, Reply::Error(e) if e.message.contains("under another")), "{refused:?}");
+    cluster.join_at("dan", "cyd:8000");
+    cluster.wait("its replicas are rebuilt there", |cluster| {
+        let view = cluster.view();
+        view.moves.is_empty() && view.nodes.iter().any(|node| node.id == "cyd" && node.replicas == 0)
+    });
+    check_replicas(&mut cluster, 3);
+    assert!(matches!(cluster.admin(Admin::RemoveNode { node: "cyd".into() }, false), Reply::Admin(_)));
+    cluster.wait("three nodes", |cluster| cluster.view().nodes.len() == 3);
+}

@@ -18,6 +18,8 @@
 //! - an applied index beyond the persisted commit panics at start: [`Engine::open`] raises the commit;
 //! - a change of members takes effect when it is applied, and is kept with the index that made it so: what is
 //!   applied again after a restart is known by it ([`Engine::apply_members`]);
+//! - the state machine may hold durably what was applied after a change of members that was not written down yet:
+//!   what the log says of members up to there is applied again when it is opened ([`caught_up`]);
 //! - changes of members are read as protobuf only where they are proposed; the log and the network carry an
 //!   encoding of ours ([`log::data_of`]);
 //! - a second change while one is pending becomes an empty entry without an error, so it is refused first, and a
@@ -38,6 +40,7 @@
 mod log;
 pub(crate) mod wire;
 
+use crate::entry::EntryView;
 use crate::ids::{Membership, Part, ReplicaId};
 use crate::wal::{HardState, Location, Record, RecoveredGroup, WalReader};
 use bytes::Bytes;
@@ -142,6 +145,14 @@ pub enum EngineError {
         commit: u64,
         /// Last entry in the log.
         last: u64,
+    },
+    /// An entry that was applied cannot be read any more.
+    #[error("entry {index} cannot be read: {why}")]
+    Unreadable {
+        /// The entry.
+        index: u64,
+        /// Why.
+        why: String,
     },
     /// The engine refuses its configuration.
     #[error("consensus engine: {0}")]
@@ -579,6 +590,39 @@ impl Engine {
 fn read_of(state: &raft::ReadState) -> Option<(u64, u64)> {
     let context: [u8; 8] = state.request_ctx.as_slice().try_into().ok()?;
     Some((u64::from_le_bytes(context), state.index))
+}
+
+/// A membership as of what the state machine holds. The one that was written down may be older: it is written with the
+/// batch after the one that applied it, and the machine may have been quicker to make that durable.
+pub(crate) fn caught_up(
+    mut membership: Membership,
+    recovered: &RecoveredGroup,
+    held: u64,
+    reader: &WalReader,
+) -> Result<Membership, EngineError> {
+    for entry in recovered.entries.iter().filter(|entry| entry.index <= held) {
+        let changes_members = entry.kind != kind_to_byte(EntryType::EntryNormal);
+        let is_news = changes_members && entry.index > membership.index;
+        if !is_news && !EntryView::may_compare(entry.len) {
+            continue;
+        }
+        let fail = |why: String| EngineError::Unreadable { index: entry.index, why };
+        let data = reader.read(entry.location).map_err(|error| fail(error.to_string()))?;
+        if is_news {
+            let next =
+                Membership::decode(&data).ok_or_else(|| fail("it is no change of members".to_owned()))?;
+            if next.intent >= membership.intent {
+                membership.index = entry.index;
+                membership.intent = next.intent;
+                membership.members = next.members;
+            }
+        } else if !changes_members {
+            let view =
+                EntryView::parse(entry.term, entry.index, &data).map_err(|error| fail(error.to_string()))?;
+            membership.intent = membership.intent.max(view.compares().unwrap_or_default());
+        }
+    }
+    Ok(membership)
 }
 
 /// The change, in the engine's words, that leads from one membership to another.

@@ -21,7 +21,7 @@
 //!                                         9 heartbeat response, 14 time out now, 17 pre-vote, 18 pre-vote response;
 //!                                         32 to 37 notes, see [`crate::note`]
 //!          81      reject            u8   0 or 1
-//!          82..84  context length    u16  at most 64, of a note at most 16,384
+//!          82..84  context length    u16  at most 64
 //!          84..88  entries           u32  of a note the bytes of its body
 //!          88..    context, then per entry: term u64, kind u8 (0 proposals, 2 members), zero [u8; 3], data length u32
 //! ```
@@ -38,7 +38,6 @@ use raft::eraftpb::{Entry, Message, MessageType};
 /// its id before others, so this matches every id; who may connect at all is decided before.
 pub(crate) const NO_CLUSTER: [u8; 16] = [0; 16];
 const CONTEXT_BYTES_MAX: usize = 64;
-const NOTE_CONTEXT_BYTES_MAX: usize = 16 * 1024;
 /// Terms and indexes stay below, so that counting on from them never overflows.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 const MESSAGES_MAX: u32 = 65_536;
@@ -265,7 +264,7 @@ fn decode_note(
     fixed.u8()?;
     let context_len = usize::from(fixed.u16()?);
     let body_len = fixed.u32()? as usize;
-    if context_len > NOTE_CONTEXT_BYTES_MAX {
+    if context_len > CONTEXT_BYTES_MAX {
         return Err(WireError::Malformed("a context is too long"));
     }
     let context = Bytes::copy_from_slice(reader.take(context_len)?);

@@ -6,16 +6,18 @@ use crate::entry::EntryBuilder;
 use crate::ids::ReplicaId;
 use crate::machine::StateMachine;
 use crate::note::{Note, Says};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Ticks after which a leader compares digests if anything was written since it last did.
 const COMPARE_TICKS: u64 = 50 * 30;
+/// Comparisons that are remembered, for those who are behind.
+const COMPARISONS_MAX: usize = 64;
 
 /// What is known of the group's digests.
 #[derive(Default)]
 pub(super) struct Digests {
-    /// The last comparison applied here: index, term, digest.
-    own: Option<(u64, u64, [u8; 16])>,
+    /// The last comparisons applied here: index, digest.
+    own: VecDeque<(u64, [u8; 16])>,
     /// On a leader: what the others said of the comparison at this index.
     said: BTreeMap<ReplicaId, (u64, [u8; 16])>,
     /// On a leader: the last index at which another replica's digest was the same as here.
@@ -34,7 +36,7 @@ impl<M: StateMachine> Group<M> {
 
     /// Compares now and then, if there is something new to compare.
     pub(super) fn compare_sometimes(&mut self) {
-        let compared = self.digests.own.map_or(0, |(index, ..)| index);
+        let compared = self.digests.own.back().map_or(0, |(index, _)| *index);
         let due = self.ticks >= self.digests.compared_at + COMPARE_TICKS;
         if due && self.engine.is_leader() && self.applied.index > compared && self.halted.is_none() {
             self.compare_digests(0);
@@ -44,7 +46,10 @@ impl<M: StateMachine> Group<M> {
     /// A comparison is applied.
     pub(super) fn apply_comparison(&mut self, index: u64, term: u64, sink: &mut Sink<'_, M::Outcome>) {
         let digest = self.machine.digest();
-        self.digests.own = Some((index, term, digest));
+        self.digests.own.push_back((index, digest));
+        if self.digests.own.len() > COMPARISONS_MAX {
+            self.digests.own.pop_front();
+        }
         if let Some(leader) = self.engine.leader().filter(|leader| *leader != self.membership.own) {
             let says = Says::Digest { index, term, digest };
             sink.messages
@@ -68,7 +73,7 @@ impl<M: StateMachine> Group<M> {
     }
 
     fn judge(&mut self, from: ReplicaId, index: u64, digest: [u8; 16]) -> Option<Event<M::Outcome>> {
-        let (_, _, own) = self.digests.own.filter(|own| own.0 == index)?;
+        let own = self.digests.own.iter().find(|own| own.0 == index)?.1;
         if own == digest {
             self.digests.equal.insert(from, index);
             return None;

@@ -70,6 +70,10 @@ impl Membership {
         };
         match change {
             MemberChange::LeaveJoint if self.is_joint() => {
+                // A leader that is none afterwards would lead a group that takes nothing from it.
+                if self.member(self.own).and_then(|own| own.part.after()) != Some(Part::Voter) {
+                    return Err(format!("{} leads: it has to hand over before it goes", self.own));
+                }
                 next.members.retain_mut(|member| match member.part.after() {
                     Some(part) => {
                         member.part = part;

@@ -109,8 +109,8 @@ impl<M: StateMachine> Group<M> {
         let first = self.engine.first_index();
         let ticks = self.ticks;
         let fits = |offer: &Offer| offer.index + 1 >= first && offer.members.member(to).is_some();
-        if let Some(sending) = self.transfers.sending.as_mut().filter(|s| fits(&s.offer)) {
-            sending.used_at = ticks;
+        // To be offered is not to be used: a receiver that never takes it does not keep it, nor the log behind it.
+        if let Some(sending) = self.transfers.sending.as_ref().filter(|s| fits(&s.offer)) {
             return Ok(sending.offer.clone());
         }
         let source = self.machine.snapshot()?;
@@ -256,7 +256,9 @@ impl<M: StateMachine> Group<M> {
 
     /// The job is done.
     pub(crate) fn staged(&mut self, result: Result<[u8; 16], ApplyError>) {
-        let Some(receiving) = self.transfers.receiving.as_mut() else { return };
+        let finishing = |receiving: &&mut Receiving| matches!(receiving.staged, Staged::Finishing);
+        // The result may be that of a job for a replica that is gone.
+        let Some(receiving) = self.transfers.receiving.as_mut().filter(finishing) else { return };
         match result {
             Ok(digest) if digest == receiving.offer.digest => receiving.staged = Staged::Durable,
             Ok(_) => {

@@ -2,10 +2,10 @@
 //! proposed it may have known less. One that does not fit changes nothing and says why.
 
 use super::spec::{GroupSpec, Report};
-use super::{CATALOG, Catalog, CatalogNode, Collection, Shard};
+use super::{CATALOG, Catalog, CatalogNode, Collection, Replica, Shard};
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
-use slowdb_proto::{Metric, NodeState, Wanted};
+use slowdb_proto::{Metric, NodeState, Standing, Wanted};
 
 /// A change of the catalog.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -75,6 +75,7 @@ impl Catalog {
                 if !spec.note(&report) {
                     return Err("it was known".into());
                 }
+                self.forget_removed();
             }
             CatalogChange::Create { name, dimension, metric, replication_factor, shards } => {
                 self.create(epoch, name, dimension, metric, replication_factor, &shards)?;
@@ -108,7 +109,9 @@ impl Catalog {
                  empty one"
             ));
         }
-        if let Some(other) = self.nodes.iter().find(|other| other.address == address && other.id != node) {
+        // Whoever is down may have been replaced by this one, on the same machine.
+        let taken = |other: &&CatalogNode| other.address == address && other.id != node && !other.down;
+        if let Some(other) = self.nodes.iter().find(taken) {
             return Err(format!(
                 "node {} is at {address} already: give node {node} its own address",
                 other.id
@@ -122,8 +125,8 @@ impl Catalog {
         if let Some(known) = self.nodes.iter_mut().find(|known| known.id == node) {
             if known.storage.is_none_or(|known| known != storage) {
                 return Err(format!(
-                    "there is a node {node} with another storage path. If its disk was lost, remove it first (slowdb-node \
-                     nodes remove {node}); else start this one under another id"
+                    "there is a node {node} with another storage path. If its disk was lost, start this one under another \
+                     id: once node {node} counts as down its replicas are rebuilt there, and it can be removed"
                 ));
             }
             known.address = address;
@@ -139,6 +142,7 @@ impl Catalog {
             weight,
             state,
             down: false,
+            leaving: false,
             storage: Some(storage),
         };
         let at = self.nodes.partition_point(|other| other.id < node);
@@ -151,11 +155,30 @@ impl Catalog {
     }
 
     fn remove(&mut self, epoch: u64, node: &str) -> Result<(), String> {
-        self.node_mut(node)?;
-        if let Some(shard) = self.shards().find(|(_, shard)| shard.spec.replica_on(node).is_some()) {
+        if self.node_mut(node)?.leaving {
+            return Err(format!("node {node} is being removed already"));
+        }
+        if let Some((collection, shard)) =
+            self.shards().find(|(_, shard)| shard.spec.replica_on(node).is_some())
+        {
             return Err(format!(
                 "node {node} still has a replica of shard {} of '{}'",
-                shard.1.shard, shard.0.name
+                shard.shard, collection.name
+            ));
+        }
+        if let Some(other) = self.nodes.iter().find(|other| other.leaving) {
+            return Err(format!("node {} is being removed: wait until that is done", other.id));
+        }
+        // Its vote counts until a configuration without it is committed, which takes a majority of those there are.
+        let is_voter = |replica: &&Replica| matches!(replica.standing, Standing::Voter | Standing::Changing);
+        let lives = |node: &str| self.node(node).is_some_and(|node| !node.down);
+        let voters: Vec<&Replica> = self.own.replicas.iter().filter(is_voter).collect();
+        let left = voters.iter().filter(|replica| replica.node != node && lives(&replica.node)).count();
+        let votes = voters.iter().any(|replica| replica.node == node);
+        if votes && left * 2 <= voters.len() {
+            return Err(format!(
+                "node {node} is needed for a majority in the catalog: {left} of its {} voters would be left",
+                voters.len()
             ));
         }
         let wanted = self.own.staying().filter(|replica| replica.node != node);
@@ -165,9 +188,18 @@ impl Catalog {
         }
         let leader = self.own.leader.clone();
         self.own.want(epoch, &wanted, &leader, &format!("node {node} was removed"), &mut self.next_replica);
-        let gone = self.nodes.iter().position(|info| info.id == node).map(|at| self.nodes.remove(at));
-        self.removed.extend(gone.map(|gone| (gone.id, gone.storage.unwrap_or_default())));
+        self.node_mut(node)?.leaving = true;
+        self.forget_removed();
         Ok(())
+    }
+
+    /// Nodes that are leaving are gone as soon as they have no part in the catalog's group. Until then they are spoken to:
+    /// their votes count.
+    fn forget_removed(&mut self) {
+        let own = &self.own;
+        let is_over = |node: &mut CatalogNode| node.leaving && own.replica_on(&node.id).is_none();
+        let gone: Vec<CatalogNode> = self.nodes.extract_if(.., is_over).collect();
+        self.removed.extend(gone.into_iter().map(|gone| (gone.id, gone.storage.unwrap_or_default())));
     }
 
     fn place(

@@ -11,7 +11,8 @@ use std::sync::Arc;
 const DIMENSION: usize = 3;
 
 fn open(disk: &SimDisk, incarnation: u64) -> ShardMachine {
-    let options = Options::new(DIMENSION);
+    let mut options = Options::new(DIMENSION);
+    options.extent_bytes = 1 << 16;
     let place = ShardPlace { disk: Arc::new(disk.clone()), replica: 4, options };
     ShardMachine::open(place, incarnation).expect("it opens")
 }

@@ -47,6 +47,8 @@ pub(crate) struct HandNode {
     starts: u64,
     ready_to_stop: bool,
     failed: Option<String>,
+    /// The nodes that it sends to; all, until it has said which.
+    peers: Option<BTreeSet<String>>,
 }
 
 pub(crate) struct Cluster {
@@ -70,6 +72,7 @@ impl Cluster {
             starts: 0,
             ready_to_stop: false,
             failed: None,
+            peers: None,
         };
         let now = Now { micros: 0, wall_millis: 1_700_000_000_000 };
         let nodes = founding.nodes.iter().map(node).collect();
@@ -133,6 +136,9 @@ impl Cluster {
         hand.running = Some(Running { node, wal, own });
         hand.ready_to_stop = false;
         hand.failed = None;
+        let known =
+            hand.running.as_ref().map(|running| running.own.get().known).filter(|known| !known.is_empty());
+        hand.peers = known.map(|known| known.into_iter().map(|(node, _)| node).collect());
     }
 
     /// Stops a node between two moments; what it had not synced is lost.
@@ -180,14 +186,24 @@ impl Cluster {
             starts: 0,
             ready_to_stop: false,
             failed: None,
+            peers: None,
         });
         self.nodes.len() - 1
     }
 
     /// A node asks the catalog's leader to let it in, and starts with the answer.
     pub(crate) fn join(&mut self, name: &str, zone: Option<&str>) -> usize {
+        self.join_as(name, zone, &format!("{name}:8000"))
+    }
+
+    /// As [`Cluster::join`], at an address that another node may have had.
+    pub(crate) fn join_at(&mut self, name: &str, address: &str) -> usize {
+        self.join_as(name, None, address)
+    }
+
+    fn join_as(&mut self, name: &str, zone: Option<&str>, address: &str) -> usize {
         let at = self.add_node(name);
-        let asked = self.ask_to_join(name, at, zone);
+        let asked = self.ask_to_join_at(name, at, zone, address);
         let Reply::Joined(joined) = asked else { panic!("wanted to be let in, got {asked:?}") };
         let identity = Identity {
             node: name.to_owned(),
@@ -209,10 +225,14 @@ impl Cluster {
     }
 
     pub(crate) fn ask_to_join(&mut self, name: &str, storage: usize, zone: Option<&str>) -> Reply {
+        self.ask_to_join_at(name, storage, zone, &format!("{name}:8000"))
+    }
+
+    fn ask_to_join_at(&mut self, name: &str, storage: usize, zone: Option<&str>, address: &str) -> Reply {
         let join = JoinRequest {
             node: name.to_owned(),
             storage: [storage as u8 + 1; 16],
-            address: format!("{name}:8000"),
+            address: address.to_owned(),
             zone: zone.map(str::to_owned),
             weight: 1,
         };
@@ -305,6 +325,11 @@ impl Cluster {
                 if self.cut.contains(&from) || self.cut.contains(frame.to.as_str()) {
                     continue;
                 }
+                // What is refused at the door is not heard.
+                let knows = |hand: &HandNode| hand.peers.as_ref().is_none_or(|peers| peers.contains(&from));
+                if !knows(&self.nodes[to]) {
+                    continue;
+                }
                 if let Some(running) = &mut self.nodes[to].running {
                     let body = Bytes::from(frame.body.concat());
                     running.node.receive(self.now, &NodeId::new(&from), &frame.meta, &body);
@@ -351,7 +376,9 @@ impl Cluster {
                     commands.push(Command::Checkpointed { group, result: job.run() });
                 }
                 Effect::Job { group, work } => commands.push(Command::JobDone { group, result: work() }),
-                Effect::Peers(_) => {}
+                Effect::Peers(peers) => {
+                    hand.peers = Some(peers.into_iter().map(|(node, _)| node.as_str().to_owned()).collect());
+                }
                 Effect::Delete(work) => work(),
                 Effect::ReadyToStop => hand.ready_to_stop = true,
                 Effect::Fail { why } => hand.failed = Some(why),
@@ -362,6 +389,8 @@ impl Cluster {
             busy = true;
         }
         let name = hand.name.clone();
+        let peers = &hand.peers;
+        messages.retain(|frame| peers.as_ref().is_none_or(|peers| peers.contains(frame.to.as_str())));
         self.in_flight.extend(messages.into_iter().map(|frame| (name.clone(), frame)));
         busy
     }
