@@ -2,11 +2,12 @@
 //!
 //! - [`shard_of`]: an id's shard, by [`murmur3_x64_128`] and equal hash ranges. Depends on nothing but the id and
 //!   the number of shards, so ids never move between shards when nodes come and go.
-//! - [`HashRing`]: nodes on a ring, each at several virtual points. [`HashRing::place`] gives every shard its
-//!   replicas by walking the ring with bounded load, across zones where it can, leaders spread too.
+//! - [`plan()`]: from nodes, and shards with where they are, to where they should be, with the fewest moves; first
+//!   placement, healing, drain, balance. [`Plan::explain`] says why.
+//! - [`HashRing`]: nodes on a ring, each at several virtual points. [`HashRing::place`] is a first placement by itself.
 //!
-//! Pure functions and values: the same input gives the same placement on any machine. Nothing here knows a network,
-//! a disk or the time, and nothing moves anything: a [`Placement`] is a proposal.
+//! Pure functions and values: the same input gives the same answer on any machine. Nothing here knows a network, a disk
+//! or the time, and nothing moves anything: a [`Plan`] is a proposal.
 
 mod error;
 mod flow;
