@@ -252,6 +252,14 @@ fn catalog_later() {
         assert_eq!(catalog.change(join), Ok(()));
     }
     assert_eq!(catalog.change(CatalogChange::Remove { node: "n3".into() }), Ok(()));
+    let leaving = CatalogChange::Found(catalog.clone()).encode();
+    let leaving = Struct::root(&leaving, "Change").inner("found.catalog", "Catalog");
+    let leaving: Vec<u8> = leaving.items("nodes", "Node").iter().map(|node| node.byte("leaving")).collect();
+    assert_eq!(leaving, [0, 0, 1]);
+    // It never voted, so its copy is no member and the next report says so.
+    let members = vec![(1, Standing::Voter), (3, Standing::Learner)];
+    let report = Report { group: 0, index: 9, intent: 9, members };
+    assert_eq!(catalog.change(CatalogChange::Report(report)), Ok(()));
     assert_eq!(catalog.change(CatalogChange::Down { node: "n2".into(), down: true }), Ok(()));
     let state = CatalogChange::State { node: "n2".into(), state: NodeState::Draining };
     assert_eq!(catalog.change(state), Ok(()));
@@ -259,7 +267,7 @@ fn catalog_later() {
     let root = Struct::root(&bytes, "Change");
     assert_eq!(root.byte("number"), 0);
     let catalog = root.inner("found.catalog", "Catalog");
-    assert_eq!((catalog.u64("epoch"), catalog.u64("next_replica")), (6, 5));
+    assert_eq!((catalog.u64("epoch"), catalog.u64("next_replica")), (7, 5));
     let [_, node] = &catalog.items("nodes", "Node")[..] else { panic!("two nodes") };
     assert_eq!((option_text(node, "zone"), node.u32("weight")), (Some("east"), 9));
     assert_eq!((node.byte("state"), node.byte("down"), node.byte("storage")), (2, 1, 1));
@@ -270,7 +278,7 @@ fn catalog_later() {
     assert_eq!((own.u64("epoch"), own.text("reason")), (4, "node n3 was removed"));
     let replicas = own.items("replicas", "Replica");
     let replicas: Vec<_> = replicas.iter().map(|r| (r.byte("wanted"), r.byte("standing"))).collect();
-    assert_eq!(replicas, [(0, 2), (1, 0), (2, 0)]);
+    assert_eq!(replicas, [(0, 2), (1, 1)]);
 }
 
 #[test]

@@ -124,10 +124,11 @@ fn who_may_not_join_is_told_why() {
     refuses(&mut catalog, join("e", 5, "d:1"), "node d is at d:1 already");
 
     takes(&mut catalog, remove("d"));
-    refuses(&mut catalog, join("d", 4, "d:1"), "belonged to a node that was removed");
-    refuses(&mut catalog, join("f", 4, "f:1"), "belonged to a node that was removed");
+    refuses(&mut catalog, join("d", 4, "d:1"), "its copy of the catalog is still on its way out");
     refuses(&mut catalog, join("d", 6, "d:1"), "its copy of the catalog is still on its way out");
     settle(&mut catalog, CATALOG.0);
+    refuses(&mut catalog, join("d", 4, "d:1"), "belonged to a node that was removed");
+    refuses(&mut catalog, join("f", 4, "f:1"), "belonged to a node that was removed");
     takes(&mut catalog, join("d", 6, "d:1"));
     let replica = catalog.own.replica_on("d").expect("it gets the catalog");
     assert_eq!(replica.replica, catalog.next_replica - 1, "under an id that was never used");
@@ -160,12 +161,17 @@ fn only_an_empty_node_can_be_removed() {
     refuses(&mut catalog, remove("d"), "still has a replica of shard 0 of 'default'");
     settle(&mut catalog, group);
     takes(&mut catalog, remove("d"));
-    assert_eq!((catalog.node("d"), catalog.removed.len()), (None, 1));
     assert_eq!(catalog.own.replica_on("d").map(|replica| replica.wanted), Some(Wanted::Gone));
+    // Its vote may still count: it is spoken to until it has none.
+    assert!(catalog.node("d").is_some_and(|node| node.leaving) && catalog.removed.is_empty());
+    refuses(&mut catalog, remove("d"), "is being removed already");
+    refuses(&mut catalog, remove("a"), "node d is being removed");
+    settle(&mut catalog, 0);
+    assert_eq!((catalog.node("d"), catalog.removed.len()), (None, 1));
 
     let mut alone = founded(&["a"], 1, 1);
     takes(&mut alone, CatalogChange::Drop { name: "default".to_owned() });
-    refuses(&mut alone, remove("a"), "the only copy of the catalog that has a vote");
+    refuses(&mut alone, remove("a"), "is needed for a majority in the catalog: 0 of its 1 voters");
 }
 
 #[test]
