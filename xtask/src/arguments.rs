@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{bench, chain, ci, cluster, demo, sim, torture};
+use crate::{bench, chain, ci, cluster, demo, placement, sim, torture};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -20,6 +20,8 @@ enum Task {
     Cluster(cluster::cli::ClusterArgs),
     /// Measures SlowDB beside what the machine can do, and prints the ratios.
     Bench(bench::BenchArgs),
+    /// Draws how even placements are, and how much they move, beside other schemes.
+    Placement(placement::PlacementArgs),
     /// Runs the deterministic simulator.
     Sim(sim::SimArgs),
     /// Real processes, and kill -9 of a random one in the middle of joins and drains.
@@ -37,6 +39,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Task::Demo(args) => demo::run(&args),
         Task::Cluster(args) => cluster::cli::run(args),
         Task::Bench(args) => bench::run(&args),
+        Task::Placement(args) => placement::run(&args),
         Task::Sim(args) => sim::run(&args),
         Task::Torture(args) => torture::run(&args),
         Task::Ci(args) => ci::run(&args),

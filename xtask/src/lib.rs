@@ -13,6 +13,7 @@ pub mod demo;
 pub mod failover;
 pub mod load;
 pub mod movement;
+pub mod placement;
 pub mod ports;
 pub mod process;
 pub mod sim;
