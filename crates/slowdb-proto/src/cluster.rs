@@ -31,7 +31,9 @@ pub struct JoinReply {
 }
 
 /// What is wanted of a node.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
 pub enum NodeState {
     /// Holds its share.
     #[default]

@@ -1,8 +1,8 @@
 //! Requests and replies.
 
+use crate::cluster::{AdminReply, AdminRequest, ClusterView, Explain, JoinReply, JoinRequest};
 use crate::error::ErrorReply;
 use crate::limits::NAME_BYTES_MAX;
-use crate::cluster::{AdminReply, AdminRequest, ClusterView, Explain, JoinReply, JoinRequest};
 use crate::map::ClusterMap;
 use crate::status::NodeStatus;
 use rkyv::{Archive, Deserialize, Serialize};

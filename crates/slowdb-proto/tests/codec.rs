@@ -50,6 +50,7 @@ fn replies() -> Vec<Reply> {
         cluster: ClusterId([7; 16]),
         epoch: 2,
         answered_by: "n1".into(),
+        catalog_leader: Some("ada".into()),
         nodes: vec![node],
         collections: vec![collection],
     };

@@ -96,7 +96,6 @@ impl Says {
                 reject_hint: u64::from(offset),
                 context: Bytes::copy_from_slice(&digest),
                 body: Bytes::from(members.encode()),
-                ..Fields::default()
             },
             Says::Want { id, cursor } => Fields { kind: 33, index: cursor, commit: id, ..Fields::default() },
             Says::Part { id, cursor, next, body } => Fields {

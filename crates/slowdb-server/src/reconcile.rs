@@ -44,11 +44,10 @@ pub(crate) fn next_step(spec: &GroupSpec, sight: &Sight<'_>) -> Step {
         return leave_joint(sight);
     }
     let part = |replica: &Replica| membership.member(ReplicaId(replica.replica)).map(|member| member.part);
-    if let Some(new) = spec.staying().find(|replica| part(replica).is_none()) {
-        if membership.replica_on(&NodeId::new(&new.node)).is_none() {
-            let (replica, node) = (ReplicaId(new.replica), NodeId::new(&new.node));
-            return Step::Change(MemberChange::AddLearner { replica, node });
-        }
+    let free = |replica: &&Replica| membership.replica_on(&NodeId::new(&replica.node)).is_none();
+    if let Some(new) = spec.staying().filter(free).find(|replica| part(replica).is_none()) {
+        let (replica, node) = (ReplicaId(new.replica), NodeId::new(&new.node));
+        return Step::Change(MemberChange::AddLearner { replica, node });
     }
     if let Some(step) = votes(spec, sight) {
         return step;
