@@ -22,7 +22,8 @@ struct Offer {
     but: Vec<u32>,
 }
 
-const FAR: Cost = Cost::MAX / 4;
+/// Farther than any path.
+const FAR: Cost = Cost::MAX / 2;
 
 /// Scratch space.
 #[derive(Default)]
