@@ -171,6 +171,29 @@ fn a_move_whose_target_dies_goes_elsewhere() {
     assert_eq!(spec.replicas.len(), 1);
 }
 
+/// Two replicas are to come, and then not. Who leads has heard of the first only, and adds one; that it did is reported
+/// when the catalog wants neither any more. The other must not be forgotten: it may be added yet.
+#[test]
+fn a_leader_that_knows_less_adds_nobody_who_is_forgotten() {
+    let mut world = joined(3, 1, 1);
+    world.decide(CatalogChange::Factor { name: "default".to_owned(), replication_factor: 3 });
+    assert!(world.look());
+    let stale = world.catalog.collections[0].shards[0].spec.clone();
+    let (group, since) = (stale.group, stale.epoch);
+    let came = |world: &World| world.catalog.collections[0].shards[0].spec.replicas.len();
+    assert_eq!(came(&world), 3);
+    world.decide(CatalogChange::Factor { name: "default".to_owned(), replication_factor: 1 });
+    let leader = stale.founders[0].1.clone();
+    let (nodes, reason) = (vec![(leader.clone(), Wanted::Voter)], String::new());
+    world.decide(CatalogChange::Place { group, since, nodes, leader, reason });
+    for added in 1..=2 {
+        assert!(world.turn(group, Some(&stale)), "it adds number {added}");
+        assert_eq!(came(&world), 3, "after number {added}");
+    }
+    world.settle("nobody is left who thinks otherwise");
+    assert_eq!(came(&world), 1);
+}
+
 #[test]
 fn a_new_collection_goes_to_nodes_that_may_take_it() {
     let mut world = joined(4, 2, 3);

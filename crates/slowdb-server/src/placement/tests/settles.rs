@@ -97,14 +97,14 @@ impl Run {
             self.world.look();
         }
         for id in self.world.groups() {
-            match self.draws.below(8) {
+            match self.draws.below(10) {
                 0 => self.world.depose(id, self.draws.0 as usize),
                 1 => {
                     let spec = self.world.catalog.spec(slowdb_repl::GroupId(id)).cloned();
                     self.stale.extend(spec.map(|spec| (id, spec)));
                 }
                 2 | 3 => drop(self.world.turn(id, self.stale.get(&id))),
-                4 => {}
+                4..=6 => {}
                 _ => drop(self.world.turn(id, None)),
             }
         }
