@@ -340,6 +340,12 @@ impl Node {
         }
     }
 
+    fn keep_up_with_catalog(&mut self) {
+        if let Err(error) = self.follow_catalog() {
+            self.effects.push(Effect::Fail { why: error.to_string() });
+        }
+    }
+
     /// Whether the node is about to stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
@@ -397,7 +403,10 @@ impl Core for Node {
     fn persisted(&mut self, now: Now, batch: u64, locations: &[Location]) -> Vec<Outgoing> {
         self.disk.durable(batch, now);
         self.delete_gone(batch);
-        self.repl.persisted(batch, locations)
+        let messages = self.repl.persisted(batch, locations);
+        // A snapshot of the catalog may have been switched to: requests that come before the next flush see all of it.
+        self.keep_up_with_catalog();
+        messages
     }
 
     fn flush(&mut self, now: Now) -> Turn<Effect> {
@@ -407,9 +416,7 @@ impl Core for Node {
             self.hosting.gone_with(batch.number);
             self.disk.handed_out(batch.number, now);
         }
-        if let Err(error) = self.follow_catalog() {
-            self.effects.push(Effect::Fail { why: error.to_string() });
-        }
+        self.keep_up_with_catalog();
         let job = |Job { group, work }| Effect::Job { group, work };
         self.effects.extend(output.jobs.into_iter().map(job));
         self.start_checkpoint();

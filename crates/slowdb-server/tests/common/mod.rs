@@ -6,8 +6,9 @@
 use bytes::Bytes;
 use slowdb_disk::SimDisk;
 use slowdb_proto::{
-    Admin, AdminRequest, ClientId, ClusterId, ClusterView, Code, ErrorReply, GetRequest, JoinRequest, Metric,
-    OpsBuilder, Position, ReadLevel, Reply, Request, RequestKind, WriteLevel, WriteReply, WriteRequest,
+    Admin, AdminRequest, ClientId, ClusterId, ClusterMap, ClusterView, Code, ErrorReply, GetRequest,
+    JoinRequest, Metric, OpsBuilder, Position, ReadLevel, Reply, Request, RequestKind, WriteLevel,
+    WriteReply, WriteRequest,
 };
 use slowdb_repl::driver::Core;
 use slowdb_repl::wal::{Wal, WalOptions};
@@ -16,6 +17,8 @@ use slowdb_server::{CheckpointPace, Command, Effect, Founding, Identity, Node, N
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+/// Asks every node for its map whenever something became durable.
+const PROBE: RequestId = RequestId(u64::MAX);
 /// Ticks within which everything in these tests happens: 100 seconds of their time.
 const TICKS_MAX: u32 = 4_000;
 
@@ -56,6 +59,8 @@ pub(crate) struct Cluster {
     now: Now,
     next_request: u64,
     in_flight: VecDeque<(String, Outgoing)>,
+    /// What every node that was asked said of each epoch.
+    maps: BTreeMap<u64, ClusterMap>,
     /// Nodes that nothing reaches and nothing leaves.
     pub(crate) cut: BTreeSet<String>,
 }
@@ -76,8 +81,14 @@ impl Cluster {
         };
         let now = Now { micros: 0, wall_millis: 1_700_000_000_000 };
         let nodes = founding.nodes.iter().map(node).collect();
-        let mut cluster =
-            Cluster { nodes, now, next_request: 1, in_flight: VecDeque::new(), cut: BTreeSet::new() };
+        let mut cluster = Cluster {
+            nodes,
+            now,
+            next_request: 1,
+            in_flight: VecDeque::new(),
+            maps: BTreeMap::new(),
+            cut: BTreeSet::new(),
+        };
         for at in 0..cluster.nodes.len() {
             cluster.restart(at);
         }
@@ -355,10 +366,13 @@ impl Cluster {
             running.wal.append(&batch.records, &mut locations).expect("the disk works");
             running.wal.sync().expect("the disk works");
             messages.extend(running.node.persisted(self.now, batch.number, &locations));
+            let request = Request { cluster: None, timeout_ms: 10_000, kind: RequestKind::Map };
+            running.node.command(self.now, Command::Request { id: PROBE, request, body: Bytes::new() });
         }
         let mut commands = Vec::new();
         for effect in turn.effects {
             match effect {
+                Effect::Reply { id: PROBE, reply, .. } => note_map(&mut self.maps, reply),
                 Effect::Reply { id, reply, body } => {
                     assert!(
                         hand.replies.insert(id, (reply, body.concat())).is_none(),
@@ -482,6 +496,16 @@ impl Cluster {
         let Reply::Records { records, .. } = reply else { panic!("wanted records, got {reply:?}") };
         records[0].map(|record| (record.position, body))
     }
+}
+
+/// Whoever is asked, and whenever: a map of one epoch has always the same nodes, collections and replicas.
+fn note_map(maps: &mut BTreeMap<u64, ClusterMap>, reply: Reply) {
+    let Reply::Map(mut map) = reply else { return };
+    (map.answered_by, map.catalog_leader) = (String::new(), None);
+    for shard in map.collections.iter_mut().flat_map(|collection| &mut collection.shards) {
+        (shard.leader, shard.term) = (None, 0);
+    }
+    assert_eq!(maps.entry(map.epoch).or_insert_with(|| map.clone()), &map);
 }
 
 pub(crate) fn write(shard: u32, sequence: u64, level: WriteLevel) -> WriteRequest {
