@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const DOCUMENTS: [&str; 4] = ["docs/architecture.md", "docs/format.md", "docs/guarantees.md", "docs/wire.md"];
+const DOCUMENTS: [&str; 5] =
+    ["docs/architecture.md", "docs/format.md", "docs/guarantees.md", "docs/placement.md", "docs/wire.md"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the workspace").to_owned()
