@@ -334,7 +334,9 @@ impl Cluster {
         }
         self.nodes[node].stop(how);
         // A checkpoint ends with the process that makes it: as long as there is one the store stays locked.
-        self.queue.retain(|Reverse(due)| !matches!(due.action, Action::RunCheckpoint { node: of, .. } if of == node));
+        self.queue.retain(
+            |Reverse(due)| !matches!(due.action, Action::RunCheckpoint { node: of, .. } if of == node),
+        );
         if how == Stop::PowerLoss {
             self.nodes[node].disk_failed = false;
         }

@@ -45,7 +45,13 @@ fn refused(outcome: &Outcome, code: &str, words: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_is_named_and_changes_nothing() {
-    let shape = Shape { nodes: 1, dimension: DIMENSION as u32, replication_factor: 1, num_shards: 2, node_down_after: None };
+    let shape = Shape {
+        nodes: 1,
+        dimension: DIMENSION as u32,
+        replication_factor: 1,
+        num_shards: 2,
+        node_down_after: None,
+    };
     let (nodes, client) = Nodes::start(shape).await;
     assert_eq!(nodes.cli(&["put", "kept", "--vector", "1,2,3,4"]).exit, 0);
     // To find out that there is nothing to delete takes a write, so it is remembered as one.

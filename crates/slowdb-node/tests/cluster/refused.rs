@@ -151,7 +151,8 @@ async fn a_wiped_node_is_refused_and_never_serves_nothing_for_something() {
     }
     let identity = Identity::load(&nodes.cluster.certs(), Role::Client).expect("certificates");
     let address = nodes.cluster.address("n2").expect("known");
-    let pinned = ClientOptions { cluster: Some(client.cluster_id()), ..ClientOptions::new([address], identity) };
+    let pinned =
+        ClientOptions { cluster: Some(client.cluster_id()), ..ClientOptions::new([address], identity) };
     Client::connect(pinned).await.expect_err("it is no part of the cluster");
 
     // With the disk that it had it is one of them again.
