@@ -171,7 +171,8 @@ pub(crate) struct CatalogMachine {
 impl CatalogMachine {
     /// Opens the catalog. A snapshot that was staged under this incarnation is taken over, if that did not happen yet.
     pub(crate) fn open(disk: Arc<dyn Disk>, incarnation: u64) -> Result<Self, String> {
-        let kept = read_checkpoint(&*disk, FILE)?.unwrap_or_default();
+        let kept = sealed::recover(&*disk, FILE, MAGIC).map_err(|error| format!("{FILE}: {error}"))?;
+        let kept = kept.map(|content| decode_checkpoint(FILE, &content)).transpose()?.unwrap_or_default();
         let Checkpoint { held, catalog } = kept;
         let mut machine = CatalogMachine { disk, catalog, held, changed: false };
         if machine.held < incarnation {
@@ -236,8 +237,11 @@ impl CatalogMachine {
 
 fn read_checkpoint(disk: &dyn Disk, file: &str) -> Result<Option<Checkpoint>, String> {
     let content = sealed::read(disk, file, MAGIC).map_err(|error| format!("{file}: {error}"))?;
-    let decoded = content.map(|content| rkyv::from_bytes::<Checkpoint, RkyvError>(&content));
-    decoded.transpose().map_err(|error| format!("{file}: {error}"))
+    content.map(|content| decode_checkpoint(file, &content)).transpose()
+}
+
+fn decode_checkpoint(file: &str, content: &[u8]) -> Result<Checkpoint, String> {
+    rkyv::from_bytes::<Checkpoint, RkyvError>(content).map_err(|error| format!("{file}: {error}"))
 }
 
 fn write_checkpoint(disk: &dyn Disk, file: &str, checkpoint: &Checkpoint) -> Result<(), ApplyError> {

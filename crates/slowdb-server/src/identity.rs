@@ -73,9 +73,9 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads the identity of a storage path; `None` if it has none.
+    /// Reads the identity of a storage path, and makes sure that it stays; `None` if it has none.
     pub fn load(disk: &dyn Disk) -> Result<Option<Self>, IdentityError> {
-        let Some(bytes) = sealed::read(disk, FILE, MAGIC).map_err(|error| match error {
+        let Some(bytes) = sealed::recover(disk, FILE, MAGIC).map_err(|error| match error {
             sealed::SealError::Io(error) => IdentityError::Io(error),
             sealed::SealError::Damaged(what) => IdentityError::Damaged(what),
         })?
@@ -139,8 +139,14 @@ impl Own {
         let mut identity = self.lock();
         let others = catalog.nodes.iter().filter(|node| node.id != identity.node);
         let known: Vec<_> = others.map(|node| (node.id.clone(), node.address.clone())).collect();
+        // One that has another storage id than the catalog says was removed, and came back as a new one.
+        let is_gone = |id: &str, storage: &[u8; 16]| {
+            let node = catalog.node(id);
+            node.is_none_or(|node| node.storage.is_some_and(|known| known != *storage))
+        };
+        let peers = identity.peers.iter();
         let gone: Vec<String> =
-            identity.peers.keys().filter(|id| catalog.node(id).is_none()).cloned().collect();
+            peers.filter(|(id, storage)| is_gone(id, storage)).map(|(id, _)| id.clone()).collect();
         if known == identity.known && gone.is_empty() {
             return;
         }

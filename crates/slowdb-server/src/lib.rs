@@ -36,6 +36,6 @@ struct ReadmeExamples;
 pub use config::{NodeConfig, StartError};
 pub use identity::{Founding, Identity, IdentityError, Own};
 pub use node::{CheckpointPace, Command, Effect, Node, NodeSetup, OpenNodeError, RequestId};
-pub use probe::GroupProbe;
+pub use probe::{CatalogProbe, GroupProbe, NodeProbe, SpecProbe, SpecReplica};
 pub use read::ReadWork;
 pub use running::{RunningNode, StopError};

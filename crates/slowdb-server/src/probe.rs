@@ -1,17 +1,23 @@
-//! What checkers look at after every turn: the groups of a node, without a request.
+//! What checkers look at after every turn: the groups of a node, and its catalog, without a request.
 //!
 //! Nothing here changes anything, and nothing of it goes over the wire.
 
+use crate::catalog::{CATALOG, Catalog, GroupSpec};
 use crate::machine::Machine;
 use crate::node::Node;
-use slowdb_proto::Position;
-use slowdb_repl::GroupId;
+use crate::placement;
+use slowdb_proto::{NodeState, Position, Standing, Wanted};
+use slowdb_repl::{GroupId, Membership, ReplicaId};
 
 /// A group as it stands on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupProbe {
     /// The group.
     pub group: GroupId,
+    /// The replica on this node.
+    pub replica: ReplicaId,
+    /// Index and intent of the members that it knows; see [`Node::members`].
+    pub configured: (u64, u64),
     /// Whether this node leads it.
     pub leads: bool,
     /// Its term.
@@ -24,13 +30,90 @@ pub struct GroupProbe {
     pub halted: bool,
 }
 
+/// The catalog, as far as a node has applied it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CatalogProbe {
+    /// Grows with every change.
+    pub epoch: u64,
+    /// Points of each node on the ring.
+    pub virtual_nodes: u32,
+    /// All nodes, sorted by id.
+    pub nodes: Vec<NodeProbe>,
+    /// All groups, the catalog's own first.
+    pub groups: Vec<SpecProbe>,
+    /// The next id for a replica.
+    pub next_replica: u64,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NodeProbe {
+    /// Its id.
+    pub id: String,
+    /// Its zone, if it has one.
+    pub zone: Option<String>,
+    /// How much it can hold, relative to the others.
+    pub weight: u32,
+    /// What is wanted of it.
+    pub state: NodeState,
+    /// It was silent for too long.
+    pub down: bool,
+    /// It was removed, and still has a part in the catalog's group.
+    pub leaving: bool,
+}
+
+/// What a group is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SpecProbe {
+    /// The group.
+    pub group: u64,
+    /// Its collection; `None` for the catalog.
+    pub collection: Option<String>,
+    /// Epoch of the catalog that last wanted something else of it; changes of members carry it as their intent.
+    pub epoch: u64,
+    /// Replicas wanted; 0 for the catalog, which has one on every node.
+    pub replication_factor: u32,
+    /// The node that is to lead.
+    pub leader: String,
+    /// Its replicas.
+    pub replicas: Vec<SpecReplica>,
+}
+
+/// A replica, as it is wanted and as it was last reported.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SpecReplica {
+    /// Its id.
+    pub replica: u64,
+    /// The node that it is on.
+    pub node: String,
+    /// What is wanted of it.
+    pub wanted: Wanted,
+    /// What it is.
+    pub standing: Standing,
+}
+
+impl SpecProbe {
+    /// Whether it is what is wanted.
+    pub fn is_settled(&self) -> bool {
+        self.replicas.iter().all(|replica| {
+            matches!(
+                (replica.wanted, replica.standing),
+                (Wanted::Voter, Standing::Voter) | (Wanted::Learner, Standing::Learner)
+            )
+        })
+    }
+}
+
 impl Node {
-    /// Shows every group.
+    /// Shows every group, sorted.
     pub fn probe(&self, mut see: impl FnMut(GroupProbe)) {
         for group in self.repl.groups() {
+            let Some(membership) = self.repl.membership(group) else { continue };
             let digest = self.repl.machine(group).and_then(Machine::shard).map(|shard| shard.digest());
             see(GroupProbe {
                 group,
+                replica: membership.own,
+                configured: (membership.index, membership.intent),
                 leads: self.repl.leads(group),
                 term: self.repl.leader(group).map_or(0, |(_, term)| term),
                 applied: self.repl.applied(group).unwrap_or_default(),
@@ -38,6 +121,30 @@ impl Node {
                 halted: self.halted.contains_key(&group),
             });
         }
+    }
+
+    /// The members of a group, as far as its replica here has applied them.
+    pub fn members(&self, group: GroupId) -> Option<&Membership> {
+        self.repl.membership(group)
+    }
+
+    /// Epoch of the catalog, as far as it is applied here; 0 if the cluster is not founded.
+    pub fn catalog_epoch(&self) -> u64 {
+        self.catalog().filter(|catalog| catalog.cluster.is_some()).map_or(0, |catalog| catalog.epoch)
+    }
+
+    /// The catalog, as far as it is applied here; `None` if the cluster is not founded.
+    pub fn catalog_probe(&self) -> Option<CatalogProbe> {
+        self.catalog().filter(|catalog| catalog.cluster.is_some()).map(probe_catalog)
+    }
+
+    /// What the planner makes of the catalog, as far as it is applied here.
+    ///
+    /// # Errors
+    /// There is no catalog yet, or the planner's.
+    pub fn plan_probe(&self) -> Result<slowdb_ring::Plan, String> {
+        let catalog = self.catalog().ok_or("there is no catalog")?;
+        placement::plan(catalog, &placement::Sizes::new())
     }
 
     /// Why a group is halted here, if it is.
@@ -48,5 +155,43 @@ impl Node {
     /// Checks what must hold after every turn. For tests and simulation: it panics on a violation.
     pub fn check_invariants(&self) {
         self.repl.check_invariants();
+    }
+}
+
+fn probe_catalog(catalog: &Catalog) -> CatalogProbe {
+    let node = |node: &crate::catalog::CatalogNode| NodeProbe {
+        id: node.id.clone(),
+        zone: node.zone.clone(),
+        weight: node.weight,
+        state: node.state,
+        down: node.down,
+        leaving: node.leaving,
+    };
+    let own = std::iter::once(&catalog.own);
+    let groups = own.chain(catalog.shards().map(|(_, shard)| &shard.spec));
+    CatalogProbe {
+        epoch: catalog.epoch,
+        virtual_nodes: catalog.virtual_nodes,
+        nodes: catalog.nodes.iter().map(node).collect(),
+        groups: groups.map(|spec| probe_spec(catalog, spec)).collect(),
+        next_replica: catalog.next_replica,
+    }
+}
+
+fn probe_spec(catalog: &Catalog, spec: &GroupSpec) -> SpecProbe {
+    let collection = catalog.shard_of(GroupId(spec.group)).filter(|_| spec.group != CATALOG.0);
+    let replica = |replica: &crate::catalog::Replica| SpecReplica {
+        replica: replica.replica,
+        node: replica.node.clone(),
+        wanted: replica.wanted,
+        standing: replica.standing,
+    };
+    SpecProbe {
+        group: spec.group,
+        epoch: spec.epoch,
+        collection: collection.map(|(collection, _)| collection.name.clone()),
+        replication_factor: collection.map_or(0, |(collection, _)| collection.replication_factor),
+        leader: spec.leader.clone(),
+        replicas: spec.replicas.iter().map(replica).collect(),
     }
 }

@@ -25,6 +25,16 @@ pub(crate) enum SealError {
     Damaged(String),
 }
 
+/// Reads a file's content when a node starts, and makes sure that it stays; `None` if there is no such file. A process
+/// before this one may have ended because a sync failed: what is read then may not be what a power loss leaves.
+pub(crate) fn recover(disk: &dyn Disk, path: &str, magic: [u8; 4]) -> Result<Option<AlignedVec>, SealError> {
+    let content = read(disk, path, magic)?;
+    if let Some(content) = &content {
+        write(disk, path, magic, content)?;
+    }
+    Ok(content)
+}
+
 /// Reads a file's content; `None` if there is no such file.
 pub(crate) fn read(disk: &dyn Disk, path: &str, magic: [u8; 4]) -> Result<Option<AlignedVec>, SealError> {
     if !disk.exists(path)? {

@@ -131,10 +131,10 @@ impl Client {
         self.current.as_ref()
     }
 
-    /// Sends, the first time or once more.
-    pub(crate) fn send(&mut self, options: &Options) -> Step {
+    /// Sends, the first time or once more, to one of these nodes.
+    pub(crate) fn send(&mut self, options: &Options, nodes: &[usize]) -> Step {
         let Some(current) = &mut self.current else { return Step::Nothing };
-        let at_random = self.random.index(options.nodes);
+        let at_random = nodes[self.random.index(nodes.len())];
         let leader = self.leaders[current.shard as usize].unwrap_or(at_random);
         current.node = match current.ask {
             Ask::Read { at: Some(node), .. } => node,
@@ -240,8 +240,10 @@ impl Client {
             Code::NotLeader | Code::StaleRoute | Code::Overloaded | Code::Unavailable | Code::ShuttingDown
         );
         current.uncertain |= !nothing_happened;
-        let hint =
-            error.leader.as_ref().and_then(|name| (0..options.nodes).find(|node| node_name(*node) == *name));
+        let hint = error
+            .leader
+            .as_ref()
+            .and_then(|name| (0..options.nodes_max()).find(|node| node_name(*node) == *name));
         self.leaders[current.shard as usize] = hint.filter(|node| *node != current.node);
         match error.code {
             Code::LevelNotReached => self.done(Outcome::StandsAtQuorum),

@@ -4,27 +4,24 @@
 //! but what the seed draws.
 
 use crate::checks::Violation;
-use crate::client::{Client, Step};
-use crate::events::{Event, EventLog, OpId, Stop};
-use crate::faults::Fault;
+use crate::client::Client;
+use crate::events::{Event, EventLog, Stop};
+use crate::faults::{Fault, Wiped};
 use crate::keys::Keys;
 use crate::network::Network;
 use crate::node::{Change, Input, SimNode, Wish};
+use crate::operator::Asker;
 use crate::options::Options;
 use crate::random::Random;
-use bytes::Bytes;
-use slowdb_net::{FrameLimits, FrameOut};
-use slowdb_proto::{KIND_REPLY, KIND_REQUEST, Reply};
+use slowdb_net::FrameLimits;
 use slowdb_repl::transport::Gate;
 use slowdb_repl::wal::WalError;
-use slowdb_repl::{ApplyError, FinishJob, GroupId, NodeId, Outgoing, TICK_MICROS};
-use slowdb_server::Command;
+use slowdb_repl::{ApplyError, FinishJob, GroupId, NodeId, TICK_MICROS};
+use slowdb_server::{CatalogProbe, Command, Node};
 use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob};
 use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-/// Kind of the frames between nodes, as the transport has it.
-const KIND_MESSAGES: u16 = 18;
 /// After so long without work the log is marked, as the driver has it.
 const MARK_AFTER: u64 = 200_000;
 /// How long a node waits before it dials again.
@@ -48,11 +45,26 @@ pub(crate) enum Action {
     Request { client: usize, attempt: u64, node: usize, bytes: Vec<u8> },
     Answer { client: usize, attempt: u64, bytes: Vec<u8> },
     Client { client: usize, timer: u64 },
+    Ask { asker: usize, timer: u64 },
+    Operate,
+    Wipe { node: usize, life: u32, wiped: Wiped },
     Fault(Box<Fault>),
     Mend { from: usize, to: usize },
     MendClient { client: usize, node: usize },
     FreeDisk { node: usize },
     PowerLoss { node: usize, life: u32, down: u64 },
+}
+
+impl Action {
+    /// Whether it is something that a thread of this node does, holding files open.
+    fn is_work_of(&self, of: usize) -> bool {
+        match self {
+            Action::RunCheckpoint { node, .. }
+            | Action::CheckpointRan { node, .. }
+            | Action::RunJob { node, .. } => *node == of,
+            _ => false,
+        }
+    }
 }
 
 struct Due {
@@ -89,26 +101,38 @@ pub(crate) struct Cluster {
     number: u64,
     pub(crate) network: Network,
     pub(crate) nodes: Vec<SimNode>,
-    names: Vec<NodeId>,
+    pub(crate) names: Vec<NodeId>,
+    /// One for each node that may want to join, and one for the operator.
+    pub(crate) askers: Vec<Asker>,
+    pub(crate) next_action: u64,
+    /// What the operator has achieved.
+    pub(crate) actions_done: u64,
+    /// The catalog as of the highest epoch that any node has applied.
+    pub(crate) catalog: Option<CatalogProbe>,
+    /// What is planned then, in words; empty if all is where it should be.
+    pub(crate) planned: String,
+    /// What the catalog was at each epoch, for whoever applies it later.
+    catalogs: BTreeMap<u64, CatalogProbe>,
     pub(crate) clients: Vec<Client>,
     pub(crate) log: EventLog,
     pub(crate) random: Random,
-    ops: u32,
-    attempts: u64,
+    pub(crate) ops: u32,
+    pub(crate) attempts: u64,
     pub(crate) faults_struck: u64,
     pub(crate) healed: bool,
     pub(crate) violation: Option<Violation>,
-    limits: FrameLimits,
+    pub(crate) limits: FrameLimits,
 }
 
 impl Cluster {
     pub(crate) fn new(options: Options, verbose: bool) -> Self {
         let random = Random::new(options.seed ^ 0x51_0db5);
         let keys = Keys::new(options.shards, options.keys_per_shard);
+        let nodes_max = options.nodes_max();
         let nodes: Vec<SimNode> =
-            (0..options.nodes).map(|index| SimNode::new(index, random.fork(100 + index as u64))).collect();
+            (0..nodes_max).map(|index| SimNode::new(index, random.fork(100 + index as u64))).collect();
         let names = nodes.iter().map(|node| node.name.clone()).collect();
-        let network = Network::new(options.net, options.nodes, options.clients, random.fork(1));
+        let network = Network::new(options.net, nodes_max, options.clients, random.fork(1));
         let mut cluster = Cluster {
             keys,
             now: 0,
@@ -117,6 +141,12 @@ impl Cluster {
             network,
             nodes,
             names,
+            askers: (0..=nodes_max).map(|_| Asker::default()).collect(),
+            next_action: 0,
+            actions_done: 0,
+            catalog: None,
+            planned: String::new(),
+            catalogs: BTreeMap::new(),
             clients: Vec::new(),
             log: EventLog::new(verbose),
             random: random.fork(2),
@@ -130,7 +160,11 @@ impl Cluster {
         };
         for node in 0..cluster.options.nodes {
             let delay = cluster.random.below(100_000);
+            cluster.nodes[node].present = true;
             cluster.after(delay, Action::Start { node });
+        }
+        if cluster.options.changes.is_some() {
+            cluster.after(0, Action::Operate);
         }
         for index in 0..cluster.options.clients {
             let client = Client::new(index, &cluster.options, random.fork(1000 + index as u64));
@@ -245,6 +279,9 @@ impl Cluster {
             Action::Request { client, attempt, node, bytes } => self.request(client, attempt, node, &bytes),
             Action::Answer { client, attempt, bytes } => self.answer(client, attempt, &bytes),
             Action::Client { client, timer } if self.clients[client].timer == timer => self.client(client),
+            Action::Ask { asker, timer } => self.asks(asker, timer),
+            Action::Operate => self.operate(),
+            Action::Wipe { node, life, wiped } if self.nodes[node].life == life => self.wipe(node, wiped),
             Action::Fault(fault) => self.strike(*fault),
             Action::Mend { from, to } => self.network.mend(from, to),
             Action::MendClient { client, node } => self.network.mend_client(client, node),
@@ -258,8 +295,9 @@ impl Cluster {
 
     // Nodes.
 
-    fn start(&mut self, node: usize) {
-        if self.nodes[node].running.is_some() {
+    pub(crate) fn start(&mut self, node: usize) {
+        let this = &self.nodes[node];
+        if this.running.is_some() || this.asking.is_some() || !this.present {
             return;
         }
         if let Err(why) = self.nodes[node].start(&self.options) {
@@ -271,19 +309,31 @@ impl Cluster {
         if self.notice_power(node) {
             return;
         }
+        if self.nodes[node].asking.is_some() {
+            return self.ask_to_join(node);
+        }
         self.log.push(self.now, Event::Started { node });
         let life = self.nodes[node].life;
         let offset = self.random.below(TICK_MICROS);
         self.after(offset, Action::Tick { node, life });
         self.wake(node);
-        for other in (0..self.options.nodes).filter(|other| *other != node) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
             self.dial_soon(node, other);
             self.dial_soon(other, node);
         }
+        self.look(node);
+    }
+
+    /// Whether a node runs, and holds a connection to the other or tries to.
+    fn dials(&self, from: usize, to: usize) -> bool {
+        self.nodes[from]
+            .running
+            .as_ref()
+            .is_some_and(|running| running.peers.contains(self.names[to].as_str()))
     }
 
     fn dial_soon(&mut self, from: usize, to: usize) {
-        if self.nodes[from].running.is_some() {
+        if self.dials(from, to) {
             let delay = self.random.below(5_000);
             let life = self.nodes[from].life;
             self.after(delay, Action::Dial { from, to, life });
@@ -292,7 +342,7 @@ impl Cluster {
 
     /// Says hello both ways, as the transport does when it connects.
     fn dial(&mut self, from: usize, to: usize, life: u32) {
-        if self.network.is_connected(from, to, self.nodes[to].life) {
+        if self.network.is_connected(from, to, self.nodes[to].life) || !self.dials(from, to) {
             return;
         }
         let reachable = !self.network.is_cut(from, to) && !self.network.is_cut(to, from);
@@ -309,7 +359,12 @@ impl Cluster {
         }
         match admitted {
             Ok(()) => self.network.connect(from, to, self.nodes[to].life),
-            Err(_) if self.nodes[from].has_bad_disk() || self.nodes[to].has_bad_disk() => {
+            // Who has joined or was removed is not known everywhere at once; in the end it has to be.
+            Err(_)
+                if self.options.changes.is_some()
+                    || self.nodes[from].has_bad_disk()
+                    || self.nodes[to].has_bad_disk() =>
+            {
                 let delay = self.random.between(REDIAL);
                 self.after(delay, Action::Dial { from, to, life });
             }
@@ -333,15 +388,13 @@ impl Cluster {
             return;
         }
         self.nodes[node].stop(how);
-        // A checkpoint ends with the process that makes it: as long as there is one the store stays locked.
-        self.queue.retain(
-            |Reverse(due)| !matches!(due.action, Action::RunCheckpoint { node: of, .. } if of == node),
-        );
+        // What its threads were doing ends with it.
+        self.queue.retain(|Reverse(due)| !due.action.is_work_of(node));
         if how == Stop::PowerLoss {
             self.nodes[node].disk_failed = false;
         }
         self.log.push(self.now, Event::Stopped { node, how });
-        for other in (0..self.options.nodes).filter(|other| *other != node) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
             self.network.disconnect(node, other);
             self.disconnect(other, node);
         }
@@ -349,7 +402,7 @@ impl Cluster {
     }
 
     /// Whether the power of a node just went away at a sync; if so the node is gone.
-    fn notice_power(&mut self, node: usize) -> bool {
+    pub(crate) fn notice_power(&mut self, node: usize) -> bool {
         let down = self.nodes[node].disk.is_down();
         if down {
             let away = self.random.between(self.options.faults.down);
@@ -359,7 +412,7 @@ impl Cluster {
     }
 
     /// A node says that it cannot go on: right if a sync was made to fail, and else a bug.
-    fn disk_trouble(&mut self, node: usize, why: &str) {
+    pub(crate) fn disk_trouble(&mut self, node: usize, why: &str) {
         let says_so = why.contains("simulated disk") || why.contains("no room");
         if !self.nodes[node].has_bad_disk() || !says_so {
             return self.fail("node", format!("node {node}: {why}"));
@@ -372,7 +425,7 @@ impl Cluster {
         }
     }
 
-    fn wake(&mut self, node: usize) {
+    pub(crate) fn wake(&mut self, node: usize) {
         let Some(running) = &mut self.nodes[node].running else { return };
         if !std::mem::replace(&mut running.wake_scheduled, true) {
             let life = self.nodes[node].life;
@@ -461,6 +514,7 @@ impl Cluster {
                     let batch = self.nodes[node].idle_since().unwrap_or_default();
                     self.after(MARK_AFTER, Action::Mark { node, life, batch });
                 }
+                Wish::Peers(peers) => self.set_peers(node, peers),
                 Wish::ReadyToStop => {
                     let life = self.nodes[node].life;
                     let down = self.random.between(self.options.faults.down);
@@ -481,12 +535,54 @@ impl Cluster {
         self.look(node);
     }
 
+    /// From now on these are the nodes that a node holds connections to.
+    fn set_peers(&mut self, node: usize, peers: BTreeSet<String>) {
+        let Some(running) = &mut self.nodes[node].running else { return };
+        let before = std::mem::replace(&mut running.peers, peers);
+        for other in 0..self.nodes.len() {
+            let name = self.names[other].as_str();
+            match (before.contains(name), self.dials(node, other)) {
+                (true, false) => self.network.disconnect(node, other),
+                (false, true) => self.dial_soon(node, other),
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes note of changes of the catalog, which have to be the same wherever they are applied.
+    fn look_at_catalog(&mut self, node: usize) {
+        let Some(running) = &mut self.nodes[node].running else { return };
+        let epoch = running.core().catalog_epoch();
+        if std::mem::replace(&mut running.catalog_epoch, epoch) == epoch {
+            return;
+        }
+        let Some(catalog) = running.core().catalog_probe() else { return };
+        let known = self.catalogs.entry(epoch).or_insert_with(|| catalog.clone());
+        if *known != catalog {
+            let what = format!("node {node} has {catalog:?} at epoch {epoch}, others {known:?}");
+            return self.fail("agreement", what);
+        }
+        if self.catalog.as_ref().is_none_or(|known| known.epoch < epoch) {
+            let plan = match running.core().plan_probe() {
+                Ok(plan) => plan,
+                Err(why) => return self.fail("placement", format!("no plan at epoch {epoch}: {why}")),
+            };
+            let planned = if plan.is_empty() { String::new() } else { plan.to_string() };
+            self.planned.clone_from(&planned);
+            let (copies, known) = (plan.copies(), Box::new(catalog.clone()));
+            self.log.push(self.now, Event::Catalog { node, catalog: known, copies, planned });
+            self.catalog = Some(catalog);
+        }
+    }
+
     /// Takes note of what is different in a node's groups.
     fn look(&mut self, node: usize) {
         let mut halted = None;
         let mut elected = false;
         let (log, now) = (&mut self.log, self.now);
-        self.nodes[node].changes(|Change { before, after }| {
+        let mut held = std::mem::take(&mut self.nodes[node].held);
+        let mut lost = Vec::new();
+        let see = |core: &Node, Change { before, after }| {
             let group = after.group.0;
             let led_before = before.is_some_and(|before| before.leads && before.term == after.term);
             if after.leads && !led_before {
@@ -501,152 +597,39 @@ impl Cluster {
             if after.halted {
                 halted = Some(after.group);
             }
-        });
+            let replica = after.replica.0;
+            if let Some(old) = held.insert(group, replica).filter(|old| *old != replica) {
+                log.push(now, Event::ReplicaGone { node, group, replica: old });
+            }
+            if before.is_none_or(|before| before.replica != after.replica) {
+                log.push(now, Event::Replica { node, group, replica });
+            }
+            if before.is_none_or(|before| before.configured != after.configured)
+                && let Some(membership) = core.members(after.group)
+            {
+                let (index, intent) = after.configured;
+                let members = membership.members.iter();
+                let members =
+                    members.map(|it| (it.replica.0, it.node.as_str().to_owned(), it.part)).collect();
+                log.push(now, Event::Members { node, group, replica, index, intent, members });
+            }
+        };
+        self.nodes[node].changes(see, |gone| lost.push(gone.group.0));
+        self.look_at_catalog(node);
+        let here = |group: &u64| self.nodes[node].probes().iter().any(|probe| probe.group.0 == *group);
+        lost.extend(held.keys().filter(|group| !here(group)));
+        for group in lost {
+            if let Some(replica) = held.remove(&group) {
+                self.log.push(self.now, Event::ReplicaGone { node, group, replica });
+            }
+        }
+        self.nodes[node].held = held;
         if let Some(group) = halted {
             let why = self.nodes[node].why_halted(group);
             self.disk_trouble(node, &format!("{group} is halted: {why}"));
         }
         if elected && !self.healed && self.random.chance(self.options.faults.power_loss_on_election) {
             self.power_loss_after_election();
-        }
-    }
-
-    // Frames.
-
-    fn send(&mut self, from: usize, frame: Outgoing) {
-        let Some(to) = self.names.iter().position(|name| *name == frame.to) else {
-            return self.fail("transport", format!("node {from} sends to an unknown node {}", frame.to));
-        };
-        let life = self.nodes[to].life;
-        if !self.network.is_connected(from, to, life) {
-            return;
-        }
-        let Outgoing { lane, meta, body, .. } = frame;
-        let fate = self.network.send(self.now, from, to, lane);
-        self.log.note(self.now, (from, to, fate.arrives, meta.len()));
-        let Some(first) = fate.arrives[0] else { return };
-        let mut bytes = slowdb_net::encode(&FrameOut { kind: KIND_MESSAGES, meta, body })
-            .expect("frames of nodes are small");
-        if let Some(second) = fate.arrives[1] {
-            self.at(second, Action::Frame { from, to, life, bytes: bytes.clone() });
-        }
-        if fate.damaged {
-            self.network.damage(&mut bytes);
-        }
-        self.at(first, Action::Frame { from, to, life, bytes });
-    }
-
-    fn frame(&mut self, from: usize, to: usize, bytes: &[u8]) {
-        match slowdb_net::decode(bytes, &self.limits) {
-            Ok((frame, _)) => {
-                self.input(to, Input::Frame { from, meta: frame.meta, body: frame.body });
-            }
-            // The transport gives the connection up.
-            Err(_) => self.disconnect(from, to),
-        }
-    }
-
-    // Clients.
-
-    fn client(&mut self, client: usize) {
-        let now = self.now;
-        let this = &mut self.clients[client];
-        let step = if this.attempt.take().is_some() {
-            this.timed_out(now)
-        } else if this.current.is_some() {
-            this.send(&self.options)
-        } else {
-            let op = OpId(self.ops);
-            let Some(begun) = this.begin(now, op, &self.keys, &self.options) else { return };
-            let (shard, ask) = (begun.shard, begun.ask.clone());
-            self.ops += 1;
-            self.log.push(now, Event::Invoke { op, client, shard, ask });
-            this.send(&self.options)
-        };
-        self.step(client, step);
-    }
-
-    fn step(&mut self, client: usize, step: Step) {
-        let delay = match step {
-            Step::Send { node, within } => {
-                self.send_request(client, node, within);
-                within
-            }
-            Step::Wait { micros } => micros,
-            Step::Done { op, outcome } => {
-                self.log.push(self.now, Event::Return { op, outcome });
-                self.random.between(self.options.think)
-            }
-            Step::Nothing => return,
-        };
-        let this = &mut self.clients[client];
-        this.timer += 1;
-        let timer = this.timer;
-        self.after(delay, Action::Client { client, timer });
-    }
-
-    fn send_request(&mut self, client: usize, node: usize, within: u64) {
-        let Some((op, retry, request, body)) = self.clients[client].request(within, &self.keys) else {
-            return;
-        };
-        self.attempts += 1;
-        let attempt = self.attempts;
-        self.clients[client].attempt = Some(attempt);
-        self.log.push(self.now, Event::Attempt { op, node, retry });
-        if let Some(at) = self.network.send_client(self.now, client, node) {
-            let meta = slowdb_proto::encode_request(&request);
-            let frame = FrameOut { kind: KIND_REQUEST, meta, body: vec![body] };
-            let bytes = slowdb_net::encode(&frame).expect("requests are small");
-            self.at(at, Action::Request { client, attempt, node, bytes });
-        }
-    }
-
-    fn request(&mut self, client: usize, attempt: u64, node: usize, bytes: &[u8]) {
-        let decoded = slowdb_net::decode(bytes, &self.limits).map_err(|error| error.to_string());
-        let request = decoded.and_then(|(frame, _)| {
-            let request = slowdb_proto::decode_request(&frame.meta).map_err(|error| error.to_string())?;
-            Ok((request, frame.body))
-        });
-        match request {
-            Ok((request, body)) => {
-                self.nodes[node].request(client, attempt, request, body);
-                self.wake(node);
-            }
-            Err(why) => self.fail("wire", format!("a client's request cannot be read: {why}")),
-        }
-    }
-
-    fn reply(&mut self, node: usize, client: usize, attempt: u64, reply: &Reply, body: Vec<Bytes>) {
-        if let Some(at) = self.network.send_client(self.now, client, node) {
-            let frame = FrameOut { kind: KIND_REPLY, meta: slowdb_proto::encode_reply(reply), body };
-            let bytes = slowdb_net::encode(&frame).expect("replies are small");
-            self.at(at, Action::Answer { client, attempt, bytes });
-        }
-    }
-
-    fn answer(&mut self, client: usize, attempt: u64, bytes: &[u8]) {
-        if self.clients[client].attempt != Some(attempt) {
-            return;
-        }
-        self.clients[client].attempt = None;
-        let decoded = slowdb_net::decode(bytes, &self.limits).map_err(|error| error.to_string());
-        let reply = decoded.and_then(|(frame, _)| {
-            let reply = slowdb_proto::decode_reply(&frame.meta).map_err(|error| error.to_string())?;
-            Ok((reply, frame.body))
-        });
-        let (reply, body) = match reply {
-            Ok(reply) => reply,
-            Err(why) => return self.fail("wire", format!("a reply cannot be read: {why}")),
-        };
-        let this = &mut self.clients[client];
-        if let (Reply::Error(error), Some(current)) = (&reply, &this.current) {
-            self.log.push(self.now, Event::Setback { op: current.op, code: error.code });
-        }
-        match this.answer(self.now, reply, &body, &self.keys, &self.options) {
-            Ok(step) => self.step(client, step),
-            Err(error) => {
-                self.fail("content", format!("client {client} got something that nobody wrote: {error}"))
-            }
         }
     }
 }

@@ -4,6 +4,8 @@
 //! are compared.
 
 use slowdb_proto::{Code, Position, ReadLevel, WriteLevel};
+use slowdb_repl::Part;
+use slowdb_server::CatalogProbe;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use xxhash_rust::xxh3::Xxh3;
@@ -153,6 +155,65 @@ pub enum Event {
         /// How.
         how: Stop,
     },
+    /// A node has a replica that it did not have.
+    Replica {
+        /// The node.
+        node: usize,
+        /// The group.
+        group: u64,
+        /// The replica.
+        replica: u64,
+    },
+    /// A node has given a replica up.
+    ReplicaGone {
+        /// The node.
+        node: usize,
+        /// The group.
+        group: u64,
+        /// The replica.
+        replica: u64,
+    },
+    /// The disk of a node that was away is lost, and another put in its place.
+    Wiped {
+        /// The node.
+        node: usize,
+    },
+    /// A replica knows the members of its group, since they were committed.
+    Members {
+        /// The node that the replica is on.
+        node: usize,
+        /// The group.
+        group: u64,
+        /// The replica.
+        replica: u64,
+        /// The entry that made it so.
+        index: u64,
+        /// The intent that it was made with.
+        intent: u64,
+        /// Replica, node and part.
+        members: Vec<(u64, String, Part)>,
+    },
+    /// The catalog as the first node to apply this change of it shows it.
+    Catalog {
+        /// The node.
+        node: usize,
+        /// What it holds.
+        catalog: Box<CatalogProbe>,
+        /// Replicas that the planner would copy, as things stand.
+        copies: usize,
+        /// What it would do, in words; empty if all is where it should be.
+        planned: String,
+    },
+    /// The operator asks for something.
+    Operator {
+        /// In words.
+        what: String,
+    },
+    /// The operator is answered, or a node that wants to join.
+    Answered {
+        /// In words.
+        what: String,
+    },
     /// Something else was done to the cluster.
     Fault {
         /// In words.
@@ -226,6 +287,28 @@ impl fmt::Display for Line<'_> {
             Event::Return { op, outcome } => write!(f, "op {} -> {outcome:?}", op.0),
             Event::Applied { node, group, position, digest } => {
                 write!(f, "node {node} group {group} applied {position} digest {:02x?}", &digest[..4])
+            }
+            Event::Members { node, group, replica, index, intent, members } => {
+                write!(
+                    f,
+                    "node {node} group {group} replica {replica}: members at {index}, intent {intent}:"
+                )?;
+                members.iter().try_for_each(|(replica, node, part)| write!(f, " {replica}@{node}={part:?}"))
+            }
+            Event::Catalog { node, catalog, copies, .. } => {
+                write!(f, "node {node} catalog {}, {copies} copies planned:", catalog.epoch)?;
+                for node in &catalog.nodes {
+                    let down = if node.down { "/down" } else { "" };
+                    let leaving = if node.leaving { "/leaving" } else { "" };
+                    write!(f, " {}={:?}{down}{leaving}", node.id, node.state)?;
+                }
+                for spec in catalog.groups.iter().filter(|spec| !spec.is_settled()) {
+                    write!(f, "; group {} led by {}", spec.group, spec.leader)?;
+                    for it in &spec.replicas {
+                        write!(f, " {}@{}={:?}/{:?}", it.replica, it.node, it.wanted, it.standing)?;
+                    }
+                }
+                Ok(())
             }
             other => write!(f, "{other:?}"),
         }

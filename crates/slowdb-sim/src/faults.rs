@@ -14,6 +14,15 @@ pub(crate) enum Target {
     LeaderOf(u32),
 }
 
+/// How a node comes back that has lost its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Wiped {
+    /// As if the cluster was still to be founded.
+    Founds,
+    /// As a new node that has the name of an old one.
+    Joins,
+}
+
 /// A fault. Times are in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
@@ -71,6 +80,13 @@ pub(crate) enum Fault {
         factor: u64,
         lasts: u64,
     },
+    /// Away for longer than nodes are waited for; and its disk may be lost meanwhile.
+    Death {
+        target: Target,
+        down: u64,
+        power: bool,
+        wiped: Option<Wiped>,
+    },
     Reset {
         from: usize,
         to: usize,
@@ -87,22 +103,25 @@ type Kind = (u64, fn(&Options, &mut Random) -> Fault);
 /// Draws the faults of a run, with their times, in order.
 pub(crate) fn draw(options: &Options, random: &mut Random) -> Vec<(u64, Fault)> {
     let faults = options.faults;
-    let kinds: [Kind; 15] = [
+    let kinds: [Kind; 16] = [
         (faults.power_loss, power_loss),
         (faults.power_loss_leader, |o, r| {
             let target = leader(o, r);
             Fault::PowerLoss { target, down: r.between(o.faults.down) }
         }),
         (faults.power_loss_all, |o, r| {
-            let down = (0..o.nodes).map(|_| r.between(o.faults.down)).collect();
+            let down = (0..o.nodes_max()).map(|_| r.between(o.faults.down)).collect();
             Fault::PowerLossAll { down }
         }),
-        (faults.power_at_sync, |o, r| Fault::PowerAtSync { node: r.index(o.nodes), after: r.below(40) }),
+        (faults.power_at_sync, |o, r| Fault::PowerAtSync {
+            node: r.index(o.nodes_max()),
+            after: r.below(40),
+        }),
         (faults.kill, |o, r| Fault::Kill { target: any(o, r), down: r.between(o.faults.down) }),
-        (faults.fail_sync, |o, r| Fault::FailSync { node: r.index(o.nodes), after: r.below(10) }),
-        (faults.fail_write, |o, r| Fault::FailWrite { node: r.index(o.nodes), after: r.below(30) }),
+        (faults.fail_sync, |o, r| Fault::FailSync { node: r.index(o.nodes_max()), after: r.below(10) }),
+        (faults.fail_write, |o, r| Fault::FailWrite { node: r.index(o.nodes_max()), after: r.below(30) }),
         (faults.full_disk, |o, r| Fault::FullDisk {
-            node: r.index(o.nodes),
+            node: r.index(o.nodes_max()),
             room: r.below(200_000),
             lasts: r.between(o.faults.lasts),
         }),
@@ -111,15 +130,16 @@ pub(crate) fn draw(options: &Options, random: &mut Random) -> Vec<(u64, Fault)> 
         (faults.isolate_leader, isolate),
         (faults.pause, |o, r| Fault::Pause { target: any(o, r), lasts: r.between(o.faults.lasts) }),
         (faults.slow_disk, |o, r| Fault::SlowDisk {
-            node: r.index(o.nodes),
+            node: r.index(o.nodes_max()),
             factor: r.between((5, 60)),
             lasts: r.between(o.faults.lasts),
         }),
-        (faults.reset, |o, r| Fault::Reset { from: r.index(o.nodes), to: r.index(o.nodes) }),
+        (faults.reset, |o, r| Fault::Reset { from: r.index(o.nodes_max()), to: r.index(o.nodes_max()) }),
         (faults.clock_jump, |o, r| Fault::ClockJump {
-            node: r.index(o.nodes),
+            node: r.index(o.nodes_max()),
             millis: r.below(7_200_000) as i64 - 3_600_000,
         }),
+        (options.changes.map_or(0, |changes| changes.death), death),
     ];
     let mut schedule = Vec::new();
     for (mean, make) in kinds.into_iter().filter(|(mean, _)| *mean > 0) {
@@ -141,17 +161,17 @@ fn leader(options: &Options, random: &mut Random) -> Target {
 }
 
 fn any(options: &Options, random: &mut Random) -> Target {
-    if random.chance(500) { leader(options, random) } else { Target::Node(random.index(options.nodes)) }
+    if random.chance(500) { leader(options, random) } else { Target::Node(random.index(options.nodes_max())) }
 }
 
 fn power_loss(options: &Options, random: &mut Random) -> Fault {
-    let target = Target::Node(random.index(options.nodes));
+    let target = Target::Node(random.index(options.nodes_max()));
     Fault::PowerLoss { target, down: random.between(options.faults.down) }
 }
 
 /// Two sides, or single links one way.
 fn partition(options: &Options, random: &mut Random) -> Fault {
-    let nodes = options.nodes;
+    let nodes = options.nodes_max();
     let lasts = random.between(options.faults.lasts);
     let mut cut = vec![vec![false; nodes]; nodes];
     if random.chance(300) {
@@ -182,4 +202,14 @@ fn isolate(options: &Options, random: &mut Random) -> Fault {
         clients_with: (0..options.clients).map(|_| random.chance(500)).collect(),
         lasts: random.between(options.faults.lasts),
     }
+}
+
+fn death(options: &Options, random: &mut Random) -> Fault {
+    let target = any(options, random);
+    let power = random.chance(500);
+    let Some(changes) = options.changes else { return Fault::Kill { target, down: 0 } };
+    let down = changes.node_down_after + random.between(changes.death_lasts);
+    let wiped =
+        random.chance(changes.wipe).then(|| random.pick(&[Wiped::Founds, Wiped::Joins, Wiped::Joins]));
+    Fault::Death { target, down, power, wiped }
 }

@@ -14,19 +14,22 @@ mod client;
 mod cluster;
 mod events;
 mod faults;
+mod identity;
 mod keys;
 mod network;
 mod node;
+mod operator;
 mod options;
 mod random;
 mod run;
 #[cfg(test)]
 mod scenarios;
 mod strike;
+mod traffic;
 
 #[cfg(feature = "canary")]
 pub use canary::{Catch, SEEDS_MAX, hunt};
 pub use checks::Violation;
 pub use events::{Ask, Event, EventLog, Key, OpId, Outcome, Seen, Stop};
-pub use options::{Bug, DiskOptions, FaultOptions, NetOptions, Options, Profile, Span};
+pub use options::{Bug, ChangeOptions, DiskOptions, FaultOptions, NetOptions, Options, Profile, Span};
 pub use run::{Report, RunFailure, run};

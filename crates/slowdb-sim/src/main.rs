@@ -33,8 +33,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // A panic inside a run is one of the ways to fail, and is reported as such.
-    std::panic::set_hook(Box::new(|_| {}));
+    if arguments.replay.is_none() {
+        // A panic inside a run is one of the ways to fail, and is reported as such. Who replays one wants to see where.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
     let passed = match arguments.replay {
         Some(seed) => replay(draw(seed, arguments.profile)),
         None if arguments.canaries => canaries(arguments.start),
@@ -67,12 +69,15 @@ fn replay(options: Options) -> bool {
 fn many(arguments: &Arguments) -> bool {
     let begun = Instant::now();
     let (mut simulated, mut ops, mut faults, mut reported, mut failed) = (0, 0, 0, 0, 0);
+    let (mut actions, mut moves) = (0, 0);
     for (done, seed) in (1..).zip(arguments.start..arguments.start + arguments.seeds) {
         match run(draw(seed, arguments.profile), arguments.verbose) {
             Ok(report) => {
                 simulated += report.simulated_micros;
                 ops += report.ops;
                 faults += report.faults;
+                actions += report.actions;
+                moves += report.moves;
             }
             Err(failure) => {
                 failed += 1;
@@ -95,11 +100,12 @@ fn many(arguments: &Arguments) -> bool {
     let seconds = begun.elapsed().as_secs_f64();
     let simulated = simulated as f64 / 1e6;
     println!(
-        "{} of {} seeds from {} passed: {simulated:.0} simulated seconds in {seconds:.1} s ({:.0} each second), {ops} \
-         operations, {faults} faults",
+        "{} of {} seeds from {} passed: {:.2} simulated hours in {seconds:.1} s ({:.0} simulated seconds each second), \
+         {ops} operations, {faults} faults, {actions} operator actions, {moves} replicas moved",
         arguments.seeds - failed,
         arguments.seeds,
         arguments.start,
+        simulated / 3600.0,
         simulated / seconds
     );
     failed == 0

@@ -3,24 +3,25 @@
 //! Time, network and clients are the cluster's business. What a turn asks for comes back as a list of [`Wish`]es.
 
 use crate::events::Stop;
-use crate::keys::DIMENSION;
+use crate::identity::{has_to_ask, others};
 use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
 use slowdb_disk::{Disk, SimDisk};
-use slowdb_proto::{Metric, Reply};
+use slowdb_proto::Reply;
 use slowdb_repl::driver::Core;
 use slowdb_repl::wal::{Location, Record, Wal, WalError, WalOptions};
 use slowdb_repl::{Batch, FinishJob, GroupId, Limits, NodeId, Now, Outgoing};
-use slowdb_server::{
-    CheckpointPace, Command, Effect, Founding, GroupProbe, Identity, Node, NodeSetup, Own, RequestId,
-};
+use slowdb_server::{CheckpointPace, Command, Effect, GroupProbe, Identity, Node, NodeSetup, Own, RequestId};
 use slowdb_storage::CheckpointJob;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Inputs that the real driver takes in one turn.
 const INPUTS_PER_TURN: usize = 256;
+
+/// Silence after which replicas are rebuilt elsewhere, in runs in which they are not to be.
+const NODE_DOWN_AFTER: u64 = 30_000_000;
 
 /// What arrives at a node.
 pub(crate) enum Input {
@@ -46,6 +47,8 @@ pub(crate) enum Wish {
         group: GroupId,
         work: FinishJob,
     },
+    /// These are the other nodes now.
+    Peers(BTreeSet<String>),
     /// The log has something to sync.
     Sync,
     /// The log has nothing to do: if that stays so, it is marked.
@@ -77,12 +80,28 @@ pub(crate) struct Running {
     /// Request → client and attempt.
     requests: BTreeMap<u64, (usize, u64)>,
     next_request: u64,
+    /// The groups as they were when last looked at, sorted.
     probes: Vec<GroupProbe>,
+    /// The catalog's epoch then.
+    pub(crate) catalog_epoch: u64,
+    /// Names of the nodes that it holds connections to.
+    pub(crate) peers: BTreeSet<String>,
 }
 
 pub(crate) struct SimNode {
+    pub(crate) index: usize,
     pub(crate) name: NodeId,
     pub(crate) disk: SimDisk,
+    /// Its process is there, or comes back by itself.
+    pub(crate) present: bool,
+    /// On an empty disk it joins the cluster that is there, and founds none.
+    pub(crate) joins: bool,
+    /// Its disk is lost, and what the cluster knows of it was not removed yet.
+    pub(crate) lost: bool,
+    /// It wants to join, and has not been answered.
+    pub(crate) asking: Option<Identity>,
+    /// Group → replica on its disk, as far as was seen.
+    pub(crate) held: BTreeMap<u64, u64>,
     pub(crate) running: Option<Running>,
     /// Counts starts and stops: what was meant for an earlier life is void.
     pub(crate) life: u32,
@@ -110,8 +129,14 @@ pub(crate) fn node_name(index: usize) -> String {
 impl SimNode {
     pub(crate) fn new(index: usize, random: Random) -> Self {
         SimNode {
+            index,
             name: NodeId::new(&node_name(index)),
             disk: SimDisk::new(),
+            present: false,
+            joins: false,
+            lost: false,
+            asking: None,
+            held: BTreeMap::new(),
             running: None,
             life: 0,
             paused_until: 0,
@@ -124,19 +149,27 @@ impl SimNode {
         }
     }
 
+    /// A number of its own stream.
+    pub(crate) fn draw(&mut self) -> u64 {
+        self.random.next()
+    }
+
     fn now(&self, micros: u64) -> Now {
         let wall = 1_700_000_000_000 + (micros / 1000) as i64 + self.wall_offset;
         Now { micros, wall_millis: wall as u64 }
     }
 
-    /// Starts it on what its disk holds. An error says why it cannot.
+    /// Starts it on what its disk holds. It runs then, or it has to ask first whether it may join: see
+    /// [`SimNode::join_request`]. An error says why it cannot.
     pub(crate) fn start(&mut self, options: &Options) -> Result<(), String> {
         self.life += 1;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let identity = match Identity::load(&*disk).map_err(|error| error.to_string())? {
-            Some(identity) => identity,
-            None => self.identify(options, &*disk)?,
-        };
+        let identity = self.identify(options, &*disk)?;
+        if has_to_ask(&identity) {
+            self.asking = Some(identity);
+            return Ok(());
+        }
+        let peers = others(&identity);
         let log_id = u64::from_le_bytes(identity.storage[..8].try_into().expect("8 of 16 bytes"));
         let instance = self.random.next();
         let own = Own::new(Arc::clone(&disk), identity, instance);
@@ -147,9 +180,9 @@ impl SimNode {
             own: own.clone(),
             seed: instance,
             extent_bytes: options.disk.extent_bytes,
-            limits: Limits::default(),
+            limits: limits(options),
             checkpoints: checkpoint_pace(options),
-            node_down_after: 30_000_000,
+            node_down_after: options.changes.map_or(NODE_DOWN_AFTER, |changes| changes.node_down_after),
         };
         let core = Node::open(setup, &recovered, wal.reader()).map_err(|error| error.to_string())?;
         #[cfg(feature = "canary")]
@@ -167,45 +200,16 @@ impl SimNode {
             requests: BTreeMap::new(),
             next_request: 1,
             probes: Vec::new(),
+            catalog_epoch: 0,
+            peers,
         });
         Ok(())
-    }
-
-    fn identify(&mut self, options: &Options, disk: &dyn Disk) -> Result<Identity, String> {
-        if disk.exists("wal").map_err(|error| error.to_string())? {
-            return Err("there is a log, but no identity".into());
-        }
-        let mut storage = [0; 16];
-        storage[..8].copy_from_slice(&self.random.next().to_le_bytes());
-        storage[8..].copy_from_slice(&self.random.next().to_le_bytes());
-        let address = |index: usize| (node_name(index), format!("{}:8000", node_name(index)));
-        let founding = Founding {
-            nodes: (0..options.nodes).map(address).collect(),
-            zone: None,
-            dimension: DIMENSION as u32,
-            metric: Metric::L2,
-            num_shards: options.shards,
-            virtual_nodes: 3,
-            replication_factor: options.replication_factor,
-            weight: 1,
-        };
-        let node = self.name.as_str().to_owned();
-        let identity = Identity {
-            node,
-            storage,
-            cluster: None,
-            founding,
-            joined: None,
-            known: Vec::new(),
-            peers: BTreeMap::new(),
-        };
-        identity.save(disk).map_err(|error| error.to_string())?;
-        Ok(identity)
     }
 
     /// Takes it away. What it holds of its disk is gone before the disk loses anything.
     pub(crate) fn stop(&mut self, how: Stop) {
         self.running = None;
+        self.asking = None;
         self.life += 1;
         if how == Stop::PowerLoss {
             let random = &mut self.random;
@@ -306,19 +310,22 @@ impl SimNode {
         self.running.take().map_or(Ok(()), |running| running.wal.close())
     }
 
-    /// Looks at all groups and says what is different.
-    pub(crate) fn changes(&mut self, mut see: impl FnMut(Change)) {
+    /// Looks at all groups and says what is different, and which there were and are no more.
+    pub(crate) fn changes(&mut self, mut see: impl FnMut(&Node, Change), mut gone: impl FnMut(GroupProbe)) {
         let Some(running) = &mut self.running else { return };
-        let mut at = 0;
-        let probes = &mut running.probes;
-        running.core.probe(|after| {
-            let before = probes.get(at).copied();
-            if before != Some(after) {
-                see(Change { before, after });
-                if at < probes.len() { probes[at] = after } else { probes.push(after) }
+        let mut after = Vec::with_capacity(running.probes.len());
+        running.core.probe(|probe| after.push(probe));
+        let mut before = std::mem::replace(&mut running.probes, after).into_iter().peekable();
+        for after in &running.probes {
+            while let Some(lost) = before.next_if(|before| before.group < after.group) {
+                gone(lost);
             }
-            at += 1;
-        });
+            let before = before.next_if(|before| before.group == after.group);
+            if before != Some(*after) {
+                see(&running.core, Change { before, after: *after });
+            }
+        }
+        before.for_each(gone);
     }
 
     /// The groups as they were when last looked at.
@@ -339,6 +346,11 @@ impl SimNode {
 }
 
 impl Running {
+    /// The real core.
+    pub(crate) fn core(&self) -> &Node {
+        &self.core
+    }
+
     fn flush(&mut self, now: Now, wishes: &mut Vec<Wish>) -> Result<(), WalError> {
         let turn = self.core.flush(now);
         wishes.extend(turn.messages.into_iter().map(Wish::Send));
@@ -358,7 +370,10 @@ impl Running {
                 }
                 Effect::Checkpoint { group, job } => wishes.push(Wish::Checkpoint { group, job }),
                 Effect::Job { group, work } => wishes.push(Wish::Job { group, work }),
-                Effect::Peers(_) => {}
+                Effect::Peers(peers) => {
+                    let names = peers.into_iter().map(|(node, _)| node.as_str().to_owned());
+                    wishes.push(Wish::Peers(names.collect()));
+                }
                 Effect::Delete(work) => work(),
                 Effect::Fail { why } => wishes.push(Wish::Stop(why)),
                 Effect::ReadyToStop => wishes.push(Wish::ReadyToStop),
@@ -399,6 +414,15 @@ fn wal_options(options: &Options, log_id: u64) -> WalOptions {
     }
 }
 
+fn limits(options: &Options) -> Limits {
+    let Some(changes) = options.changes else { return Limits::default() };
+    Limits {
+        retained_bytes_per_group: changes.retained_bytes,
+        snapshot_bytes_per_second: changes.snapshot_bytes_per_second,
+        ..Limits::default()
+    }
+}
+
 fn checkpoint_pace(options: &Options) -> CheckpointPace {
     CheckpointPace {
         bytes: options.disk.checkpoint_bytes,
@@ -417,7 +441,7 @@ fn plant(mut core: Node, options: &Options) -> Node {
         Some(Bug::VoteNotPersisted) => Some(Canary::VoteNotPersisted),
         Some(Bug::ReadWithoutMajority) => Some(Canary::ReadWithoutMajority),
         Some(Bug::TermNotChecked) => Some(Canary::TermNotChecked),
-        Some(Bug::ChainNotChecked | Bug::SlotReusedEarly) | None => None,
+        Some(_) | None => None,
     });
     core
 }

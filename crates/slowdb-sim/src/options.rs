@@ -1,6 +1,9 @@
 //! What a run is made of: everything is drawn from its seed, and printed with a failure.
 
+mod changes;
+
 use crate::random::Random;
+pub use changes::ChangeOptions;
 use std::fmt;
 
 /// A range of microseconds, both ends included.
@@ -28,6 +31,8 @@ pub enum Profile {
     Checkpoints,
     /// Messages that arrive long after they were sent.
     LateMessages,
+    /// Nodes that join, go, die and come back, and replicas that move, under moderate faults.
+    Changes,
 }
 
 impl Profile {
@@ -214,6 +219,8 @@ pub struct Options {
     pub disk: DiskOptions,
     /// The faults.
     pub faults: FaultOptions,
+    /// How the cluster changes; `None` if it stays as it was founded.
+    pub changes: Option<ChangeOptions>,
     /// What is planted, if anything.
     pub bug: Option<Bug>,
 }
@@ -225,7 +232,11 @@ impl Options {
         const IN_EXCESS: [Profile; 6] =
             [P::Elections, P::PowerLoss, P::Minority, P::Recycling, P::Checkpoints, P::LateMessages];
         let mut random = Random::new(seed ^ 0x9f0f_11e5);
-        let profile = if random.chance(600) { Profile::General } else { random.pick(&IN_EXCESS) };
+        let profile = match random.below(100) {
+            0..40 => Profile::General,
+            40..70 => Profile::Changes,
+            _ => random.pick(&IN_EXCESS),
+        };
         Options::draw(seed, profile)
     }
 
@@ -272,10 +283,21 @@ impl Options {
                 lasts: (50 * MILLI, random.pick(&[800, 4000]) * MILLI),
                 ..FaultOptions::default()
             },
+            changes: None,
             bug: None,
         };
         options.draw_faults(random);
+        // Drawn apart, so that all else is what it would be without.
+        let random = &mut random.fork(7);
+        if profile == Profile::Changes || (profile == Profile::General && random.chance(500)) {
+            options.changes = Some(ChangeOptions::draw(random));
+        }
         options
+    }
+
+    /// Nodes that there may ever be.
+    pub fn nodes_max(&self) -> usize {
+        self.nodes + self.changes.map_or(0, |changes| changes.joiners)
     }
 
     fn draw_faults(&mut self, random: &mut Random) {
@@ -285,8 +307,9 @@ impl Options {
             Profile::Calm => {
                 self.net = self.net.calm();
             }
-            Profile::General => {
-                // Each kind is there in about half of the runs.
+            Profile::General | Profile::Changes => {
+                // Each kind is there in about half of the runs, or in a fifth.
+                let share = if self.profile == Profile::General { 500 } else { 200 };
                 for kind in [
                     &mut faults.power_loss,
                     &mut faults.power_loss_leader,
@@ -305,7 +328,7 @@ impl Options {
                     &mut faults.clock_jump,
                 ] {
                     let mean = random.between((2 * SECOND, 12 * SECOND));
-                    *kind = if random.chance(500) { mean } else { 0 };
+                    *kind = if random.chance(share) { mean } else { 0 };
                 }
             }
             Profile::Elections => {
@@ -394,6 +417,10 @@ impl fmt::Display for Options {
         )?;
         writeln!(f, "  {:?}", self.net)?;
         writeln!(f, "  {:?}", self.disk)?;
-        write!(f, "  {:?}", self.faults)
+        write!(f, "  {:?}", self.faults)?;
+        if let Some(changes) = &self.changes {
+            write!(f, "\n  {changes:?}")?;
+        }
+        Ok(())
     }
 }

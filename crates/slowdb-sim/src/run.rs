@@ -15,8 +15,11 @@ const SECOND: u64 = 1_000_000;
 const CLIENTS_END_WITHIN: u64 = 20 * SECOND;
 /// After the last fault, within this time every shard takes a write at `quorum`, and all ids can be read.
 const PROGRESS_WITHIN: u64 = 20 * SECOND;
-/// Without load, within this time all replicas have applied the same.
-const QUIET_WITHIN: u64 = 20 * SECOND;
+/// Without load, within this time all replicas have applied the same, and those lead that are wanted to. A node whose disk
+/// was slow, or that was stopped for a while, gives leadership away for half a minute.
+const QUIET_WITHIN: u64 = 60 * SECOND;
+/// After the last fault, within this time every replica is where it is wanted.
+const SETTLED_WITHIN: u64 = 60 * SECOND;
 /// Values of the writes after the faults, which no client uses.
 const LAST_VALUES: u64 = 1 << 40;
 
@@ -29,6 +32,10 @@ pub struct Report {
     pub ops: u64,
     /// Faults that struck.
     pub faults: u64,
+    /// What the operator has achieved, nodes that joined included.
+    pub actions: u64,
+    /// Replicas that were placed where none was before.
+    pub moves: u64,
     /// Over everything that happened.
     pub hash: u64,
 }
@@ -77,6 +84,8 @@ pub fn run(options: Options, verbose: bool) -> Result<Report, Box<RunFailure>> {
             simulated_micros: cluster.now,
             ops: cluster.ops(),
             faults: cluster.faults_struck,
+            actions: cluster.actions_done,
+            moves: checks::moves(cluster.log.events()),
             hash,
         }),
     }
@@ -97,6 +106,8 @@ impl Cluster {
             return self.fail("progress", "a client's last operation has not ended".into());
         }
         self.make_progress();
+        self.settle();
+        self.reach_all();
         self.get_quiet();
         self.compare_content();
     }
@@ -119,16 +130,26 @@ impl Cluster {
         }
     }
 
-    /// Every shard takes a write at `quorum` and `all`, and every id can be read at `quorum`.
+    /// With every replica where it is wanted, every shard takes a write at `all`.
+    fn reach_all(&mut self) {
+        let mut script = Vec::new();
+        for shard in 0..self.options.shards {
+            let key = self.keys.of_shard(shard)[0];
+            let value = LAST_VALUES + u64::from(shard) * 2 + 1;
+            script.push(Ask::Write { level: WriteLevel::All, writes: vec![(key, Some(value))] });
+            script.push(Ask::Read { level: ReadLevel::Quorum, keys: vec![key], at: None });
+        }
+        self.ask(script, "with all replicas in place");
+    }
+
+    /// Every shard takes a write at `quorum`, and every id can be read at `quorum`.
     fn make_progress(&mut self) {
         let mut script = Vec::new();
         for shard in 0..self.options.shards {
             let keys = self.keys.of_shard(shard);
             let value = LAST_VALUES + u64::from(shard) * 2;
             // Ids of both kinds stay as the faults left them, but for the first of each shard.
-            for (level, value) in [(WriteLevel::Quorum, value), (WriteLevel::All, value + 1)] {
-                script.push(Ask::Write { level, writes: vec![(keys[0], Some(value))] });
-            }
+            script.push(Ask::Write { level: WriteLevel::Quorum, writes: vec![(keys[0], Some(value))] });
             let read = |key: &crate::Key| Ask::Read { level: ReadLevel::Quorum, keys: vec![*key], at: None };
             script.extend(keys.iter().map(read));
         }
@@ -150,34 +171,65 @@ impl Cluster {
         }
     }
 
+    /// Waits until every replica is where it is wanted, and every node is back or gone for good.
+    fn settle(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        let end = self.now + SETTLED_WITHIN;
+        let left = |cluster: &Cluster| cluster.chores_left().or_else(|| cluster.settled_by_catalog());
+        if !self.run(end, |cluster| left(cluster).is_none())
+            && let Some(why) = left(self)
+        {
+            self.fail("placement", format!("not settled {SETTLED_WITHIN} us after the faults: {why}"));
+        }
+    }
+
     /// What is still different or under way.
     fn unrest(&self) -> Option<String> {
-        for shard in 0..self.options.shards {
-            let replicas = self.replicas(shard);
-            let wanted = (self.options.replication_factor as usize).min(self.options.nodes);
-            if replicas.len() != wanted {
-                return Some(format!("shard {shard} has replicas on nodes {replicas:?}, not on {wanted}"));
+        let Some(catalog) = &self.catalog else { return Some("there is no catalog".into()) };
+        for spec in &catalog.groups {
+            let group = spec.group;
+            let replicas = self.replicas(group);
+            let mut wanted: Vec<&str> = spec.replicas.iter().map(|replica| replica.node.as_str()).collect();
+            wanted.sort_by_key(|name| self.names.iter().position(|n| n.as_str() == *name));
+            if !replicas.iter().map(|node| self.names[*node].as_str()).eq(wanted.iter().copied()) {
+                return Some(format!(
+                    "group {group} has replicas on nodes {replicas:?}, the catalog says {wanted:?}"
+                ));
             }
-            let group = 1 + u64::from(shard);
-            let applied = |node: &usize| {
-                let probe = self.nodes[*node].probes().iter().find(|probe| probe.group.0 == group);
-                (*node, probe.map(|probe| probe.applied))
-            };
-            let applied: Vec<_> = replicas.iter().map(applied).collect();
+            let probe = |node: &usize| self.nodes[*node].probes().iter().find(|probe| probe.group.0 == group);
+            let applied: Vec<_> =
+                replicas.iter().map(|node| (*node, probe(node).map(|probe| probe.applied))).collect();
             if applied.iter().any(|(_, position)| *position != applied[0].1) {
-                return Some(format!("shard {shard} is applied up to {applied:?}"));
+                return Some(format!("group {group} is applied up to {applied:?}"));
+            }
+            let leads = |node: &usize| probe(node).is_some_and(|probe| probe.leads);
+            let leaders: Vec<usize> = replicas.iter().copied().filter(leads).collect();
+            if !leaders.iter().map(|node| self.names[*node].as_str()).eq([spec.leader.as_str()]) {
+                return Some(format!(
+                    "group {group} is led by nodes {leaders:?}, the catalog says {}",
+                    spec.leader
+                ));
+            }
+        }
+        let member = |node: &usize| catalog.nodes.iter().any(|known| known.id == self.names[*node].as_str());
+        let members: Vec<usize> = (0..self.nodes.len()).filter(member).collect();
+        for (from, to) in members.iter().flat_map(|from| members.iter().map(move |to| (*from, *to))) {
+            if from != to && !self.network.is_connected(from, to, self.nodes[to].life) {
+                return Some(format!("node {from} has no connection to node {to}"));
             }
         }
         let open = |node: &usize| self.nodes[*node].requests_open() > 0;
-        (0..self.options.nodes)
+        (0..self.nodes.len())
             .find(open)
             .map(|node| format!("node {node} has requests that it has not answered"))
     }
 
-    fn replicas(&self, shard: u32) -> Vec<usize> {
-        let group = 1 + u64::from(shard);
+    /// Nodes that have a replica of a group.
+    fn replicas(&self, group: u64) -> Vec<usize> {
         let has = |node: &usize| self.nodes[*node].probes().iter().any(|probe| probe.group.0 == group);
-        (0..self.options.nodes).filter(has).collect()
+        (0..self.nodes.len()).filter(has).collect()
     }
 
     /// Reads all there is, from every replica.
@@ -185,7 +237,7 @@ impl Cluster {
         let mut script = Vec::new();
         for shard in 0..self.options.shards {
             let keys = self.keys.of_shard(shard).to_vec();
-            for node in self.replicas(shard) {
+            for node in self.replicas(1 + u64::from(shard)) {
                 script.push(Ask::Read { level: ReadLevel::One, keys: keys.clone(), at: Some(node) });
             }
         }

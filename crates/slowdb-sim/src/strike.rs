@@ -18,7 +18,7 @@ impl Cluster {
                 let leads = |node: &usize| {
                     self.nodes[*node].probes().iter().any(|probe| probe.group.0 == group && probe.leads)
                 };
-                (0..self.options.nodes).find(leads).unwrap_or_else(|| self.random.index(self.options.nodes))
+                (0..self.nodes.len()).find(leads).unwrap_or_else(|| self.random.index(self.nodes.len()))
             }
         }
     }
@@ -76,7 +76,7 @@ impl Cluster {
             Fault::Partition { cut, clients, lasts } => self.partition(&cut, &clients, lasts),
             Fault::Isolate { target, one_way, clients_with, lasts } => {
                 let alone = self.resolve(target);
-                let nodes = self.options.nodes;
+                let nodes = self.nodes.len();
                 let mut cut = vec![vec![false; nodes]; nodes];
                 for other in (0..nodes).filter(|other| *other != alone) {
                     cut[other][alone] = true;
@@ -96,6 +96,16 @@ impl Cluster {
                 self.nodes[node].slow_factor = factor;
                 self.note(format!("disk of node {node} is {factor} times slower for {lasts} us"));
             }
+            Fault::Death { target, down, power, wiped } => {
+                let node = self.resolve(target);
+                if self.nodes[node].running.is_some() {
+                    self.stop(node, if power { Stop::PowerLoss } else { Stop::Kill }, down);
+                    let life = self.nodes[node].life;
+                    if let Some(wiped) = wiped {
+                        self.after(down - 1, Action::Wipe { node, life, wiped });
+                    }
+                }
+            }
             Fault::Reset { from, to } if from != to => {
                 self.disconnect(from, to);
                 self.note(format!("connection of node {from} to node {to} is reset"));
@@ -108,7 +118,7 @@ impl Cluster {
         }
     }
 
-    fn note(&mut self, what: String) {
+    pub(crate) fn note(&mut self, what: String) {
         self.log.push(self.now, Event::Fault { what });
     }
 
@@ -138,7 +148,7 @@ impl Cluster {
     /// Somebody has just been elected: the power of some nodes goes away before they can do much about it.
     pub(crate) fn power_loss_after_election(&mut self) {
         self.faults_struck += 1;
-        for node in 0..self.options.nodes {
+        for node in 0..self.nodes.len() {
             if self.random.chance(700) {
                 let life = self.nodes[node].life;
                 let down = self.random.between(self.options.faults.down);
@@ -158,11 +168,11 @@ impl Cluster {
     pub(crate) fn heal(&mut self) {
         self.healed = true;
         self.network.heal();
-        for node in 0..self.options.nodes {
+        for node in 0..self.nodes.len() {
             self.nodes[node].paused_until = 0;
             self.nodes[node].slow_until = 0;
             self.free_disk(node);
-            if self.nodes[node].disk_failed {
+            if self.nodes[node].disk_failed && self.nodes[node].present {
                 // What its disk dropped is in doubt until it is read anew.
                 self.stop(node, Stop::PowerLoss, 1000);
             }

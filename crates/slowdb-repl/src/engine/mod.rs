@@ -22,8 +22,9 @@
 //!   what the log says of members up to there is applied again when it is opened ([`caught_up`]);
 //! - changes of members are read as protobuf only where they are proposed; the log and the network carry an
 //!   encoding of ours ([`log::data_of`]);
-//! - a second change while one is pending becomes an empty entry without an error, so it is refused first, and a
-//!   leader that is removed does not step down, so that is refused too: [`Engine::propose_members`];
+//! - a second change while one is pending becomes an empty entry without an error, so it is refused first:
+//!   [`Engine::propose_members`];
+//! - a leader that is removed, or demoted, does not step down: it is made to ([`Engine::apply_members`]);
 //! - a joint configuration is left by a proposal of ours, never by the engine;
 //! - the engine never sends snapshots: it is told that there is none yet, and the receiver's engine is handed one
 //!   when it is durable there, as if its leader had just sent it ([`Engine::restore`]). So there is nothing to report;
@@ -319,6 +320,13 @@ impl Engine {
             return Err(format!("a change of members led to {now:?}, and not to {:?}", conf_state(to)));
         }
         self.raw.mut_store().set_config(to);
+        // A leader may have got the change that takes its vote from the one before it.
+        let votes = to.member(to.own).is_some_and(|own| own.part.votes());
+        if self.is_leader() && !votes {
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, 0);
+            self.fix_timeout();
+        }
         Ok(())
     }
 
@@ -350,6 +358,22 @@ impl Engine {
         let restores = self.raw.raft.raft_log.unstable_snapshot().is_some();
         self.restoring = restores.then(|| Membership { index, ..members.clone() });
         restores
+    }
+
+    /// Tells the leader that everything that is committed here is here: the answer to an append of what lies before.
+    /// A leader whose log no longer holds what it believes to be missing here sends no append that could be answered.
+    pub(crate) fn tell_committed(&mut self, leader: ReplicaId) {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Follower || raft.leader_id != leader.0 || raft.raft_log.committed == 0 {
+            return;
+        }
+        let mut message = Message::default();
+        message.msg_type = MessageType::MsgAppend;
+        message.from = leader.0;
+        message.to = raft.id;
+        message.term = raft.term;
+        let _ = self.raw.step(message);
+        self.fix_timeout();
     }
 
     fn take_restored(&mut self, ready: &raft::Ready, group: u64, records: &mut Vec<Record>) -> Option<u64> {

@@ -177,7 +177,11 @@ impl<M: StateMachine> Group<M> {
 
     /// A leader offers a snapshot: it is taken if it is needed, and no other one is on its way.
     fn consider(&mut self, from: ReplicaId, offer: Offer) {
-        let has_it = self.engine.committed() >= offer.index || self.transfers.installing.is_some();
+        if self.engine.committed() >= offer.index {
+            // The leader would not offer it if it knew: the word that it had arrived was lost.
+            return self.engine.tell_committed(from);
+        }
+        let installs = self.transfers.installing.is_some();
         let member = offer.members.member(self.membership.own).is_some();
         // A leader offers to those who have answered it, and so are in its term at least.
         let known = offer.term <= self.engine.term();
@@ -185,7 +189,7 @@ impl<M: StateMachine> Group<M> {
         let busy = self.transfers.receiving.as_ref().is_some_and(|receiving| {
             !receiving.is_filling() || receiving.heard_at + SENDER_LOST_TICKS > ticks
         });
-        if has_it || !member || !known || busy || self.halted.is_some() {
+        if installs || !member || !known || busy || self.halted.is_some() {
             return;
         }
         // What was there of another snapshot makes room first.

@@ -5,9 +5,12 @@ mod content;
 mod durability;
 mod leaders;
 mod linearizability;
+mod placement;
+mod replicas;
 
 use crate::events::{Ask, Event, OpId, Outcome};
 use crate::keys::Keys;
+pub(crate) use placement::moves;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -70,9 +73,11 @@ type Checker<'a> = (&'static str, &'a dyn Fn() -> Result<(), String>);
 /// Runs all checkers; the first violation found.
 pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
     let ops = operations(events);
-    let checkers: [Checker<'_>; 5] = [
+    let checkers: [Checker<'_>; 7] = [
         ("leaders", &|| leaders::check(events)),
+        ("replicas", &|| replicas::check(events)),
         ("agreement", &|| agreement::check(events)),
+        ("placement", &|| placement::check(events)),
         ("durability", &|| durability::check(&ops)),
         ("linearizability", &|| linearizability::check(&ops, keys)),
         ("content", &|| content::check(&ops)),

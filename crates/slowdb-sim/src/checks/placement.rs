@@ -1,0 +1,262 @@
+//! Where replicas are, by the catalog: copied no more often than needed, and in the end in balance.
+//!
+//! The bound on copies: whenever something is different that decides where replicas belong (nodes, their states, weights
+//! and zones, collections and their factors), be it by an operator or by a fault, the planner says how many replicas have
+//! to be copied at least from what is wanted then. Until the next such difference no more than that may be added. What
+//! is added by the very changes among which the difference is, is not counted.
+
+use crate::events::Event;
+use slowdb_proto::{NodeState, Wanted};
+use slowdb_ring::{PlanNode, PlanShard};
+use slowdb_server::{CatalogProbe, NodeProbe, SpecProbe};
+use std::collections::BTreeSet;
+
+/// What decides where replicas belong.
+#[derive(PartialEq)]
+struct Grounds {
+    nodes: Vec<NodeProbe>,
+    groups: Vec<(u64, u32)>,
+}
+
+impl Grounds {
+    fn of(catalog: &CatalogProbe) -> Self {
+        let groups = shards(catalog).iter().map(|spec| (spec.group, spec.replication_factor)).collect();
+        Grounds { nodes: catalog.nodes.clone(), groups }
+    }
+}
+
+fn shards(catalog: &CatalogProbe) -> &[SpecProbe] {
+    catalog.groups.get(1..).unwrap_or_default()
+}
+
+/// Counts replicas of shards that were added after their collection was created.
+#[derive(Default)]
+struct Added {
+    groups: BTreeSet<u64>,
+    replicas: BTreeSet<u64>,
+}
+
+impl Added {
+    fn count(&mut self, catalog: &CatalogProbe) -> usize {
+        let mut count = 0;
+        for spec in shards(catalog) {
+            let is_new = self.groups.insert(spec.group);
+            let added = spec.replicas.iter().filter(|replica| self.replicas.insert(replica.replica)).count();
+            count += if is_new { 0 } else { added };
+        }
+        count
+    }
+}
+
+/// Replicas that were placed where none was before.
+pub(crate) fn moves(events: &[(u64, Event)]) -> u64 {
+    let mut added = Added::default();
+    let catalogs = events.iter().filter_map(|(_, event)| match event {
+        Event::Catalog { catalog, .. } => Some(catalog),
+        _ => None,
+    });
+    catalogs.map(|catalog| added.count(catalog) as u64).sum()
+}
+
+pub(super) fn check(events: &[(u64, Event)]) -> Result<(), String> {
+    let mut added = Added::default();
+    let mut grounds: Option<Grounds> = None;
+    let (mut left, mut since) = (0, 0);
+    let mut last = None;
+    for (now, event) in events {
+        match event {
+            Event::Catalog { catalog, copies, .. } => {
+                let count = added.count(catalog);
+                let present = Grounds::of(catalog);
+                if grounds.as_ref() == Some(&present) {
+                    left = usize::checked_sub(left, count).ok_or_else(|| {
+                        let epoch = catalog.epoch;
+                        format!("more replicas were added up to epoch {epoch} than epoch {since} needed ({now} us)")
+                    })?;
+                } else {
+                    (left, since) = (*copies, catalog.epoch);
+                    grounds = Some(present);
+                }
+                last = Some(catalog);
+            }
+            Event::Quiet => last.map_or(Ok(()), |catalog| balance(catalog))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What has to hold when nothing is under way. Cordoned nodes are a reason for imbalance.
+fn balance(catalog: &CatalogProbe) -> Result<(), String> {
+    let active: Vec<&NodeProbe> =
+        catalog.nodes.iter().filter(|node| node.state == NodeState::Active).collect();
+    if active.is_empty() || catalog.nodes.iter().any(|node| node.state == NodeState::Cordoned) {
+        return Ok(());
+    }
+    for spec in shards(catalog) {
+        let on_active =
+            spec.replicas.iter().filter(|it| active.iter().any(|node| node.id == it.node)).count();
+        let factor = spec.replication_factor as usize;
+        if on_active != factor.min(active.len()) || spec.replicas.len() > factor {
+            return Err(format!("group {} is to have {factor} replicas: {:?}", spec.group, spec.replicas));
+        }
+    }
+    let holds = |node: &str| {
+        shards(catalog).iter().filter(|spec| spec.replicas.iter().any(|it| it.node == node)).count()
+    };
+    even(&active, shards(catalog).len(), &holds)?;
+    leaders(catalog, &active)?;
+    zones(catalog, &active)
+}
+
+/// No handing over, from one to the next, makes leaders more even: as even as replicas allow. Of equal nodes only.
+fn leaders(catalog: &CatalogProbe, active: &[&NodeProbe]) -> Result<(), String> {
+    if active.iter().any(|node| node.weight != active[0].weight) {
+        return Ok(());
+    }
+    let leads = |node: &str| shards(catalog).iter().filter(|spec| spec.leader == node).count();
+    for node in active {
+        let mut reached = vec![node.id.as_str()];
+        let mut at = 0;
+        while let Some(from) = reached.get(at).copied() {
+            if leads(from) + 2 <= leads(&node.id) {
+                return Err(format!(
+                    "{} leads {} shards, and could let {from} with {} lead",
+                    node.id,
+                    leads(&node.id),
+                    leads(from)
+                ));
+            }
+            let led = shards(catalog).iter().filter(|spec| spec.leader == from);
+            for replica in led.flat_map(|spec| &spec.replicas) {
+                let is_active = active.iter().any(|node| node.id == replica.node);
+                if is_active && !reached.contains(&replica.node.as_str()) {
+                    reached.push(&replica.node);
+                }
+            }
+            at += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Every node has its share by weight, rounded down or up; a node has at most one replica of each shard.
+fn even(active: &[&NodeProbe], most: usize, count: &dyn Fn(&str) -> usize) -> Result<(), String> {
+    let counts: Vec<(&str, u32, usize)> =
+        active.iter().map(|node| (node.id.as_str(), node.weight, count(&node.id))).collect();
+    let weights: usize = counts.iter().map(|(_, weight, _)| *weight as usize).sum();
+    let total: usize = counts.iter().map(|(.., count)| count).sum();
+    let is_over = |weight: u32| total * weight as usize > most * weights;
+    if counts.iter().any(|(_, weight, _)| is_over(*weight)) {
+        return Ok(());
+    }
+    let fits = |(_, weight, count): &(&str, u32, usize)| {
+        let share = total * *weight as usize;
+        (share / weights..=share.div_ceil(weights)).contains(count)
+    };
+    if counts.iter().all(fits) { Ok(()) } else { Err(format!("replicas are not in balance: {counts:?}")) }
+}
+
+/// No more pairs of replicas of one shard share a zone than if all were placed anew.
+fn zones(catalog: &CatalogProbe, active: &[&NodeProbe]) -> Result<(), String> {
+    let zone =
+        |node: &str| catalog.nodes.iter().find(|known| known.id == node).and_then(|node| node.zone.clone());
+    let pairs = |nodes: &[&str]| {
+        let zones: Vec<_> = nodes.iter().filter_map(|node| zone(node)).collect();
+        zones
+            .iter()
+            .enumerate()
+            .map(|(at, zone)| zones[..at].iter().filter(|other| *other == zone).count())
+            .sum::<usize>()
+    };
+    let nodes: Vec<PlanNode> = active
+        .iter()
+        .map(|node| PlanNode {
+            zone: node.zone.clone(),
+            ..PlanNode::new(node.id.clone()).with_weight(node.weight)
+        })
+        .collect();
+    let anew: Vec<PlanShard> =
+        shards(catalog).iter().map(|spec| PlanShard::new(spec.group, spec.replication_factor)).collect();
+    let plan =
+        slowdb_ring::plan(&nodes, &anew, catalog.virtual_nodes.max(1)).map_err(|error| error.to_string())?;
+    let best: usize = plan.targets().map(|target| pairs(&target.replicas)).sum();
+    let wanted = |spec: &SpecProbe| -> usize {
+        // What stays on nodes that cannot be emptied is not where it belongs in any case.
+        let stays = spec.replicas.iter().filter(|it| it.wanted != Wanted::Gone);
+        let stays =
+            stays.map(|it| it.node.as_str()).filter(|node| nodes.iter().any(|active| active.id == *node));
+        pairs(&stays.collect::<Vec<_>>())
+    };
+    let here: usize = shards(catalog).iter().map(wanted).sum();
+    if here > best {
+        Err(format!("{here} pairs of replicas share a zone, {best} would have to"))
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slowdb_proto::Standing;
+    use slowdb_server::SpecReplica;
+
+    fn catalog(epoch: u64, groups: &[&[(u64, &str)]]) -> CatalogProbe {
+        let node = |id: &str| NodeProbe {
+            id: id.to_owned(),
+            zone: None,
+            weight: 1,
+            state: NodeState::Active,
+            down: false,
+            leaving: false,
+        };
+        let spec = |(group, replicas): (u64, &[(u64, &str)])| {
+            let replica = |(replica, node): &(u64, &str)| SpecReplica {
+                replica: *replica,
+                node: (*node).to_owned(),
+                wanted: Wanted::Voter,
+                standing: Standing::Voter,
+            };
+            SpecProbe {
+                group,
+                epoch: 1,
+                collection: Some("c".to_owned()),
+                replication_factor: replicas.len() as u32,
+                leader: replicas.first().map_or_else(String::new, |(_, node)| (*node).to_owned()),
+                replicas: replicas.iter().map(replica).collect(),
+            }
+        };
+        let own: &[(u64, &str)] = &[];
+        CatalogProbe {
+            epoch,
+            virtual_nodes: 3,
+            nodes: ["a", "b"].map(node).to_vec(),
+            groups: (0..).zip(std::iter::once(own).chain(groups.iter().copied())).map(spec).collect(),
+            next_replica: 9,
+        }
+    }
+
+    fn event(catalog: CatalogProbe, copies: usize) -> (u64, Event) {
+        (0, Event::Catalog { node: 0, catalog: Box::new(catalog), copies, planned: String::new() })
+    }
+
+    #[test]
+    fn no_more_is_copied_than_planned() {
+        let first = catalog(1, &[&[(1, "a")], &[(2, "a")]]);
+        let moved = catalog(2, &[&[(1, "a")], &[(3, "b")]]);
+        let again = catalog(3, &[&[(4, "b")], &[(3, "b")]]);
+        let run =
+            |copies| check(&[event(first.clone(), copies), event(moved.clone(), 0), event(again.clone(), 0)]);
+        assert_eq!(run(2), Ok(()));
+        assert!(run(1).is_err());
+        assert_eq!(moves(&[event(first, 0), event(moved, 0), event(again, 0)]), 2);
+    }
+
+    #[test]
+    fn imbalance_in_the_end_is_found() {
+        let check = |groups: &[&[(u64, &str)]]| check(&[event(catalog(1, groups), 0), (0, Event::Quiet)]);
+        assert_eq!(check(&[&[(1, "a")], &[(2, "b")]]), Ok(()));
+        assert!(check(&[&[(1, "a")], &[(2, "a")]]).is_err());
+    }
+}
