@@ -17,6 +17,8 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(crate) const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// How long a node tries to be part of a cluster.
 pub(crate) const START_WITHIN: Duration = Duration::from_secs(60);
+/// How long a node that has stopped waits for its port to be free.
+const RELEASE_WITHIN: Duration = Duration::from_secs(5);
 /// Below a storage path, beside the directories of its nodes.
 const CERTS: &str = "certs";
 const NODE_DOWN_AFTER: Duration = Duration::from_secs(30);
@@ -121,6 +123,7 @@ pub(crate) struct EmbeddedNode {
     pub(crate) client: Client,
     pub(crate) vectors: Collection,
     pub(crate) num_shards: u32,
+    host: String,
     node: RunningNode,
 }
 
@@ -165,11 +168,18 @@ impl EmbeddedNode {
         match attach(&settings, format!("{}:{port}", settings.host), &identity, fits).await {
             Ok((client, num_shards)) => {
                 let vectors = client.collection(COLLECTION);
-                Ok(EmbeddedNode { id: settings.node_id, client, vectors, num_shards, node })
+                Ok(EmbeddedNode {
+                    id: settings.node_id,
+                    client,
+                    vectors,
+                    num_shards,
+                    host: settings.host,
+                    node,
+                })
             }
             Err(error) => {
                 // What went wrong first is what is told.
-                let _ = node.shutdown().await;
+                let _ = stop(node, &settings.host).await;
                 Err(error)
             }
         }
@@ -183,9 +193,23 @@ impl EmbeddedNode {
         self.node.failed().await
     }
 
+    /// Stops the node. It can be started again then.
     pub(crate) async fn stop(self) -> Result<(), Error> {
-        Ok(self.node.shutdown().await?)
+        let EmbeddedNode { node, host, client, vectors, .. } = self;
+        drop((client, vectors));
+        stop(node, &host).await
     }
+}
+
+/// Stops a node, and waits until its port is free: sockets go a moment after the last task that has to do with them.
+async fn stop(node: RunningNode, host: &str) -> Result<(), Error> {
+    let port = node.address().port();
+    let stopped = node.shutdown().await;
+    let waited = Waited::at_most(RELEASE_WITHIN);
+    while !ports::is_free(host, port) && !waited.is_over() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(stopped?)
 }
 
 /// Connects to the node itself, once it is part of a cluster.
