@@ -552,6 +552,16 @@ impl<M: StateMachine> Group<M> {
     }
 
     #[cfg(feature = "canary")]
+    fn counts_learners(&self) -> bool {
+        self.canary == Some(crate::Canary::LearnerCounted)
+    }
+
+    #[cfg(not(feature = "canary"))]
+    fn counts_learners(&self) -> bool {
+        false
+    }
+
+    #[cfg(feature = "canary")]
     fn reads_unasked(&self) -> bool {
         self.canary == Some(crate::Canary::ReadWithoutMajority) && self.engine.is_leader()
     }

@@ -58,6 +58,8 @@ pub enum Canary {
     ReadWithoutMajority,
     /// An append of a deposed leader is accepted.
     TermNotChecked,
+    /// What a majority of all members has is acknowledged, whether they vote or not.
+    LearnerCounted,
     /// Members change without a joint configuration.
     JointSkipped,
     /// A change of members by somebody who does not know what was decided before is not refused.

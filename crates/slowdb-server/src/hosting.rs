@@ -130,6 +130,11 @@ impl Node {
     fn remove_gone(&mut self, catalog: &Catalog) {
         let stays = |spec: Option<&GroupSpec>, own: ReplicaId| {
             let placed = spec.and_then(|spec| spec.replica_on(&self.name));
+            #[cfg(feature = "canary")]
+            let placed = placed.filter(|replica| {
+                let by_wish = crate::canary::is_planted(crate::canary::Canary::RemovalByWish);
+                !by_wish || replica.wanted != slowdb_proto::Wanted::Gone
+            });
             placed.is_some_and(|replica| replica.replica == own.0)
         };
         let gone = |id: &GroupId| {

@@ -5,6 +5,8 @@
 //! disk and QUIC.
 
 mod admin;
+#[cfg(feature = "canary")]
+mod canary;
 mod catalog;
 mod clients;
 mod config;
@@ -33,6 +35,8 @@ mod transfer;
 #[doc = include_str!("../README.md")]
 struct ReadmeExamples;
 
+#[cfg(feature = "canary")]
+pub use canary::{Canary, plant};
 pub use config::{NodeConfig, StartError};
 pub use identity::{Founding, Identity, IdentityError, Own};
 pub use node::{CheckpointPace, Command, Effect, Node, NodeSetup, OpenNodeError, RequestId};

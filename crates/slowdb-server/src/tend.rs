@@ -326,6 +326,8 @@ impl Node {
         let news = spec.is_news(&report);
         let sight = Sight { membership, followers: &view.followers, committed: view.committed };
         let step = next_step(&spec, &sight);
+        #[cfg(feature = "canary")]
+        let step = distorted(step, &spec, &sight);
         let changing = self.repl.is_changing_members(id);
         let ticks = self.tending.ticks;
         let tended = tended_mut(&mut self.tending, id);
@@ -395,6 +397,35 @@ impl Told {
         aligned.extend_from_slice(bytes);
         rkyv::from_bytes::<Told, RkyvError>(&aligned).ok()
     }
+}
+
+/// Planted bugs: the next step of somebody who is in a hurry, or knows less than has been decided.
+#[cfg(feature = "canary")]
+fn distorted(step: Step, spec: &catalog::GroupSpec, sight: &Sight<'_>) -> Step {
+    use crate::canary::{Canary, is_planted};
+    use slowdb_proto::Wanted;
+    use slowdb_repl::{MemberChange, Membership, Part, ReplicaId};
+    let membership = sight.membership;
+    if is_planted(Canary::StaleExecutor) && spec.epoch < membership.intent {
+        let membership = &Membership { intent: 0, ..membership.clone() };
+        return next_step(spec, &Sight { membership, ..*sight });
+    }
+    if is_planted(Canary::RemovalFirst) && !membership.is_joint() {
+        let is_voter = |id: ReplicaId| membership.member(id).is_some_and(|member| member.part == Part::Voter);
+        let gone = spec.replicas.iter().filter(|replica| replica.wanted == Wanted::Gone);
+        let remove: Vec<ReplicaId> = gone
+            .map(|replica| ReplicaId(replica.replica))
+            .filter(|id| *id != membership.own && is_voter(*id))
+            .collect();
+        if !remove.is_empty() {
+            return Step::Change(MemberChange::EnterJoint {
+                promote: Vec::new(),
+                demote: Vec::new(),
+                remove,
+            });
+        }
+    }
+    step
 }
 
 fn tended_mut(tending: &mut Tending, id: GroupId) -> &mut Tended {

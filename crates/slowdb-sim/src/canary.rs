@@ -20,7 +20,7 @@ pub const SEEDS_MAX: u64 = 40;
 /// Looks for a planted bug in seeds from `start` on.
 pub fn hunt(bug: Bug, start: u64) -> Catch {
     for seed in start..start + SEEDS_MAX {
-        let options = Options { bug: Some(bug), ..Options::draw(seed, bug.profile()) };
+        let options = Options { bug: Some(bug), ..Options::of_bug(seed, bug) };
         if let Err(failure) = run(options, false) {
             let caught = Some((seed, seed - start + 1, failure.violation.checker));
             return Catch { bug, caught, what: failure.violation.what };

@@ -436,11 +436,23 @@ fn checkpoint_pace(options: &Options) -> CheckpointPace {
 fn plant(mut core: Node, options: &Options) -> Node {
     use crate::Bug;
     use slowdb_repl::Canary;
+    use slowdb_server::Canary as Server;
     core.set_canary(match options.bug {
         Some(Bug::AckBeforeSync) => Some(Canary::AckBeforeSync),
         Some(Bug::VoteNotPersisted) => Some(Canary::VoteNotPersisted),
         Some(Bug::ReadWithoutMajority) => Some(Canary::ReadWithoutMajority),
         Some(Bug::TermNotChecked) => Some(Canary::TermNotChecked),
+        Some(Bug::LearnerCounted) => Some(Canary::LearnerCounted),
+        Some(Bug::JointSkipped) => Some(Canary::JointSkipped),
+        Some(Bug::StaleExecutor) => Some(Canary::StaleIntent),
+        Some(_) | None => None,
+    });
+    slowdb_server::plant(match options.bug {
+        Some(Bug::RemovalFirst) => Some(Server::RemovalFirst),
+        Some(Bug::RemovalByWish) => Some(Server::RemovalByWish),
+        Some(Bug::SnapshotWithoutTerms) => Some(Server::SnapshotWithoutTerms),
+        Some(Bug::ReplicaIdReused) => Some(Server::ReplicaIdReused),
+        Some(Bug::StaleExecutor) => Some(Server::StaleExecutor),
         Some(_) | None => None,
     });
     core

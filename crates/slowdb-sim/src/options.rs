@@ -58,17 +58,38 @@ pub enum Bug {
     SlotReusedEarly,
     /// An append of a deposed leader is accepted.
     TermNotChecked,
+    /// A learner's copy counts for a majority.
+    LearnerCounted,
+    /// Votes are taken away before others are there.
+    RemovalFirst,
+    /// A replica is deleted when the catalog wants it gone, and not when its group is without it.
+    RemovalByWish,
+    /// A snapshot comes without the table of terms.
+    SnapshotWithoutTerms,
+    /// Ids of replicas are used twice.
+    ReplicaIdReused,
+    /// Members change without a joint configuration.
+    JointSkipped,
+    /// Members are changed by who knows less than was decided.
+    StaleExecutor,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 6] = [
+    pub const ALL: [Bug; 13] = [
         Bug::AckBeforeSync,
         Bug::VoteNotPersisted,
         Bug::ReadWithoutMajority,
         Bug::ChainNotChecked,
         Bug::SlotReusedEarly,
         Bug::TermNotChecked,
+        Bug::LearnerCounted,
+        Bug::RemovalFirst,
+        Bug::RemovalByWish,
+        Bug::SnapshotWithoutTerms,
+        Bug::ReplicaIdReused,
+        Bug::JointSkipped,
+        Bug::StaleExecutor,
     ];
 
     /// The faults under which it shows.
@@ -80,6 +101,13 @@ impl Bug {
             Bug::ChainNotChecked => Profile::Recycling,
             Bug::SlotReusedEarly => Profile::Checkpoints,
             Bug::TermNotChecked => Profile::LateMessages,
+            Bug::LearnerCounted => Profile::Minority,
+            Bug::RemovalFirst
+            | Bug::RemovalByWish
+            | Bug::SnapshotWithoutTerms
+            | Bug::ReplicaIdReused
+            | Bug::JointSkipped
+            | Bug::StaleExecutor => Profile::Changes,
         }
     }
 
@@ -92,6 +120,13 @@ impl Bug {
             Bug::ChainNotChecked => "append not chained",
             Bug::SlotReusedEarly => "stale slot reused",
             Bug::TermNotChecked => "term not checked",
+            Bug::LearnerCounted => "learner counted as voter",
+            Bug::RemovalFirst => "removal before addition",
+            Bug::RemovalByWish => "removal by wish",
+            Bug::SnapshotWithoutTerms => "snapshot without terms",
+            Bug::ReplicaIdReused => "replica id reused",
+            Bug::JointSkipped => "joint step skipped",
+            Bug::StaleExecutor => "stale catalog executor",
         }
     }
 }
@@ -291,6 +326,17 @@ impl Options {
         let random = &mut random.fork(7);
         if profile == Profile::Changes || (profile == Profile::General && random.chance(500)) {
             options.changes = Some(ChangeOptions::draw(random));
+        }
+        options
+    }
+
+    /// The run of a seed under which a bug shows; it is not planted.
+    pub fn of_bug(seed: u64, bug: Bug) -> Self {
+        let mut options = Options::draw(seed, bug.profile());
+        if bug == Bug::LearnerCounted {
+            // Of four replicas one is a learner.
+            options.nodes = 4;
+            options.replication_factor = 4;
         }
         options
     }

@@ -7,7 +7,7 @@ fn caught(bug: Bug) {
     let Some((seed, tries, checker)) = hunted.caught else { panic!("not caught: {}", bug.name()) };
     println!("{}: caught in seed {seed}, try {tries}, by {checker}: {}", bug.name(), hunted.what);
     // It is the bug that was caught: without it the same run passes.
-    if let Err(failure) = run(Options::draw(seed, bug.profile()), false) {
+    if let Err(failure) = run(Options::of_bug(seed, bug), false) {
         panic!("{failure}");
     }
 }
@@ -40,4 +40,39 @@ fn a_slot_reused_early_is_caught() {
 #[test]
 fn an_append_of_a_stale_term_is_caught() {
     caught(Bug::TermNotChecked);
+}
+
+#[test]
+fn a_learner_that_is_counted_as_a_voter_is_caught() {
+    caught(Bug::LearnerCounted);
+}
+
+#[test]
+fn a_removal_before_the_addition_is_caught() {
+    caught(Bug::RemovalFirst);
+}
+
+#[test]
+fn a_removal_by_wish_is_caught() {
+    caught(Bug::RemovalByWish);
+}
+
+#[test]
+fn a_snapshot_without_its_terms_is_caught() {
+    caught(Bug::SnapshotWithoutTerms);
+}
+
+#[test]
+fn a_replica_id_used_twice_is_caught() {
+    caught(Bug::ReplicaIdReused);
+}
+
+#[test]
+fn a_joint_step_that_is_skipped_is_caught() {
+    caught(Bug::JointSkipped);
+}
+
+#[test]
+fn a_change_by_a_stale_catalog_is_caught() {
+    caught(Bug::StaleExecutor);
 }

@@ -141,12 +141,14 @@ impl<M: StateMachine> Group<M> {
         }
         let matched: Vec<u64> = self.engine.progress().map(|p| p.matched).collect();
         let members = self.membership.members.len() as u32;
+        let counts_learners = self.counts_learners();
+        let voters = self.membership.members.iter().filter(|member| member.part.votes()).count() as u32;
         for (&index, entry) in self.waiters.range_mut(..=reach) {
             let durable_on = matched.iter().filter(|matched| **matched >= index).count() as u32;
             for waiter in entry.waiters.iter_mut().filter(|w| !w.answered) {
                 let reached = match waiter.level {
                     AckLevel::One => index <= durable,
-                    AckLevel::Quorum => index <= applied,
+                    AckLevel::Quorum => index <= applied || (counts_learners && durable_on > voters / 2),
                     AckLevel::All => index <= applied && durable_on == members,
                 };
                 if reached {

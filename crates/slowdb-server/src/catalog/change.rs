@@ -76,6 +76,8 @@ impl Catalog {
                     return Err("it was known".into());
                 }
                 self.forget_removed();
+                #[cfg(feature = "canary")]
+                self.reuse_ids();
             }
             CatalogChange::Create { name, dimension, metric, replication_factor, shards } => {
                 self.create(epoch, name, dimension, metric, replication_factor, &shards)?;
@@ -266,6 +268,16 @@ impl Catalog {
         self.collections
             .insert(at, Collection { name, dimension, metric, replication_factor, shards: placed });
         Ok(())
+    }
+
+    /// Planted bug: an id that is free again is the next one.
+    #[cfg(feature = "canary")]
+    fn reuse_ids(&mut self) {
+        if crate::canary::is_planted(crate::canary::Canary::ReplicaIdReused) {
+            let groups = self.shards().map(|(_, shard)| &shard.spec).chain([&self.own]);
+            let ids = groups.flat_map(|spec| &spec.replicas).map(|replica| replica.replica);
+            self.next_replica = ids.max().unwrap_or_default() + 1;
+        }
     }
 
     fn node_mut(&mut self, node: &str) -> Result<&mut CatalogNode, String> {

@@ -13,6 +13,8 @@ type Members = Vec<(u64, String, Part)>;
 struct Seen {
     /// Where each replica is: its group and node.
     homes: BTreeMap<u64, (u64, String)>,
+    /// Replicas that have heard of their group. One that has not may be lost with the power, and be begun again.
+    heard: BTreeSet<u64>,
     /// Replicas that the catalog has dropped.
     dropped: BTreeSet<u64>,
     /// Replicas and groups that it has now.
@@ -31,7 +33,8 @@ pub(super) fn check(events: &[(u64, Event)]) -> Result<(), String> {
     for (now, event) in events {
         let checked = match event {
             Event::Catalog { catalog, .. } => seen.catalog(catalog),
-            Event::Members { group, index, intent, members, .. } if !members.is_empty() => {
+            Event::Members { group, replica, index, intent, members, .. } if !members.is_empty() => {
+                seen.heard.insert(*replica);
                 seen.members(*group, *index, *intent, members)
             }
             Event::ReplicaGone { node, group, replica } => seen.given_up(*node, *group, *replica),
@@ -81,6 +84,12 @@ impl Seen {
     fn members(&mut self, group: u64, index: u64, intent: u64, members: &Members) -> Result<(), String> {
         for (replica, node, _) in members {
             self.lives(*replica, group, node)?;
+            let is_news = self.members.get(&group).is_none_or(|known| known.0 < index);
+            if is_news && self.dropped.contains(replica) {
+                return Err(format!(
+                    "group {group} has replica {replica} again at {index}, which the catalog has dropped"
+                ));
+            }
         }
         let Some((known, known_intent, before)) = self.members.get(&group) else {
             self.members.insert(group, (index, intent, members.clone()));
@@ -120,7 +129,8 @@ impl Seen {
     fn given_up(&self, node: usize, group: u64, replica: u64) -> Result<(), String> {
         let Some((index, _, members)) = self.members.get(&group) else { return Ok(()) };
         // With its collection a group is gone as a whole.
-        if self.groups.contains(&group) && members.iter().any(|(member, ..)| *member == replica) {
+        let counts = self.groups.contains(&group) && self.heard.contains(&replica);
+        if counts && members.iter().any(|(member, ..)| *member == replica) {
             return Err(format!(
                 "node {node} gave replica {replica} of group {group} up, which is a member at {index}: {members:?}"
             ));
@@ -150,6 +160,7 @@ mod tests {
     fn a_member_is_not_given_up() {
         let mut seen = Seen::default();
         seen.groups.insert(1);
+        seen.heard.insert(2);
         let with = vec![(1, "a".to_owned(), Part::Voter), (2, "b".to_owned(), Part::Voter)];
         seen.members(1, 1, 0, &with).expect("it is sound");
         assert!(seen.given_up(1, 1, 2).is_err());

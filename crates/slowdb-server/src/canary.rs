@@ -1,0 +1,32 @@
+//! Bugs that can be planted in this crate, to prove that the checks around it notice them. They hold for all nodes of a
+//! thread: a simulation runs in one.
+
+use std::cell::Cell;
+
+/// A bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canary {
+    /// A leader takes votes away before those that are to have them instead are there.
+    RemovalFirst,
+    /// A node deletes its replica as soon as the catalog wants it gone.
+    RemovalByWish,
+    /// A snapshot comes without the table of terms.
+    SnapshotWithoutTerms,
+    /// The id of a replica that is gone is given to the next one.
+    ReplicaIdReused,
+    /// A leader changes members by whatever catalog it has.
+    StaleExecutor,
+}
+
+thread_local! {
+    static PLANTED: Cell<Option<Canary>> = const { Cell::new(None) };
+}
+
+/// Plants a bug in all nodes of this thread, or none.
+pub fn plant(canary: Option<Canary>) {
+    PLANTED.set(canary);
+}
+
+pub(crate) fn is_planted(canary: Canary) -> bool {
+    PLANTED.get() == Some(canary)
+}
