@@ -138,6 +138,8 @@ impl Cluster {
             let wait = self.random.between(REFUSED_WAITS);
             return self.after(wait, Action::Start { node });
         };
+        // One that has another disk than before may join only when what it was is removed.
+        self.nodes[node].lost = false;
         let lost_join = self.options.changes.map_or(0, |changes| changes.lost_join);
         if !self.healed && self.random.chance(lost_join) {
             self.note(format!("node {node} may join, and crashes before it knows"));

@@ -85,7 +85,7 @@ impl Seen {
         for (replica, node, _) in members {
             self.lives(*replica, group, node)?;
             let is_news = self.members.get(&group).is_none_or(|known| known.0 < index);
-            if is_news && self.dropped.contains(replica) {
+            if is_news && self.groups.contains(&group) && self.dropped.contains(replica) {
                 return Err(format!(
                     "group {group} has replica {replica} again at {index}, which the catalog has dropped"
                 ));
