@@ -13,7 +13,9 @@ type Members = Vec<(u64, String, Part)>;
 struct Seen {
     /// Where each replica is: its group and node.
     homes: BTreeMap<u64, (u64, String)>,
-    /// Replicas that have heard of their group. One that has not may be lost with the power, and be begun again.
+    /// By node and group, the replica there.
+    there: BTreeMap<(usize, u64), u64>,
+    /// Replicas that have applied something. One that has not may be lost with the power, and be begun again.
     heard: BTreeSet<u64>,
     /// Replicas that the catalog has dropped.
     dropped: BTreeSet<u64>,
@@ -33,8 +35,15 @@ pub(super) fn check(events: &[(u64, Event)]) -> Result<(), String> {
     for (now, event) in events {
         let checked = match event {
             Event::Catalog { catalog, .. } => seen.catalog(catalog),
-            Event::Members { group, replica, index, intent, members, .. } if !members.is_empty() => {
-                seen.heard.insert(*replica);
+            Event::Replica { node, group, replica } => {
+                seen.there.insert((*node, *group), *replica);
+                Ok(())
+            }
+            Event::Applied { node, group, position, .. } if position.index > 1 => {
+                seen.heard.extend(seen.there.get(&(*node, *group)));
+                Ok(())
+            }
+            Event::Members { group, index, intent, members, .. } if !members.is_empty() => {
                 seen.members(*group, *index, *intent, members)
             }
             Event::ReplicaGone { node, group, replica } => seen.given_up(*node, *group, *replica),
