@@ -49,6 +49,24 @@ fn that_a_snapshot_has_arrived_is_said_again() {
     }
 }
 
+#[test]
+fn a_snapshot_that_nobody_sends_any_more_is_given_up() {
+    let mut trio = growing(8);
+    let arriving = |trio: &Trio| trio.peers[3].repl.view(GROUP).expect("the group").arriving.is_some();
+    let (mut was_offered, mut gave_up) = (false, false);
+    trio.run(400, |trio, frame| {
+        was_offered |= arriving(trio);
+        gave_up |= was_offered && !arriving(trio);
+        // Nobody hears what it asks for, until it asks for nothing.
+        if !arriving(trio) {
+            trio.deliver(&frame);
+        }
+    });
+    assert!(was_offered && gave_up);
+    trio.tick_all(40);
+    assert_eq!(trio.applied(3), trio.applied(0), "it was offered another");
+}
+
 /// The entry that takes its vote was in its log when it was elected; no leader after it may be of its making.
 #[test]
 fn a_leader_that_loses_its_vote_by_what_it_inherited_steps_down() {

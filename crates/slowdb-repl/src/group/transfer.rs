@@ -23,6 +23,8 @@ const SOURCE_IDLE_TICKS: u64 = 50 * 30;
 const PART_RETRY_TICKS: u64 = 25;
 /// Ticks without an answer after which another snapshot may be taken instead.
 const SENDER_LOST_TICKS: u64 = 50 * 3;
+/// Times that a part is asked for without an answer. Then the snapshot is given up: a leader offers another.
+const ASKED_MAX: u32 = 8;
 /// About how large a part is, for the pace.
 pub(crate) const PART_BYTES: usize = 256 * 1024;
 
@@ -48,6 +50,8 @@ struct Receiving {
     bytes: u64,
     /// When the part at `cursor` was asked for; `None` if it still has to be.
     asked_at: Option<u64>,
+    /// How often it was asked for.
+    asked: u32,
     heard_at: u64,
     staged: Staged,
 }
@@ -81,6 +85,12 @@ impl<M: StateMachine> Group<M> {
         let idle = |sending: &Sending| sending.used_at + SOURCE_IDLE_TICKS <= ticks;
         if self.transfers.sending.as_ref().is_some_and(idle) {
             self.transfers.sending = None;
+        }
+        // It would ask for ever, and what may be asked for in a second is shared by all groups.
+        let committed = self.engine.committed();
+        let is_over = |r: &Receiving| committed >= r.offer.index || r.asked > ASKED_MAX;
+        if self.transfers.receiving.as_ref().is_some_and(|r| r.is_filling() && is_over(r)) {
+            self.transfers.receiving = None;
         }
         let behind = self.engine.take_behind();
         if behind.is_empty() || !self.engine.is_leader() || self.halted.is_some() {
@@ -202,6 +212,7 @@ impl<M: StateMachine> Group<M> {
                     cursor: 0,
                     bytes: 0,
                     asked_at: None,
+                    asked: 0,
                     heard_at: ticks,
                     staged: Staged::Filling(staging),
                 });
@@ -219,6 +230,7 @@ impl<M: StateMachine> Group<M> {
             return None;
         }
         receiving.asked_at = Some(ticks);
+        receiving.asked += 1;
         let says = Says::Want { id: receiving.offer.id, cursor: receiving.cursor };
         Some(Note { from: own, to: receiving.from, says })
     }
@@ -237,6 +249,7 @@ impl<M: StateMachine> Group<M> {
         }
         receiving.bytes += body.len() as u64;
         receiving.heard_at = ticks;
+        receiving.asked = 0;
         match next.filter(|next| *next > cursor) {
             Some(next) => {
                 receiving.cursor = next;
