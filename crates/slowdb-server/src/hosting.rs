@@ -126,6 +126,14 @@ impl Node {
         Ok(())
     }
 
+    /// Speaks to nodes that the catalog does not know yet, as far as it is applied here.
+    pub(crate) fn meet(&mut self) {
+        if let Some(known) = self.setup.own.take_met() {
+            let others = known.into_iter().map(|(node, address)| (NodeId::new(&node), address));
+            self.effects.push(Effect::Peers(others.collect()));
+        }
+    }
+
     /// Removes replicas that the catalog has dropped: a committed configuration excludes them.
     fn remove_gone(&mut self, catalog: &Catalog) {
         let stays = |spec: Option<&GroupSpec>, own: ReplicaId| {

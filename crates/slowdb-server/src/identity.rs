@@ -5,6 +5,9 @@
 //!
 //! It also remembers the storage id of every other node: a node that comes back with an empty or foreign
 //! disk under a known name shows another one and is refused, so that it can never vote away what it forgot.
+//!
+//! A node that was away for long may not know the nodes that lead by now, and only they can tell it of themselves: who
+//! shows a later catalog of the same cluster is believed. A node that was removed has none that is later than its removal.
 
 use crate::catalog::Catalog;
 use rkyv::rancor::Error as RkyvError;
@@ -101,16 +104,69 @@ pub struct Own {
     identity: Arc<Mutex<Identity>>,
     /// Zones of the other nodes that said theirs.
     zones: Arc<Mutex<BTreeMap<String, String>>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// How far this node has followed the catalog.
+#[derive(Default)]
+struct Seen {
+    epoch: u64,
+    /// Where the catalog says that it is.
+    address: String,
+    /// It met a node that its catalog does not know.
+    met: bool,
+}
+
+/// What a node says of itself beside its name: its zone, and then, each in a line, the epoch of its catalog and its
+/// address, if it has them and they fit.
+struct Said<'a> {
+    zone: &'a str,
+    epoch: u64,
+    address: &'a str,
+}
+
+/// A longer note would not be taken by the other side.
+const NOTE_BYTES_MAX: usize = 256;
+
+impl<'a> Said<'a> {
+    fn write(&self) -> String {
+        let Said { zone, epoch, address } = self;
+        let note = format!("{zone}\n{epoch}\n{address}");
+        if *epoch > 0 && note.len() <= NOTE_BYTES_MAX { note } else { (*zone).to_owned() }
+    }
+
+    fn read(note: &'a str) -> Self {
+        let mut lines = note.splitn(3, '\n');
+        let zone = lines.next().unwrap_or_default();
+        let epoch = lines.next().and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
+        Said { zone, epoch, address: lines.next().unwrap_or_default() }
+    }
 }
 
 impl Own {
     /// `instance` is drawn anew for each run.
     pub fn new(disk: Arc<dyn Disk>, identity: Identity, instance: u64) -> Self {
-        Own { disk, instance, identity: Arc::new(Mutex::new(identity)), zones: Arc::default() }
+        Own {
+            disk,
+            instance,
+            identity: Arc::new(Mutex::new(identity)),
+            zones: Arc::default(),
+            seen: Arc::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Identity> {
         self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The other nodes, if one is among them that the catalog does not know yet and that was not asked for before.
+    pub(crate) fn take_met(&self) -> Option<Vec<(String, String)>> {
+        let met = std::mem::take(&mut self.seen().met);
+        met.then(|| self.lock().known.clone())
     }
 
     /// A copy of the identity.
@@ -137,6 +193,11 @@ impl Own {
     /// The catalog says who the other nodes are. Should the disk not take it, it is tried with the next change.
     pub(crate) fn know(&self, catalog: &Catalog) {
         let mut identity = self.lock();
+        {
+            let mut seen = self.seen();
+            seen.epoch = catalog.epoch;
+            seen.address = catalog.node(&identity.node).map_or_else(String::new, |node| node.address.clone());
+        }
         let others = catalog.nodes.iter().filter(|node| node.id != identity.node);
         let known: Vec<_> = others.map(|node| (node.id.clone(), node.address.clone())).collect();
         // One that has another storage id than the catalog says was removed, and came back as a new one.
@@ -177,7 +238,11 @@ impl Gate for Own {
             instance: self.instance,
             node: NodeId::new(&identity.node),
             to: to.clone(),
-            note: identity.founding.zone.clone().unwrap_or_default(),
+            note: {
+                let seen = self.seen();
+                let zone = identity.founding.zone.as_deref().unwrap_or_default();
+                Said { zone, epoch: seen.epoch, address: &seen.address }.write()
+            },
         }
     }
 
@@ -190,15 +255,18 @@ impl Gate for Own {
         if name == identity.node {
             return Err(format!("there is a node {name} already, and this is it: give each node its own id"));
         }
+        let theirs = ClusterId(hello.cluster);
+        let said = Said::read(&hello.note);
+        let knows_more = identity.cluster == Some(theirs) && said.epoch > self.seen().epoch;
         let founds =
             identity.known.is_empty() && identity.founding.nodes.iter().any(|(node, _)| node == name);
-        if !founds && !identity.known.iter().any(|(node, _)| node == name) {
+        let is_known = founds || identity.known.iter().any(|(node, _)| node == name);
+        if !is_known && (!knows_more || said.address.is_empty()) {
             return Err(format!(
                 "node {name} is not part of this cluster, or was removed from it: start it with --join and an empty \
                  storage path"
             ));
         }
-        let theirs = ClusterId(hello.cluster);
         if let Some(ours) = identity.cluster
             && theirs != ClusterId::default()
             && theirs != ours
@@ -206,20 +274,28 @@ impl Gate for Own {
             return Err(format!("node {name} belongs to cluster {theirs}, this is cluster {ours}"));
         }
         match identity.peers.get(name) {
-            Some(known) if *known == hello.storage => {
-                self.learn_zone(name, &hello.note);
+            Some(known) if *known == hello.storage && is_known => {
+                self.learn_zone(name, said.zone);
                 Ok(())
             }
-            Some(_) => Err(format!(
+            Some(known) if *known != hello.storage && !knows_more => Err(format!(
                 "node {name} came back with another storage path than the one it had: its disk was wiped or \
                  replaced, and it could vote away what it forgot. Start it with its old storage path"
             )),
-            None => {
+            _ => {
                 let mut met = identity.clone();
+                if !is_known {
+                    if met.known.is_empty() {
+                        let founders = identity.founding.nodes.iter().filter(|(id, _)| *id != identity.node);
+                        met.known = founders.cloned().collect();
+                    }
+                    met.known.push((name.to_owned(), said.address.to_owned()));
+                }
                 met.peers.insert(name.to_owned(), hello.storage);
                 met.save(&*self.disk).map_err(|error| format!("cannot remember node {name}: {error}"))?;
                 *identity = met;
-                self.learn_zone(name, &hello.note);
+                self.seen().met |= !is_known;
+                self.learn_zone(name, said.zone);
                 Ok(())
             }
         }

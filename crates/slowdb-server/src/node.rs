@@ -393,6 +393,7 @@ impl Core for Node {
         let mut events = Vec::new();
         self.repl.tick(now, &mut events);
         events.into_iter().for_each(|event| self.event(event));
+        self.meet();
         self.tend(now);
         self.queue_checkpoints();
         if self.stopping {

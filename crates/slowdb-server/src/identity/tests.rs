@@ -152,3 +152,44 @@ fn who_the_nodes_are_is_the_catalogs_to_say() {
     own.know(&catalog);
     assert_eq!(own.get().known[0].1, "elsewhere:1");
 }
+
+#[test]
+fn who_shows_a_later_catalog_is_believed() {
+    let disk = SimDisk::new();
+    let own = own(&disk, Some(OURS));
+    assert_eq!(own.admit(&hello("bob")), Ok(()));
+    let later = |node: &str| Hello { note: "east\n7\nfay.example:8000".to_owned(), ..hello(node) };
+    let other = Hello { cluster: [2; 16], ..later("fay") };
+    assert!(refusal(&own, &other).contains("node fay is not part of this cluster"));
+    let unborn = Hello { cluster: [0; 16], ..later("fay") };
+    assert!(refusal(&own, &unborn).contains("node fay is not part of this cluster"));
+    assert_eq!(own.take_met(), None);
+    assert_eq!(own.admit(&later("fay")), Ok(()));
+    let met = own.take_met().expect("it is to be spoken to");
+    assert!(met.contains(&("fay".to_owned(), "fay.example:8000".to_owned())), "{met:?}");
+    assert_eq!((own.take_met(), own.zones().get("fay").map(String::as_str)), (None, Some("east")));
+    // Its disk was lost, and it joined anew, while this node was away.
+    let anew = Hello { storage: [10; 16], ..later("bob") };
+    assert!(
+        refusal(&own, &Hello { note: "east".to_owned(), ..anew.clone() }).contains("another storage path")
+    );
+    assert_eq!(own.admit(&anew), Ok(()));
+}
+
+#[test]
+fn what_a_node_says_of_itself_is_short_and_read_with_care() {
+    let said = |zone, epoch, address| Said { zone, epoch, address }.write();
+    assert_eq!(said("east", 0, ""), "east");
+    assert_eq!(said("east", 7, "a:1"), "east\n7\na:1");
+    assert_eq!(said("east", 7, &"a".repeat(300)), "east");
+    for (note, zone, epoch, address) in [
+        ("", "", 0, ""),
+        ("east", "east", 0, ""),
+        ("\nx\ny", "", 0, "y"),
+        ("\n3", "", 3, ""),
+        ("a\n4\nb\nc", "a", 4, "b\nc"),
+    ] {
+        let said = Said::read(note);
+        assert_eq!((said.zone, said.epoch, said.address), (zone, epoch, address), "{note:?}");
+    }
+}
