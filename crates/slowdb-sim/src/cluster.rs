@@ -109,6 +109,8 @@ pub(crate) struct Cluster {
     pub(crate) actions_done: u64,
     /// The catalog as of the highest epoch that any node has applied.
     pub(crate) catalog: Option<CatalogProbe>,
+    /// Why nodes do not connect, by who dials whom.
+    pub(crate) refusals: BTreeMap<(usize, usize), String>,
     /// What is planned then, in words; empty if all is where it should be.
     pub(crate) planned: String,
     /// What the catalog was at each epoch, for whoever applies it later.
@@ -145,6 +147,7 @@ impl Cluster {
             next_action: 0,
             actions_done: 0,
             catalog: None,
+            refusals: BTreeMap::new(),
             planned: String::new(),
             catalogs: BTreeMap::new(),
             clients: Vec::new(),
@@ -358,13 +361,17 @@ impl Cluster {
             return;
         }
         match admitted {
-            Ok(()) => self.network.connect(from, to, self.nodes[to].life),
+            Ok(()) => {
+                self.refusals.remove(&(from, to));
+                self.network.connect(from, to, self.nodes[to].life);
+            }
             // Who has joined or was removed is not known everywhere at once; in the end it has to be.
-            Err(_)
+            Err(why)
                 if self.options.changes.is_some()
                     || self.nodes[from].has_bad_disk()
                     || self.nodes[to].has_bad_disk() =>
             {
+                self.refusals.insert((from, to), why);
                 let delay = self.random.between(REDIAL);
                 self.after(delay, Action::Dial { from, to, life });
             }

@@ -7,6 +7,7 @@ use crate::events::{Ask, Event};
 use crate::faults;
 use crate::options::Options;
 use slowdb_proto::{ReadLevel, WriteLevel};
+use slowdb_server::CatalogProbe;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -177,7 +178,10 @@ impl Cluster {
             return;
         }
         let end = self.now + SETTLED_WITHIN;
-        let left = |cluster: &Cluster| cluster.chores_left().or_else(|| cluster.settled_by_catalog());
+        let left = |cluster: &Cluster| {
+            let apart = || cluster.disconnected(cluster.catalog.as_ref()?);
+            cluster.chores_left().or_else(apart).or_else(|| cluster.settled_by_catalog())
+        };
         if !self.run(end, |cluster| left(cluster).is_none())
             && let Some(why) = left(self)
         {
@@ -213,17 +217,25 @@ impl Cluster {
                 ));
             }
         }
-        let member = |node: &usize| catalog.nodes.iter().any(|known| known.id == self.names[*node].as_str());
-        let members: Vec<usize> = (0..self.nodes.len()).filter(member).collect();
-        for (from, to) in members.iter().flat_map(|from| members.iter().map(move |to| (*from, *to))) {
-            if from != to && !self.network.is_connected(from, to, self.nodes[to].life) {
-                return Some(format!("node {from} has no connection to node {to}"));
-            }
+        if let Some(why) = self.disconnected(catalog) {
+            return Some(why);
         }
         let open = |node: &usize| self.nodes[*node].requests_open() > 0;
         (0..self.nodes.len())
             .find(open)
             .map(|node| format!("node {node} has requests that it has not answered"))
+    }
+
+    /// Two nodes of the cluster that have no connection.
+    fn disconnected(&self, catalog: &CatalogProbe) -> Option<String> {
+        let member = |node: &usize| catalog.nodes.iter().any(|known| known.id == self.names[*node].as_str());
+        let members: Vec<usize> = (0..self.nodes.len()).filter(member).collect();
+        let mut pairs = members.iter().flat_map(|from| members.iter().map(move |to| (*from, *to)));
+        let (from, to) = pairs
+            .find(|(from, to)| from != to && !self.network.is_connected(*from, *to, self.nodes[*to].life))?;
+        let why = self.refusals.get(&(from, to)).or_else(|| self.refusals.get(&(to, from)));
+        let why = why.map_or("it does not dial", String::as_str);
+        Some(format!("node {from} has no connection to node {to}: {why}"))
     }
 
     /// Nodes that have a replica of a group.
