@@ -447,9 +447,9 @@ impl<M: StateMachine> Replicator<M> {
             };
             group.flush(&mut self.hlc, now, &mut sink);
             if self.snapshot_bytes > 0
-                && let Some(want) = group.next_want()
+                && let Some((want, again)) = group.next_want()
             {
-                self.snapshot_bytes -= PART_BYTES as i64;
+                self.snapshot_bytes -= if again { 0 } else { PART_BYTES as i64 };
                 messages.push((id, Payload::Note(want)));
             }
         }

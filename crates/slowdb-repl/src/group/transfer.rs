@@ -221,18 +221,19 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
-    /// The next part to ask for, if it is time to. The caller keeps the pace.
-    pub(crate) fn next_want(&mut self) -> Option<Note> {
+    /// The next part to ask for, if it is time to, and whether it was asked for before. The caller keeps the pace, in
+    /// which a part counts once: one that is asked for in vain must not take the others' turn.
+    pub(crate) fn next_want(&mut self) -> Option<(Note, bool)> {
         let own = self.membership.own;
         let ticks = self.ticks;
         let receiving = self.transfers.receiving.as_mut().filter(|receiving| receiving.is_filling())?;
         if receiving.asked_at.is_some_and(|asked| asked + PART_RETRY_TICKS > ticks) {
             return None;
         }
-        receiving.asked_at = Some(ticks);
+        let again = receiving.asked_at.replace(ticks).is_some();
         receiving.asked += 1;
         let says = Says::Want { id: receiving.offer.id, cursor: receiving.cursor };
-        Some(Note { from: own, to: receiving.from, says })
+        Some((Note { from: own, to: receiving.from, says }, again))
     }
 
     fn take_part(&mut self, from: ReplicaId, id: u64, cursor: u64, next: Option<u64>, body: &Bytes) {
