@@ -163,6 +163,8 @@ impl Node {
         let active = view.followers.into_iter().filter(|follower| follower.active);
         let mut heard: BTreeSet<String> = active.map(|follower| follower.node.as_str().to_owned()).collect();
         heard.insert(self.name.clone());
+        // Who was removed may come back as a new node of the same name.
+        self.tending.heard.retain(|node, _| names.contains(node));
         for node in names {
             // Who was never heard counts as silent from now on.
             self.tending.heard.entry(node).or_insert(now.micros);

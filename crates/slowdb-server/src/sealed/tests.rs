@@ -88,3 +88,17 @@ fn a_crash_leaves_the_old_content_or_the_new() {
         assert!(at >= 2, "a replacement syncs the file and its directory");
     }
 }
+
+#[test]
+fn what_is_read_at_a_start_stays_whatever_a_failed_sync_has_left() {
+    for syncs in 0..2 {
+        let disk = SimDisk::new();
+        write(&disk, "file", MAGIC, b"old").expect("the disk works");
+        // The file's own sync fails, or that of the directory.
+        disk.fail_sync_in(syncs);
+        assert!(write(&disk, "file", MAGIC, b"new").is_err());
+        let read_at_start = recover(&disk, "file", MAGIC).expect("it is whole").expect("it is there");
+        let after = read(&disk.crash(&mut || 0), "file", MAGIC).expect("it is whole").expect("it is there");
+        assert_eq!(&after[..], &read_at_start[..], "after {syncs} syncs");
+    }
+}
