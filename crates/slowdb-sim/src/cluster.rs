@@ -105,6 +105,8 @@ pub(crate) struct Cluster {
     /// One for each node that may want to join, and one for the operator.
     pub(crate) askers: Vec<Asker>,
     pub(crate) next_action: u64,
+    /// The operator does nothing by itself.
+    pub(crate) by_hand: bool,
     /// What the operator has achieved.
     pub(crate) actions_done: u64,
     /// The catalog as of the highest epoch that any node has applied.
@@ -145,6 +147,7 @@ impl Cluster {
             names,
             askers: (0..=nodes_max).map(|_| Asker::default()).collect(),
             next_action: 0,
+            by_hand: false,
             actions_done: 0,
             catalog: None,
             refusals: BTreeMap::new(),

@@ -176,7 +176,7 @@ impl Cluster {
     }
 
     /// Whether every group has a majority of sound disks without this one, and nobody is about to count on it more.
-    fn may_lose(&self, node: usize) -> bool {
+    pub(crate) fn may_lose(&self, node: usize) -> bool {
         let Some(catalog) = &self.catalog else { return false };
         let name = node_name(node);
         let sound = |spec: &SpecProbe| {
@@ -198,7 +198,7 @@ impl Cluster {
         self.after(CHORES_EVERY, Action::Operate);
         let operator = self.nodes.len();
         self.switch_off_removed();
-        if !self.askers[operator].is_idle() {
+        if !self.askers[operator].is_idle() || self.by_hand {
             return;
         }
         let Some(catalog) = self.catalog.clone() else { return };
@@ -272,7 +272,8 @@ impl Cluster {
         (self.options.nodes..self.nodes.len()).find(unused)
     }
 
-    fn act(&mut self, admin: Admin) {
+    /// The operator asks for something.
+    pub(crate) fn act(&mut self, admin: Admin) {
         let operator = self.nodes.len();
         self.log.push(self.now, Event::Operator { what: format!("{admin:?}") });
         self.ask_leader(operator, RequestKind::Admin(AdminRequest { admin, dry_run: false }));
@@ -284,7 +285,8 @@ impl Cluster {
         self.nodes[node].held.clear();
     }
 
-    fn bring_back(&mut self, node: usize) {
+    /// A node is started that is to join.
+    pub(crate) fn bring_back(&mut self, node: usize) {
         self.log.push(self.now, Event::Operator { what: format!("starts node {node}, which is to join") });
         self.nodes[node].present = true;
         self.nodes[node].joins = true;

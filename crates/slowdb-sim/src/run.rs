@@ -178,15 +178,17 @@ impl Cluster {
             return;
         }
         let end = self.now + SETTLED_WITHIN;
-        let left = |cluster: &Cluster| {
-            let apart = || cluster.disconnected(cluster.catalog.as_ref()?);
-            cluster.chores_left().or_else(apart).or_else(|| cluster.settled_by_catalog())
-        };
-        if !self.run(end, |cluster| left(cluster).is_none())
-            && let Some(why) = left(self)
+        if !self.run(end, |cluster| cluster.unsettled().is_none())
+            && let Some(why) = self.unsettled()
         {
             self.fail("placement", format!("not settled {SETTLED_WITHIN} us after the faults: {why}"));
         }
+    }
+
+    /// What is not where it is wanted, or who is not back.
+    pub(crate) fn unsettled(&self) -> Option<String> {
+        let apart = || self.disconnected(self.catalog.as_ref()?);
+        self.chores_left().or_else(apart).or_else(|| self.settled_by_catalog())
     }
 
     /// What is still different or under way.

@@ -4,8 +4,11 @@ use crate::checks;
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::events::{Ask, Event, Key, Outcome, Seen, Stop};
-use crate::options::{Options, Profile};
-use slowdb_proto::{Position, ReadLevel, WriteLevel};
+use crate::faults::Wiped;
+use crate::node::node_name;
+use crate::options::{ChangeOptions, Options, Profile};
+use slowdb_proto::{Admin, NodeState, Position, ReadLevel, WriteLevel};
+use slowdb_server::CatalogProbe;
 
 const SECOND: u64 = 1_000_000;
 
@@ -16,15 +19,33 @@ struct Story {
 
 impl Story {
     fn new(seed: u64) -> Self {
-        println!("seed {seed}");
-        let options = Options {
-            nodes: 3,
-            shards: 1,
-            clients: 0,
-            attempt: (100_000, 200_000),
-            ..Options::draw(seed, Profile::Calm)
+        let changes = None;
+        Story::of(Options { nodes: 3, changes, ..Options::draw(seed, Profile::Calm) })
+    }
+
+    /// One node, and others that may join it. The operator does what the story says, and nothing else.
+    fn of_one(seed: u64, joiners: usize) -> Self {
+        let changes = ChangeOptions {
+            joiners,
+            every: SECOND,
+            node_down_after: 2 * SECOND,
+            retained_bytes: 1024,
+            snapshot_bytes_per_second: 1024 * 1024,
+            zones: 0,
+            weighted: false,
+            death: 0,
+            death_lasts: (0, 0),
+            wipe: 0,
+            lost_join: 0,
         };
+        Story::of(Options { nodes: 1, changes: Some(changes), ..Options::draw(seed, Profile::Calm) })
+    }
+
+    fn of(options: Options) -> Self {
+        println!("seed {}", options.seed);
+        let options = Options { shards: 1, clients: 0, attempt: (100_000, 200_000), ..options };
         let mut story = Story { cluster: Cluster::new(options, false) };
+        story.cluster.by_hand = true;
         story.until("the cluster is founded", |cluster| leader(cluster).is_some());
         story
     }
@@ -34,6 +55,25 @@ impl Story {
         let reached = self.cluster.run(end, done);
         let violation = self.cluster.violation.take();
         assert!(reached && violation.is_none(), "{what}: {violation:?}\n{}", self.cluster.log.tail(40));
+    }
+
+    /// Nodes join, one after the other.
+    fn join(&mut self, nodes: &[usize]) {
+        for node in nodes {
+            self.cluster.bring_back(*node);
+            let name = node_name(*node);
+            self.until("it has joined", |cluster| {
+                let known = cluster.catalog.as_ref().is_some_and(|catalog| is_in(catalog, &name));
+                known && cluster.settled_by_catalog().is_none()
+            });
+        }
+    }
+
+    /// The operator gets what it asks for.
+    fn act(&mut self, admin: Admin) {
+        let done = self.cluster.actions_done;
+        self.cluster.act(admin.clone());
+        self.until(&format!("{admin:?}"), |cluster| cluster.actions_done > done);
     }
 
     fn wait(&mut self, micros: u64) {
@@ -90,11 +130,15 @@ impl Story {
     }
 }
 
+fn is_in(catalog: &CatalogProbe, node: &str) -> bool {
+    catalog.nodes.iter().any(|known| known.id == node)
+}
+
 /// Who leads the shard in its latest term.
 fn leader(cluster: &Cluster) -> Option<usize> {
     let led =
         |node: usize| cluster.nodes[node].probes().iter().find(|p| p.group.0 == 1 && p.leads).map(|p| p.term);
-    (0..cluster.options.nodes).filter_map(|node| Some((led(node)?, node))).max().map(|(_, node)| node)
+    (0..cluster.nodes.len()).filter_map(|node| Some((led(node)?, node))).max().map(|(_, node)| node)
 }
 
 fn outcomes(cluster: &Cluster, client: usize) -> Vec<Outcome> {
@@ -212,4 +256,62 @@ fn a_write_tried_again_after_a_change_of_leaders_is_executed_once() {
         assert_eq!(value(&read[0]), Some(2), "the first write has not come back over the second");
         story.check();
     }
+}
+
+#[test]
+fn a_node_comes_back_to_a_cluster_in_which_it_knows_nobody() {
+    for seed in 40..43 {
+        let mut story = Story::of_one(seed, 4);
+        story.ask(vec![story.write(1)]);
+        story.join(&[1]);
+        // While it is away the others are replaced, and only they could tell it by whom.
+        story.cluster.stop(1, Stop::Kill, 60 * SECOND);
+        (2..5).for_each(|node| story.cluster.bring_back(node));
+        story.until("the others have joined", |cluster| {
+            let joined = |catalog: &CatalogProbe| catalog.nodes.iter().filter(|node| !node.down).count() == 4;
+            cluster.catalog.as_ref().is_some_and(joined) && cluster.planned.is_empty()
+        });
+        story.act(Admin::SetNodeState { node: node_name(0), state: NodeState::Draining });
+        story.until("the first node is empty", |cluster| {
+            let holds = |catalog: &CatalogProbe| {
+                let shards = catalog.groups.iter().skip(1);
+                shards.flat_map(|spec| &spec.replicas).any(|replica| replica.node == node_name(0))
+            };
+            cluster.catalog.as_ref().is_some_and(|catalog| !holds(catalog))
+        });
+        story.act(Admin::RemoveNode { node: node_name(0) });
+        story.until("the first node is gone", |cluster| !cluster.nodes[0].present);
+        let away = |cluster: &Cluster| cluster.nodes[1].running.is_none();
+        assert!(away(&story.cluster), "it has seen nothing of all that");
+        story.wait(60 * SECOND);
+        assert!(!away(&story.cluster));
+        story.until("it is one of them", |cluster| cluster.unsettled().is_none());
+        let read = story.ask(vec![story.read()]);
+        assert_eq!(value(&read[0]), Some(1));
+        story.check();
+    }
+}
+
+#[test]
+fn a_node_that_lost_its_disk_may_not_join_before_it_is_removed() {
+    let mut story = Story::of_one(50, 4);
+    story.ask(vec![story.write(1)]);
+    story.join(&[1, 2, 3]);
+    story.cluster.stop(1, Stop::PowerLoss, 10 * SECOND);
+    story.until("it is taken for down, and its replicas are elsewhere", |cluster| {
+        let down = |catalog: &CatalogProbe| catalog.nodes.iter().any(|node| node.down);
+        cluster.catalog.as_ref().is_some_and(down) && cluster.may_lose(1)
+    });
+    story.cluster.wipe(1, Wiped::Joins);
+    assert!(story.cluster.nodes[1].lost);
+    let answered = |cluster: &Cluster, says: &str| {
+        let events = cluster.log.events().iter();
+        events.filter(|(_, event)| matches!(event, Event::Answered { what } if what.contains(says))).count()
+    };
+    story.until("it is refused", |cluster| answered(cluster, "with another storage path") > 0);
+    story.act(Admin::RemoveNode { node: node_name(1) });
+    story.until("it is back, and everything in its place", |cluster| cluster.unsettled().is_none());
+    let read = story.ask(vec![story.read()]);
+    assert_eq!(value(&read[0]), Some(1));
+    story.check();
 }

@@ -23,14 +23,14 @@ fn pass(seeds: impl Iterator<Item = u64>) {
 
 #[test]
 fn fixed_seeds_pass() {
-    pass(1..=80);
+    pass(1..=400);
 }
 
 #[test]
 fn the_commits_own_seeds_pass() {
     let first = commit_seed();
     println!("seeds from {first}; set SLOWDB_SIM_SEED={first} to run them again");
-    pass(first..first + 40);
+    pass(first..first + 200);
 }
 
 #[test]
