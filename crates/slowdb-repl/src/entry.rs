@@ -9,7 +9,8 @@
 //!
 //! proposal  0      level       u8    0 one, 1 quorum, 2 all
 //!           1      retry       u8    1 if an earlier attempt may have got into the log
-//!           2..4   zero
+//!           2      late        u8    1 if it was overtaken and is offered again
+//!           3      zero
 //!           4..8   writes      u32   how many positions it takes
 //!           8..24  client      [u8; 16]
 //!           24..32 sequence    u64
@@ -17,7 +18,8 @@
 //!           40..48 origin      u64   replica id of the leader that accepted it
 //!           48..52 body_len    u32
 //!           52..56 zero
-//!           56..   body, zeros to a multiple of 8
+//!           56..   late, if it is: term, index and offset that it had (u64, u64, u32), zero u32, fork u64
+//!           ..     body, zeros to a multiple of 8
 //! ```
 //!
 //! An entry without bytes is what a new leader commits its term with. An entry of format 2 is a header without
@@ -29,6 +31,7 @@ use slowdb_position::Position;
 
 const ENTRY_HEADER_BYTES: usize = 16;
 const PROPOSAL_HEADER_BYTES: usize = 56;
+const LATE_BYTES: usize = 32;
 const FORMAT: u8 = 1;
 const FORMAT_COMPARE: u8 = 2;
 
@@ -71,6 +74,17 @@ pub struct ProposalHeader {
     pub hlc: u64,
     /// Replica id of that leader.
     pub origin: u64,
+    /// Set if it was overtaken by a failover and is offered again; all else is as it was the first time.
+    pub late: Option<Late>,
+}
+
+/// Where a proposal was that another history has overtaken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// Position that its first write had.
+    pub was: Position,
+    /// Up to this index, at least, its history and the one that overtook it are the same.
+    pub fork: u64,
 }
 
 /// A proposal in an entry.
@@ -111,7 +125,13 @@ impl EntryBuilder {
     /// Adds a proposal and returns the offset of its first write.
     pub(crate) fn push(&mut self, header: &ProposalHeader, body: &[u8]) -> u32 {
         let offset = self.writes;
-        self.bytes.extend_from_slice(&[header.level as u8, u8::from(header.retry), 0, 0]);
+        let late = header.late;
+        self.bytes.extend_from_slice(&[
+            header.level as u8,
+            u8::from(header.retry),
+            u8::from(late.is_some()),
+            0,
+        ]);
         self.bytes.extend_from_slice(&header.writes.to_le_bytes());
         self.bytes.extend_from_slice(&header.client);
         self.bytes.extend_from_slice(&header.sequence.to_le_bytes());
@@ -119,6 +139,12 @@ impl EntryBuilder {
         self.bytes.extend_from_slice(&header.origin.to_le_bytes());
         self.bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
         self.bytes.extend_from_slice(&[0; 4]);
+        if let Some(Late { was, fork }) = late {
+            self.bytes.extend_from_slice(&was.term.to_le_bytes());
+            self.bytes.extend_from_slice(&was.index.to_le_bytes());
+            self.bytes.extend_from_slice(&u64::from(was.offset).to_le_bytes());
+            self.bytes.extend_from_slice(&fork.to_le_bytes());
+        }
         self.bytes.extend_from_slice(body);
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         self.proposals += 1;
@@ -131,9 +157,9 @@ impl EntryBuilder {
         self.bytes
     }
 
-    /// Bytes that a proposal takes in an entry.
+    /// Bytes that a proposal takes in an entry, at most.
     pub(crate) fn proposal_bytes(body_len: usize) -> usize {
-        PROPOSAL_HEADER_BYTES + body_len.next_multiple_of(8)
+        PROPOSAL_HEADER_BYTES + LATE_BYTES + body_len.next_multiple_of(8)
     }
 }
 
@@ -212,6 +238,16 @@ fn split_proposal(bytes: &[u8]) -> Option<(ProposalHeader, &[u8], &[u8])> {
     let (head, rest) = bytes.split_first_chunk::<PROPOSAL_HEADER_BYTES>()?;
     let mut client = [0; 16];
     client.copy_from_slice(&head[8..24]);
+    let (late, rest) = match head[2] {
+        0 => (None, rest),
+        1 => {
+            let (late, rest) = rest.split_first_chunk::<LATE_BYTES>()?;
+            let offset = u32::try_from(u64_at(late, 16)).ok()?;
+            let was = Position { term: u64_at(late, 0), index: u64_at(late, 8), offset };
+            (Some(Late { was, fork: u64_at(late, 24) }), rest)
+        }
+        _ => return None,
+    };
     let header = ProposalHeader {
         level: AckLevel::from_byte(head[0])?,
         retry: head[1] != 0,
@@ -220,6 +256,7 @@ fn split_proposal(bytes: &[u8]) -> Option<(ProposalHeader, &[u8], &[u8])> {
         sequence: u64_at(head, 24),
         hlc: u64_at(head, 32),
         origin: u64_at(head, 40),
+        late,
     };
     let body_len = u32_at(head, 48) as usize;
     let (padded, tail) = rest.split_at_checked(body_len.next_multiple_of(8))?;
@@ -236,4 +273,39 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_proposal_keeps_what_it_had_beside_others() {
+        let on_time = ProposalHeader {
+            level: AckLevel::Quorum,
+            retry: false,
+            writes: 2,
+            client: [3; 16],
+            sequence: 9,
+            hlc: 77,
+            origin: 5,
+            late: None,
+        };
+        let late = Late { was: Position { term: 4, index: 12, offset: 3 }, fork: 11 };
+        let late = ProposalHeader { level: AckLevel::One, retry: true, late: Some(late), ..on_time };
+        let mut builder = EntryBuilder::new(6, 0);
+        assert_eq!(builder.push(&late, b"late"), 0);
+        assert_eq!(builder.push(&on_time, b"on time"), 2);
+        let bytes = builder.finish();
+        let view = EntryView::parse(8, 20, &bytes).expect("it is well formed");
+        let [first, second] = view.proposals() else { panic!("{view:?}") };
+        assert_eq!((first.header, first.body), (late, b"late".as_slice()));
+        assert_eq!((second.header, second.body), (on_time, b"on time".as_slice()));
+        for cut in 0..bytes.len() {
+            assert!(EntryView::parse(8, 20, &bytes[..cut]).is_err(), "cut to {cut} bytes");
+        }
+        let mut unknown = bytes;
+        unknown[ENTRY_HEADER_BYTES + 2] = 2;
+        assert!(EntryView::parse(8, 20, &unknown).is_err());
+    }
 }

@@ -523,6 +523,7 @@ impl<M: StateMachine> Group<M> {
             sequence: proposal.sequence,
             hlc,
             origin: self.membership.own.0,
+            late: None,
         }
     }
 

@@ -25,7 +25,7 @@ struct ReadmeExamples;
 
 pub use engine::wire::WireError;
 pub use engine::{EngineError, ReplicaRole};
-pub use entry::{AckLevel, EntryError, EntryView, ProposalHeader, ProposalView};
+pub use entry::{AckLevel, EntryError, EntryView, Late, ProposalHeader, ProposalView};
 pub use group::{Arriving, Event, Failure, MemberChange, MemberError, Proposal, Token};
 pub use ids::{GroupId, Member, Membership, NodeId, Part, ReplicaId};
 pub use machine::{ApplyError, FinishJob, SnapshotSource, Staging, StateMachine};

@@ -18,6 +18,13 @@ pub trait StateMachine {
     /// disk failed, say), never that the proposal was refused, for a refusal is an outcome.
     fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<Self::Outcome, ApplyError>;
 
+    /// Whether a late proposal ([`crate::ProposalHeader::late`]) is taken care of, as its outcome says: executed, found to
+    /// be executed, or kept somewhere for good. Until it is, whoever holds it keeps it, and offers it again.
+    fn settles(outcome: &Self::Outcome) -> bool {
+        let _ = outcome;
+        true
+    }
+
     /// All proposals of the entry at this index have been applied. A checkpoint may only say that it holds an entry from
     /// here on: one that was made between two proposals would lose the second in a crash.
     fn end_of_entry(&mut self, index: u64) -> Result<(), ApplyError> {

@@ -149,7 +149,8 @@ fn founding(zone: Option<&str>) -> Founding {
 
 fn proposal(index: u64, writes: u32, sequence: u64, body: &[u8]) -> ProposalView<'_> {
     let (level, client) = (AckLevel::Quorum, [7; 16]);
-    let header = ProposalHeader { level, retry: false, writes, client, sequence, hlc: 0, origin: 1 };
+    let header =
+        ProposalHeader { level, retry: false, writes, client, sequence, hlc: 0, origin: 1, late: None };
     ProposalView { header, first: Position::new(1, index, 0), body }
 }
 

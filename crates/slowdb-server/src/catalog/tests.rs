@@ -118,6 +118,7 @@ fn apply(machine: &mut CatalogMachine, index: u64, body: &[u8]) -> Result<Result
         sequence: 0,
         hlc: 0,
         origin: 1,
+        late: None,
     };
     machine.apply(&ProposalView { header, first: Position::new(1, index, 0), body })
 }

@@ -19,7 +19,7 @@ fn open(disk: &SimDisk, incarnation: u64) -> ShardMachine {
 
 fn write(shard: &mut ShardMachine, index: u64, sequence: u64, retry: bool, body: &[u8]) -> WriteOutcome {
     let (level, client) = (AckLevel::Quorum, [7; 16]);
-    let header = ProposalHeader { level, retry, writes: 1, client, sequence, hlc: 0, origin: 1 };
+    let header = ProposalHeader { level, retry, writes: 1, client, sequence, hlc: 0, origin: 1, late: None };
     let first = Position::new(2, index, 0);
     shard.apply(&ProposalView { header, first, body }).expect("the disk works")
 }
