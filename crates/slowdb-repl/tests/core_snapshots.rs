@@ -2,8 +2,11 @@
 
 mod core_common;
 
-use core_common::{APPEND, GROUP, InFlight, OFFER, PART, Trio, WANT, messages, word};
-use slowdb_repl::{AckLevel, ApplyError, Limits, ReplicaId};
+use core_common::{APPEND, GROUP, InFlight, List, OFFER, PART, Trio, WANT, messages, word};
+use slowdb_repl::{
+    AckLevel, ApplyError, GroupId, Limits, Member, MemberChange, Membership, NodeId, Part, Proposal,
+    ReplicaId, Token,
+};
 
 /// The ids of the snapshots that a frame offers.
 fn offered(frame: &InFlight) -> Vec<u64> {
@@ -201,4 +204,57 @@ fn the_log_behind_a_snapshot_on_its_way_is_kept() {
     assert_eq!(ids.len(), 1, "one snapshot was enough: {ids:?}");
     assert!(appended > 0 && incarnation(&trio, 2) == ids[0]);
     assert_eq!(trio.applied(2), trio.applied(0));
+}
+
+/// A second group of the three nodes, with more replicas to follow; the first node leads it and has written to it.
+fn second_group(trio: &mut Trio, group: GroupId) {
+    let member = |at: u64| Member {
+        replica: ReplicaId(at + 11),
+        node: NodeId::new(&format!("n{at}")),
+        part: Part::Voter,
+    };
+    for own in 0..3 {
+        let membership = Membership::new(group, ReplicaId(own as u64 + 11), (0..3).map(member).collect());
+        trio.peers[own].repl.create(membership, List::default()).expect("a new group");
+    }
+    trio.tick_all(60);
+    let leader = (0..3).find(|at| trio.peers[*at].repl.leads(group)).expect("it has a leader");
+    for n in 0..4 {
+        let proposal = Proposal {
+            token: Token(1_000 + n),
+            level: AckLevel::Quorum,
+            retry: false,
+            writes: 1,
+            client: [2; 16],
+            sequence: n,
+            body: vec![n as u8].into(),
+            deadline: u64::MAX,
+        };
+        trio.peers[leader].repl.propose(group, proposal).expect("it leads");
+        trio.settle();
+    }
+    let add = MemberChange::AddLearner { replica: ReplicaId(14), node: NodeId::new("n3") };
+    trio.peers[leader].repl.change_members(group, &add, 1).expect("it fits");
+    let joining = Membership::joining(group, ReplicaId(14));
+    trio.peers[3].repl.create(joining, List::default()).expect("a new replica");
+}
+
+/// Were parts that are asked for again counted in the pace, a group whose sender never answers would take every turn:
+/// it is the first in order, and whenever a part may be asked for, its own is overdue.
+#[test]
+fn a_part_that_is_asked_for_in_vain_does_not_take_the_others_turn() {
+    // A part of 256 KiB in 50 ticks.
+    let limits = Limits { snapshot_bytes_per_second: 256 * 1024, ..Limits::default() };
+    let mut trio = Trio::growing_with_limits(7, limits);
+    let second = GroupId(GROUP.0 + 1);
+    second_group(&mut trio, second);
+    let mut lost = 0;
+    trio.run(600, |trio, frame| {
+        let of_first = messages(&frame.meta).into_iter().any(|at| word(&frame.meta, at) == GROUP.0);
+        if frame.has(PART) && of_first { lost += 1 } else { trio.deliver(&frame) }
+    });
+    assert!(lost > 8, "the first group asked on: {lost} times");
+    assert!(trio.applied(3).is_empty(), "nothing of the first group arrived");
+    let list = trio.peers[3].repl.machine(second).expect("it has a replica");
+    assert_eq!(list.applied.len(), 4, "the second group's four parts have arrived");
 }

@@ -287,7 +287,11 @@ impl Trio {
 
     /// The same, with node 0 leading and everybody knowing it.
     pub(crate) fn led(seed: u64) -> Self {
-        let mut trio = Trio::new(seed);
+        Trio::led_with_limits(seed, Limits::default())
+    }
+
+    fn led_with_limits(seed: u64, limits: Limits) -> Self {
+        let mut trio = Trio::with_limits(seed, limits);
         trio.settle();
         trio.tick_all(3);
         assert!(trio.peers[0].repl.leads(GROUP), "the first node leads");
@@ -296,7 +300,11 @@ impl Trio {
 
     /// The same, with something in the log, and node 3 about to be brought to it as a learner.
     pub(crate) fn growing(seed: u64) -> Self {
-        let mut trio = Trio::led(seed);
+        Trio::growing_with_limits(seed, Limits::default())
+    }
+
+    pub(crate) fn growing_with_limits(seed: u64, limits: Limits) -> Self {
+        let mut trio = Trio::led_with_limits(seed, limits);
         for n in 0..4u8 {
             trio.propose(0, AckLevel::Quorum, &[n]).expect("it leads");
             trio.settle();
