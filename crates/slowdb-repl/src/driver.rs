@@ -371,9 +371,10 @@ fn write_log(
 
 fn batch_bytes(batch: &Batch) -> usize {
     let data = |record: &Record| match record {
-        Record::Entry { data, .. } | Record::Config { data, .. } | Record::Snapshot { data, .. } => {
-            data.len()
-        }
+        Record::Entry { data, .. }
+        | Record::Config { data, .. }
+        | Record::Snapshot { data, .. }
+        | Record::Overtaken { data, .. } => data.len(),
         _ => 0,
     };
     batch.records.iter().map(data).sum()

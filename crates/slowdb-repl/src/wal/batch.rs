@@ -86,6 +86,20 @@ impl<'a> Item<'a> {
                 body: Body::Bytes(data),
                 ..plain
             },
+            Record::Overtaken { term, index, data, .. } => Self {
+                record_type: RecordType::Overtaken,
+                term: *term,
+                index: *index,
+                body: Body::Bytes(data),
+                ..plain
+            },
+            Record::Settled { term, index, offset, .. } => Self {
+                record_type: RecordType::Settled,
+                term: *term,
+                index: *index,
+                body: Body::Word(offset.to_le_bytes()),
+                ..plain
+            },
             Record::Removed { .. } => plain,
         }
     }
@@ -111,10 +125,11 @@ impl<'a> Item<'a> {
 /// What the record takes in a segment, in bytes.
 pub(super) fn bytes_of(record: &Record) -> u64 {
     record_bytes(match record {
-        Record::Entry { data, .. } | Record::Config { data, .. } | Record::Snapshot { data, .. } => {
-            data.len() as u64
-        }
-        Record::HardState { .. } => 8,
+        Record::Entry { data, .. }
+        | Record::Config { data, .. }
+        | Record::Snapshot { data, .. }
+        | Record::Overtaken { data, .. } => data.len() as u64,
+        Record::HardState { .. } | Record::Settled { .. } => 8,
         Record::Compacted { .. } | Record::Removed { .. } => 0,
     })
 }

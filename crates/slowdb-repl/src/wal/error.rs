@@ -170,6 +170,14 @@ pub enum WalError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidRecord {
+    /// An overtaken proposal without its offset.
+    #[error("group {group}: an overtaken proposal has {bytes} bytes, less than its offset takes")]
+    OvertakenCutOff {
+        /// The group.
+        group: u64,
+        /// The length of the payload, in bytes.
+        bytes: usize,
+    },
     /// The payload is too large.
     #[error("group {group}: a payload of {bytes} bytes is over the limit of {limit}")]
     TooLarge {

@@ -164,14 +164,25 @@ pub(super) enum RecordType {
     /// Says nothing but its watermark.
     Mark = 6,
     Snapshot = 7,
+    Overtaken = 8,
+    Settled = 9,
 }
 
 impl RecordType {
     fn from_byte(byte: u8) -> Option<Self> {
         use RecordType as T;
-        [T::Entry, T::HardState, T::Config, T::Compacted, T::Removed, T::Mark, T::Snapshot]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        const ALL: [T; 9] = [
+            T::Entry,
+            T::HardState,
+            T::Config,
+            T::Compacted,
+            T::Removed,
+            T::Mark,
+            T::Snapshot,
+            T::Overtaken,
+            T::Settled,
+        ];
+        ALL.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -245,7 +256,8 @@ impl RecordHeader {
         let kind = RecordType::from_byte(self.kind_byte)?;
         let body_is_right = match kind {
             RecordType::Entry | RecordType::Config | RecordType::Snapshot => true,
-            RecordType::HardState => self.body_bytes == 8,
+            RecordType::HardState | RecordType::Settled => self.body_bytes == 8,
+            RecordType::Overtaken => self.body_bytes >= 8,
             RecordType::Compacted | RecordType::Removed | RecordType::Mark => self.body_bytes == 0,
         };
         let watermark_is_right =

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::error::InvalidRecord;
 use super::format::{KIND_RESET, RecordType, u64_at};
 use super::group::{Effect, Group};
@@ -15,13 +17,20 @@ pub(super) struct Groups {
     pub(super) live: BTreeMap<u64, Group>,
     /// Group to the segment with the latest copy of its removal mark.
     pub(super) removed: BTreeMap<u64, u64>,
+    /// Overtaken proposals that are not settled, each with the segment that has its latest copy.
+    pub(super) overtaken: BTreeMap<OvertakenKey, (u64, Bytes)>,
 }
+
+/// Group, term, index and offset of an overtaken proposal.
+pub(super) type OvertakenKey = (u64, u64, u64, u64);
 
 /// The effects of a batch that is not written yet: `None` for groups that it removes.
 #[derive(Default)]
 pub(super) struct Staged {
     groups: BTreeMap<u64, Option<Group>>,
     removed: Vec<(u64, u64)>,
+    /// Overtaken proposals that it adds, and those that it settles.
+    overtaken: Vec<(OvertakenKey, Option<(u64, Bytes)>)>,
 }
 
 /// A group that keeps a segment from being released.
@@ -47,6 +56,22 @@ impl Groups {
             staged.removed.push((group, segment));
             return Ok(Effect::Remove);
         }
+        // These are kept whatever becomes of the group.
+        match record {
+            Record::Overtaken { term, index, data, .. } => {
+                let Some(offset) = data.first_chunk() else {
+                    return Err(InvalidRecord::OvertakenCutOff { group, bytes: data.len() });
+                };
+                let key = (group, *term, *index, u64::from_le_bytes(*offset));
+                staged.overtaken.push((key, Some((segment, data.clone()))));
+                return Ok(Effect::None);
+            }
+            Record::Settled { term, index, offset, .. } => {
+                staged.overtaken.push(((group, *term, *index, *offset), None));
+                return Ok(Effect::None);
+            }
+            _ => {}
+        }
         let slot = staged.groups.entry(group).or_insert_with(|| {
             let removed = self.removed.contains_key(&group);
             (!removed).then(|| self.live.get(&group).cloned().unwrap_or_else(|| Group::new(true)))
@@ -64,7 +89,7 @@ impl Groups {
             Record::Snapshot { index, term, data, .. } => {
                 state.snapshot(group, *index, *term, data.clone(), segment)
             }
-            Record::Removed { .. } => Ok(Effect::Remove),
+            Record::Removed { .. } | Record::Overtaken { .. } | Record::Settled { .. } => Ok(Effect::None),
         }
     }
 
@@ -77,6 +102,16 @@ impl Groups {
             };
         }
         self.removed.extend(staged.removed);
+        for (key, state) in staged.overtaken {
+            self.note_overtaken(key, state);
+        }
+    }
+
+    fn note_overtaken(&mut self, key: OvertakenKey, state: Option<(u64, Bytes)>) {
+        match state {
+            Some(state) => self.overtaken.insert(key, state),
+            None => self.overtaken.remove(&key),
+        };
     }
 
     /// Takes in a record that was read. `from_the_beginning`: the log still has its first segment.
@@ -90,6 +125,12 @@ impl Groups {
         let (group, term, index) = (header.group, header.term, header.index);
         match record.record_type {
             RecordType::Mark => return Ok(Effect::None),
+            RecordType::Overtaken | RecordType::Settled => {
+                let key = (group, term, index, u64_at(record.body, 0));
+                let is_kept = record.record_type == RecordType::Overtaken;
+                self.note_overtaken(key, is_kept.then(|| (segment, Bytes::copy_from_slice(record.body))));
+                return Ok(Effect::None);
+            }
             RecordType::Removed => {
                 self.live.remove(&group);
                 self.removed.insert(group, segment);
@@ -105,16 +146,18 @@ impl Groups {
                 let vote = u64_at(record.body, 0);
                 state.hard_state(group, HardState { term, vote, commit: index }, segment)
             }
-            RecordType::Config => Ok(state.config(bytes::Bytes::copy_from_slice(record.body), segment)),
+            RecordType::Config => Ok(state.config(Bytes::copy_from_slice(record.body), segment)),
             RecordType::Compacted if header.kind == KIND_RESET => {
                 state.replay_reset(group, index, term, segment)
             }
             RecordType::Compacted => state.replay_trim(group, index, term, segment),
             RecordType::Snapshot => {
-                let data = bytes::Bytes::copy_from_slice(record.body);
+                let data = Bytes::copy_from_slice(record.body);
                 state.snapshot(group, index, term, data, segment)
             }
-            RecordType::Removed | RecordType::Mark => Ok(Effect::None),
+            RecordType::Removed | RecordType::Mark | RecordType::Overtaken | RecordType::Settled => {
+                Ok(Effect::None)
+            }
         }
     }
 
@@ -145,6 +188,12 @@ impl Groups {
             }
             if old.hard {
                 records.push(Record::HardState { group: *group, state: state.hard });
+            }
+        }
+        for ((group, term, index, _), (segment, data)) in &self.overtaken {
+            if *segment < keep {
+                let data = data.clone();
+                records.push(Record::Overtaken { group: *group, term: *term, index: *index, data });
             }
         }
         let marks = self.removed.iter().filter(|(_, segment)| **segment < keep);

@@ -246,8 +246,10 @@ impl Wal {
         let mut segment_bytes = u64::from(self.cursor.segment_bytes);
         let limit = data_bytes_max(self.options.segment_bytes);
         for record in records {
-            if let Record::Entry { data, .. } | Record::Config { data, .. } | Record::Snapshot { data, .. } =
-                record
+            if let Record::Entry { data, .. }
+            | Record::Config { data, .. }
+            | Record::Snapshot { data, .. }
+            | Record::Overtaken { data, .. } = record
                 && data.len() as u64 > limit
             {
                 let (group, bytes) = (record.group(), data.len() as u64);

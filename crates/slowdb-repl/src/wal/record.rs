@@ -83,6 +83,29 @@ pub enum Record {
         /// The group that is gone.
         group: u64,
     },
+    /// A proposal that is about to be cut from the group's log, and is kept until it is settled; the group may be gone
+    /// long before that. In a batch it comes before the record that cuts it, so that no crash loses it in between.
+    Overtaken {
+        /// The group it was proposed to.
+        group: u64,
+        /// The term that it was proposed in.
+        term: u64,
+        /// The index of its entry.
+        index: u64,
+        /// Its offset in the entry as a `u64`, little endian; then what the caller needs to offer it again.
+        data: Bytes,
+    },
+    /// An overtaken proposal is taken care of, and need not be kept any more.
+    Settled {
+        /// The group it was proposed to.
+        group: u64,
+        /// The term that it was proposed in.
+        term: u64,
+        /// The index of its entry.
+        index: u64,
+        /// Its offset in the entry.
+        offset: u64,
+    },
 }
 
 impl Record {
@@ -94,6 +117,8 @@ impl Record {
             | Self::Config { group, .. }
             | Self::Compacted { group, .. }
             | Self::Snapshot { group, .. }
+            | Self::Overtaken { group, .. }
+            | Self::Settled { group, .. }
             | Self::Removed { group } => *group,
         }
     }
@@ -160,6 +185,9 @@ pub struct Recovered {
     pub groups: BTreeMap<u64, RecoveredGroup>,
     /// The groups that were removed: their ids can never be used again.
     pub removed: BTreeSet<u64>,
+    /// Overtaken proposals that are not settled, by group, term, index and offset: what came with
+    /// [`Record::Overtaken`].
+    pub overtaken: BTreeMap<(u64, u64, u64, u64), Bytes>,
     /// Whether there was no log before.
     pub created: bool,
     /// The number of this opening, counted from 1. Openings that a crash interrupted count too.

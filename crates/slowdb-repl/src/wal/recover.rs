@@ -265,6 +265,9 @@ impl Replay {
         self.scanned_bytes += record_bytes(u64::from(header.body_bytes));
         let effect = self.groups.replay(record, segment, self.from_the_beginning);
         let effect = effect.map_err(|error| Refusal { group: header.group, why: error.to_string() })?;
+        if effect == Effect::None {
+            return Ok(());
+        }
         let entries = self.entries.entry(header.group).or_default();
         match effect {
             Effect::None => {}
@@ -301,6 +304,8 @@ impl Replay {
     fn recovered(&mut self) -> Recovered {
         let mut recovered = Recovered { scanned_bytes: self.scanned_bytes, ..Recovered::default() };
         recovered.removed = self.groups.removed.keys().copied().collect();
+        let overtaken = self.groups.overtaken.iter().map(|(key, (_, data))| (*key, data.clone()));
+        recovered.overtaken = overtaken.collect();
         for (group, state) in &self.groups.live {
             let found = RecoveredGroup {
                 hard_state: state.hard,

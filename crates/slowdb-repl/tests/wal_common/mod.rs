@@ -90,6 +90,7 @@ impl ModelGroup {
 pub(crate) struct Model {
     pub(crate) groups: BTreeMap<u64, ModelGroup>,
     pub(crate) removed: BTreeSet<u64>,
+    pub(crate) overtaken: BTreeMap<(u64, u64, u64, u64), Bytes>,
 }
 
 impl Model {
@@ -100,6 +101,18 @@ impl Model {
             self.groups.remove(&id);
             self.removed.insert(id);
             return;
+        }
+        match record {
+            Record::Overtaken { term, index, data, .. } => {
+                let offset = u64::from_le_bytes(*data.first_chunk().expect("has an offset"));
+                self.overtaken.insert((id, *term, *index, offset), data.clone());
+                return;
+            }
+            Record::Settled { term, index, offset, .. } => {
+                self.overtaken.remove(&(id, *term, *index, *offset));
+                return;
+            }
+            _ => {}
         }
         let group = self.groups.entry(id).or_default();
         match record {
@@ -133,14 +146,18 @@ impl Model {
                     group.hard = HardState { term: *term, vote: 0, commit: group.hard.commit };
                 }
             }
-            Record::Removed { .. } => {}
+            Record::Removed { .. } | Record::Overtaken { .. } | Record::Settled { .. } => {}
         }
     }
 
     /// What a log says it holds, payloads read back.
     pub(crate) fn of(recovered: &Recovered, wal: &Wal) -> Result<Self, String> {
         let reader = wal.reader();
-        let mut model = Self { removed: recovered.removed.clone(), ..Self::default() };
+        let mut model = Self {
+            removed: recovered.removed.clone(),
+            overtaken: recovered.overtaken.clone(),
+            ..Self::default()
+        };
         for (id, found) in &recovered.groups {
             let mut group = ModelGroup {
                 hard: found.hard_state,
@@ -191,6 +208,18 @@ pub(crate) fn draw_record(rng: &mut Rng, model: &Model, data_bytes_max: u64) -> 
             Record::Compacted { group: id, index, term: hard.term + 1 }
         }
         6 if rng.one_in(12) => Record::Removed { group: id },
+        // They are kept for groups that are gone, too.
+        8 => {
+            let group = model.removed.first().copied().filter(|_| rng.one_in(4)).unwrap_or(id);
+            let mut data = rng.below(3).to_le_bytes().to_vec();
+            data.extend_from_slice(&draw_data(rng, 3000));
+            Record::Overtaken { group, term: 1 + rng.below(4), index: 1 + rng.below(9), data: data.into() }
+        }
+        9 if !model.overtaken.is_empty() => {
+            let nth = rng.below(model.overtaken.len() as u64) as usize;
+            let key = model.overtaken.keys().nth(nth).copied().unwrap_or_default();
+            Record::Settled { group: key.0, term: key.1, index: key.2, offset: key.3 }
+        }
         7 if rng.one_in(6) => {
             let index = hard.commit.max(1) + rng.below(12);
             let term = group.base.1.max(1) + rng.below(hard.term + 2);
