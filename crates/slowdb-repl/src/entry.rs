@@ -125,31 +125,37 @@ impl EntryBuilder {
     /// Adds a proposal and returns the offset of its first write.
     pub(crate) fn push(&mut self, header: &ProposalHeader, body: &[u8]) -> u32 {
         let offset = self.writes;
-        let late = header.late;
-        self.bytes.extend_from_slice(&[
-            header.level as u8,
-            u8::from(header.retry),
-            u8::from(late.is_some()),
-            0,
-        ]);
-        self.bytes.extend_from_slice(&header.writes.to_le_bytes());
-        self.bytes.extend_from_slice(&header.client);
-        self.bytes.extend_from_slice(&header.sequence.to_le_bytes());
-        self.bytes.extend_from_slice(&header.hlc.to_le_bytes());
-        self.bytes.extend_from_slice(&header.origin.to_le_bytes());
-        self.bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        self.bytes.extend_from_slice(&[0; 4]);
-        if let Some(Late { was, fork }) = late {
-            self.bytes.extend_from_slice(&was.term.to_le_bytes());
-            self.bytes.extend_from_slice(&was.index.to_le_bytes());
-            self.bytes.extend_from_slice(&u64::from(was.offset).to_le_bytes());
-            self.bytes.extend_from_slice(&fork.to_le_bytes());
-        }
-        self.bytes.extend_from_slice(body);
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        Self::lay_out(&mut self.bytes, header, body);
         self.proposals += 1;
         self.writes += header.writes;
         offset
+    }
+
+    /// Appends one proposal as it is laid out in an entry.
+    pub(crate) fn lay_out(bytes: &mut Vec<u8>, header: &ProposalHeader, body: &[u8]) {
+        let late = header.late;
+        bytes.extend_from_slice(&[header.level as u8, u8::from(header.retry), u8::from(late.is_some()), 0]);
+        bytes.extend_from_slice(&header.writes.to_le_bytes());
+        bytes.extend_from_slice(&header.client);
+        bytes.extend_from_slice(&header.sequence.to_le_bytes());
+        bytes.extend_from_slice(&header.hlc.to_le_bytes());
+        bytes.extend_from_slice(&header.origin.to_le_bytes());
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        if let Some(Late { was, fork }) = late {
+            bytes.extend_from_slice(&was.term.to_le_bytes());
+            bytes.extend_from_slice(&was.index.to_le_bytes());
+            bytes.extend_from_slice(&u64::from(was.offset).to_le_bytes());
+            bytes.extend_from_slice(&fork.to_le_bytes());
+        }
+        bytes.extend_from_slice(body);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+
+    /// The reverse of [`EntryBuilder::lay_out`], of nothing but one proposal.
+    pub(crate) fn read_back(bytes: &[u8]) -> Option<(ProposalHeader, &[u8])> {
+        let (header, body, rest) = split_proposal(bytes)?;
+        rest.is_empty().then_some((header, body))
     }
 
     pub(crate) fn finish(mut self) -> Vec<u8> {

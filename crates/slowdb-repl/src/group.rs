@@ -7,6 +7,7 @@
 
 mod answers;
 mod digests;
+mod late;
 mod members;
 mod transfer;
 
@@ -16,12 +17,13 @@ use crate::entry::{AckLevel, EntryBuilder, EntryView, ProposalHeader};
 use crate::ids::{GroupId, Membership, NodeId, ReplicaId};
 use crate::machine::{Staging, StateMachine};
 use crate::note::{Note, Says};
+use crate::quarantine::Overtaken;
 use crate::replicator::Job;
 use crate::{Now, Position};
 use bytes::Bytes;
 use digests::Digests;
 pub use members::{MemberChange, MemberError};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use transfer::Arriving;
 pub(crate) use transfer::PART_BYTES;
 use transfer::Transfers;
@@ -159,8 +161,26 @@ pub enum Event<O> {
     },
 }
 
+/// A proposal that waits for its turn.
+struct Queued {
+    /// But for the time, which it gets when it is proposed, if it is not late.
+    header: ProposalHeader,
+    body: Bytes,
+    deadline: u64,
+    whom: Whom,
+}
+
+/// Who waits for a proposal.
+#[derive(Clone, Copy)]
+enum Whom {
+    /// The embedder.
+    Embedder(Token),
+    /// A replica that keeps it until it is settled. It is late, and had this position.
+    Holder(ReplicaId, Position),
+}
+
 struct Waiter<O> {
-    token: Token,
+    whom: Whom,
     level: AckLevel,
     deadline: u64,
     offset: u32,
@@ -199,6 +219,10 @@ pub(crate) struct Sink<'a, O> {
     pub(crate) records: &'a mut Vec<crate::wal::Record>,
     pub(crate) entries: &'a mut Vec<(GroupId, u64, u64)>,
     pub(crate) events: &'a mut Vec<Event<O>>,
+    /// Proposals that the records cut.
+    pub(crate) overtaken: &'a mut Vec<Overtaken>,
+    /// Proposals that are taken care of, with the replica that keeps them.
+    pub(crate) settled: &'a mut Vec<(GroupId, ReplicaId, Position)>,
 }
 
 pub(crate) struct Group<M: StateMachine> {
@@ -215,7 +239,11 @@ pub(crate) struct Group<M: StateMachine> {
     pub(crate) checkpointed: u64,
     /// Bytes of proposals that wait here.
     pub(crate) waiting_bytes: usize,
-    queue: VecDeque<Proposal>,
+    queue: VecDeque<Queued>,
+    /// Late proposals that are under way, by who keeps them and the position they had.
+    late: BTreeSet<(ReplicaId, Position)>,
+    /// Those that are taken care of, and whose holders are to be told.
+    settled: Vec<(ReplicaId, Position)>,
     waiters: BTreeMap<u64, EntryWaiters<M::Outcome>>,
     leading: Option<u64>,
     reads: Vec<Read>,
@@ -255,6 +283,8 @@ impl<M: StateMachine> Group<M> {
             checkpointed: held,
             waiting_bytes: 0,
             queue: VecDeque::new(),
+            late: BTreeSet::new(),
+            settled: Vec::new(),
             waiters: BTreeMap::new(),
             leading: None,
             reads: Vec::new(),
@@ -280,8 +310,15 @@ impl<M: StateMachine> Group<M> {
     }
 
     pub(crate) fn propose(&mut self, proposal: Proposal) {
-        self.waiting_bytes += proposal.body.len();
-        self.queue.push_back(proposal);
+        let Proposal { token, level, retry, writes, client, sequence, body, deadline } = proposal;
+        let origin = self.membership.own.0;
+        let header = ProposalHeader { level, retry, writes, client, sequence, hlc: 0, origin, late: None };
+        self.enqueue(Queued { header, body, deadline, whom: Whom::Embedder(token) });
+    }
+
+    fn enqueue(&mut self, queued: Queued) {
+        self.waiting_bytes += queued.body.len();
+        self.queue.push_back(queued);
     }
 
     pub(crate) fn queue_len(&self) -> usize {
@@ -324,6 +361,7 @@ impl<M: StateMachine> Group<M> {
                     self.news.push(Event::Forwarded { group: self.id, from: node.clone(), body });
                 }
             }
+            Payload::Note(Note { says: Says::Overtaken { entry }, .. }) => self.take_late(from, &entry),
             Payload::Note(note) => {
                 let answer = self.hear_transfer(from, note.says);
                 self.outbox.extend(answer);
@@ -398,6 +436,8 @@ impl<M: StateMachine> Group<M> {
         self.notice_leadership(sink.events);
         self.answer_proposals(sink.events);
         self.answer_reads(sink.events);
+        let id = self.id;
+        sink.settled.extend(self.settled.drain(..).map(|(holder, was)| (id, holder, was)));
         if let Some(why) = self.halted.as_ref().filter(|_| !self.told_halted) {
             self.told_halted = true;
             sink.events.push(Event::Halted { group: self.id, why: why.clone() });
@@ -407,7 +447,14 @@ impl<M: StateMachine> Group<M> {
     fn flush_engine(&mut self, hlc: &mut Hlc, sink: &mut Sink<'_, M::Outcome>) {
         // The log on disk knows replicas, whose ids are never used again, and not groups.
         let own = self.membership.own.0;
-        let flushed = self.engine.flush(own);
+        let flushed = match self.engine.flush(own) {
+            Ok(flushed) => flushed,
+            Err(why) => return self.halt(why),
+        };
+        // Ahead of the records that cut them.
+        if let Err(why) = self.keep_overtaken(&flushed, sink) {
+            return self.halt(why);
+        }
         sink.messages.extend(consensus(self.id, flushed.send));
         if let Some(index) = flushed.restored {
             self.restoring(flushed.ready, index);
@@ -486,11 +533,12 @@ impl<M: StateMachine> Group<M> {
             let mut writes = 0u32;
             for proposal in &self.queue {
                 let more = EntryBuilder::proposal_bytes(proposal.body.len());
-                let sum = writes.checked_add(proposal.writes).filter(|_| bytes + more <= ENTRY_BYTES_MAX);
+                let sum =
+                    writes.checked_add(proposal.header.writes).filter(|_| bytes + more <= ENTRY_BYTES_MAX);
                 if count > 0 && sum.is_none() {
                     break;
                 }
-                writes = sum.unwrap_or(proposal.writes);
+                writes = sum.unwrap_or(proposal.header.writes);
                 bytes += more;
                 count += 1;
             }
@@ -499,7 +547,11 @@ impl<M: StateMachine> Group<M> {
                 .queue
                 .iter()
                 .take(count)
-                .map(|proposal| builder.push(&self.header(proposal, hlc.next(now)), &proposal.body))
+                .map(|proposal| {
+                    let header = proposal.header;
+                    let hlc = if header.late.is_some() { header.hlc } else { hlc.next(now) };
+                    builder.push(&ProposalHeader { hlc, ..header }, &proposal.body)
+                })
                 .collect();
             let Some((term, index)) = self.engine.propose(builder.finish()) else { return };
             self.leading = Some(term);
@@ -507,23 +559,12 @@ impl<M: StateMachine> Group<M> {
             let mut entry = EntryWaiters { bytes: 0, waiters: Vec::with_capacity(count) };
             for (proposal, offset) in waiters {
                 entry.bytes += proposal.body.len();
-                let Proposal { token, level, deadline, .. } = proposal;
-                entry.waiters.push(Waiter { token, level, deadline, offset, outcome: None, answered: false });
+                let Queued { header, deadline, whom, .. } = proposal;
+                // What is late is settled by being applied, and not before.
+                let level = if header.late.is_some() { AckLevel::Quorum } else { header.level };
+                entry.waiters.push(Waiter { whom, level, deadline, offset, outcome: None, answered: false });
             }
             self.waiters.insert(index, entry);
-        }
-    }
-
-    fn header(&self, proposal: &Proposal, hlc: u64) -> ProposalHeader {
-        ProposalHeader {
-            level: proposal.level,
-            retry: proposal.retry,
-            writes: proposal.writes,
-            client: proposal.client,
-            sequence: proposal.sequence,
-            hlc,
-            origin: self.membership.own.0,
-            late: None,
         }
     }
 

@@ -15,6 +15,7 @@ mod group;
 mod ids;
 mod machine;
 mod note;
+mod quarantine;
 mod replicator;
 pub mod transport;
 pub mod wal;
@@ -29,6 +30,7 @@ pub use entry::{AckLevel, EntryError, EntryView, Late, ProposalHeader, ProposalV
 pub use group::{Arriving, Event, Failure, MemberChange, MemberError, Proposal, Token};
 pub use ids::{GroupId, Member, Membership, NodeId, Part, ReplicaId};
 pub use machine::{ApplyError, FinishJob, SnapshotSource, Staging, StateMachine};
+pub use quarantine::Quarantined;
 pub use replicator::{
     Batch, FollowerView, GroupView, Job, Lane, Limits, OpenGroupError, Outgoing, Output, Replicator,
 };
@@ -64,4 +66,10 @@ pub enum Canary {
     JointSkipped,
     /// A change of members by somebody who does not know what was decided before is not refused.
     StaleIntent,
+    /// What is cut from a log, acknowledged by its leader alone, is lost.
+    CutNotKept,
+    /// What a snapshot replaces, acknowledged by its leader alone, is lost.
+    ReplacedNotKept,
+    /// What was overtaken is kept only until it was offered.
+    SettledUnheard,
 }

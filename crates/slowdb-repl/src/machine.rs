@@ -14,6 +14,11 @@ pub trait StateMachine {
     /// What applying a proposal gives back to the proposer.
     type Outcome;
 
+    /// Whether the machine knows what to do with late proposals ([`crate::ProposalHeader::late`]): they were acknowledged
+    /// at [`crate::AckLevel::One`], and overtaken by what has been applied since. Without that they are kept where they
+    /// were cut ([`crate::Replicator::quarantined`]), and never applied.
+    const TAKES_LATE: bool = false;
+
     /// Applies a proposal. An error halts the group on this node: it means that the machine cannot go on (its
     /// disk failed, say), never that the proposal was refused, for a refusal is an outcome.
     fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<Self::Outcome, ApplyError>;

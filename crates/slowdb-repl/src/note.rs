@@ -12,10 +12,14 @@
 //! 35    snapshot is gone   -          -        its id       -                 -            -                 -
 //! 36    digest             its term   index    -            -                 -            digest            -
 //! 37    for the leader     -          -        -            -                 -            -                 what
+//! 38    overtaken          -          -        -            -                 -            -                 an entry
+//! 39    settled            its term   its      -            -                 its offset   -                 -
+//!                                     index
 //! ```
 //!
 //! The next cursor of the last part is 2^64 - 1, which is no cursor.
 
+use crate::Position;
 use crate::engine::wire::NUMBER_MAX;
 use crate::ids::{Membership, ReplicaId};
 use bytes::Bytes;
@@ -50,6 +54,10 @@ pub(crate) enum Says {
     Digest { index: u64, term: u64, digest: [u8; 16] },
     /// You lead: this is for you to decide.
     Forward { body: Bytes },
+    /// You lead: these proposals were overtaken. They are laid out as an entry.
+    Overtaken { entry: Bytes },
+    /// The proposal that had this position is taken care of.
+    Settled { was: Position },
 }
 
 /// A snapshot, as it is offered.
@@ -81,7 +89,7 @@ pub(crate) struct Fields {
 
 /// Whether a message of this type is a note.
 pub(crate) fn is_note(kind: u8) -> bool {
-    (32..=37).contains(&kind)
+    (32..=39).contains(&kind)
 }
 
 impl Says {
@@ -116,13 +124,21 @@ impl Says {
                 ..Fields::default()
             },
             Says::Forward { body } => Fields { kind: 37, body, ..Fields::default() },
+            Says::Overtaken { entry } => Fields { kind: 38, body: entry, ..Fields::default() },
+            Says::Settled { was: Position { term, index, offset } } => Fields {
+                kind: 39,
+                log_term: term,
+                index,
+                reject_hint: u64::from(offset),
+                ..Fields::default()
+            },
         }
     }
 
     /// The reverse; `Err` says what is wrong.
     pub(crate) fn from_fields(fields: Fields) -> Result<Self, &'static str> {
         let Fields { kind, log_term, index, commit, commit_term, reject_hint, context, body } = fields;
-        if ![32, 34, 37].contains(&kind) && !body.is_empty() {
+        if ![32, 34, 37, 38].contains(&kind) && !body.is_empty() {
             return Err("a note of this kind has no body");
         }
         let digest =
@@ -166,6 +182,11 @@ impl Says {
                 Says::Digest { index, term: log_term, digest: digest(&context)? }
             }
             37 if body.len() <= FORWARD_BYTES_MAX => Says::Forward { body },
+            38 => Says::Overtaken { entry: body },
+            39 => {
+                let offset = u32::try_from(reject_hint).map_err(|_| "an offset is out of range")?;
+                Says::Settled { was: Position { term: log_term, index, offset } }
+            }
             _ => return Err("a note of a kind that is not known"),
         })
     }

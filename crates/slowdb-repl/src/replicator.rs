@@ -18,9 +18,10 @@ use crate::group::{
 };
 use crate::ids::{GroupId, Membership, NodeId, Part, ReplicaId};
 use crate::machine::{ApplyError, StateMachine};
-use crate::note::FORWARD_BYTES_MAX;
+use crate::note::{FORWARD_BYTES_MAX, Note, Says};
+use crate::quarantine::{CutEntry, Overtaken, Quarantine, Quarantined, offer_note};
 use crate::wal::{Location, Record, Recovered, RecoveredGroup, WalReader};
-use crate::{Now, Position, TICK_MICROS};
+use crate::{AckLevel, Now, Position, TICK_MICROS};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use words::{Batch, FollowerView, GroupView, Job, Lane, Limits, OpenGroupError, Outgoing, Output};
@@ -52,6 +53,9 @@ pub struct Replicator<M: StateMachine> {
     submitted: VecDeque<Submitted>,
     /// For the next batch.
     records: Vec<Record>,
+    quarantine: Quarantine,
+    /// For other nodes, with the next flush.
+    offers: Vec<(GroupId, Note)>,
     ticks: u64,
     /// Bytes of snapshots that may still be asked for now.
     snapshot_bytes: i64,
@@ -75,6 +79,8 @@ impl<M: StateMachine> Replicator<M> {
             next_batch: 1,
             submitted: VecDeque::new(),
             records: Vec::new(),
+            quarantine: Quarantine::default(),
+            offers: Vec::new(),
             ticks: 0,
             snapshot_bytes: 0,
             #[cfg(feature = "canary")]
@@ -143,21 +149,70 @@ impl<M: StateMachine> Replicator<M> {
         let id = membership.group;
         let found = recovered.groups.get(&membership.own.0);
         let found = found.ok_or(OpenGroupError::NotLogged(id, membership.own))?;
+        self.quarantine.recover(recovered).map_err(OpenGroupError::Malformed)?;
         self.insert(membership, Some(found), machine)
     }
 
     /// Removes a replica: it is gone for good, and its id cannot be used again. Its state machine is handed back, for
     /// whoever removes what it keeps. `None` if there is no such replica.
+    ///
+    /// What it held and may be taken for written, although no majority has it, is kept and offered to the group; see
+    /// [`Replicator::offer_to`].
     pub fn remove(&mut self, id: GroupId) -> Option<M> {
         let group = self.groups.remove(&id)?;
         self.dirty.remove(&id);
+        match group.overtaken_by_removal() {
+            Ok(overtaken) => self.quarantine.keep(overtaken, &mut self.records),
+            Err(why) => {
+                tracing::error!(group = %id, why, "the end of a removed replica's log cannot be kept")
+            }
+        }
         self.records.push(Record::Removed { group: group.membership.own.0 });
         Some(group.machine)
     }
 
-    /// The log holds a replica that is needed no more and was not opened: it is gone for good.
-    pub fn discard(&mut self, replica: ReplicaId) {
-        self.records.push(Record::Removed { group: replica.0 });
+    /// Groups of which proposals are kept here that were acknowledged at [`crate::AckLevel::One`] and overtaken, until the
+    /// group's leader says that they are taken care of.
+    pub fn quarantined_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.quarantine.groups()
+    }
+
+    /// What is kept here of a group's overtaken proposals.
+    pub fn quarantined(&self, id: GroupId) -> Quarantined {
+        self.quarantine.view(id)
+    }
+
+    /// Where the replicas of a group are that has none here: one after the other is offered what is kept.
+    pub fn offer_to(&mut self, id: GroupId, replicas: Vec<(ReplicaId, NodeId)>) {
+        self.quarantine.set_route(id, replicas);
+    }
+
+    /// A group is no more: what is kept of it is let go.
+    pub fn forget_quarantined(&mut self, id: GroupId) {
+        self.records.extend(self.quarantine.forget(id));
+    }
+
+    /// The log holds a replica that is needed no more and was not opened: it is gone for good. What it held is kept as in
+    /// [`Replicator::remove`].
+    ///
+    /// # Errors
+    /// [`OpenGroupError::Malformed`]: what the log says of a replica makes no sense, or cannot be read.
+    pub fn discard(&mut self, membership: &Membership, recovered: &Recovered) -> Result<(), OpenGroupError> {
+        let own = membership.own;
+        let malformed = |_| OpenGroupError::Malformed(own);
+        self.quarantine.recover(recovered).map_err(OpenGroupError::Malformed)?;
+        if let Some(found) = recovered.groups.get(&own.0) {
+            let fork = found.hard_state.commit;
+            for entry in found.entries.iter().filter(|entry| entry.index > fork && entry.kind == 0) {
+                let data = self.reader.read(entry.location).map_err(|_| OpenGroupError::Malformed(own))?;
+                let entry = CutEntry { term: entry.term, index: entry.index, data };
+                let overtaken =
+                    Overtaken::of_entry(membership.group, own, &entry, fork).map_err(malformed)?;
+                self.quarantine.keep(overtaken, &mut self.records);
+            }
+        }
+        self.records.push(Record::Removed { group: own.0 });
+        Ok(())
     }
 
     /// Who is in a group, as far as this replica has applied it.
@@ -282,9 +337,14 @@ impl<M: StateMachine> Replicator<M> {
     pub fn propose(&mut self, id: GroupId, proposal: Proposal) -> Result<(), Failure> {
         let waiting: usize = self.groups.values().map(|group| group.waiting_bytes).sum();
         let limits = self.limits;
+        let kept = self.quarantine.bytes();
         let group = self.leading_group(id)?;
         if group.engine.is_transferring() {
             return Err(Failure::NotLeader);
+        }
+        // Every such write may have to be kept, for as long as nobody takes it.
+        if proposal.level == AckLevel::One && kept >= limits.quarantine_bytes_max {
+            return Err(Failure::Overloaded);
         }
         if waiting + proposal.body.len() > limits.waiting_bytes_max
             || group.queue_len() >= limits.waiting_per_group_max
@@ -323,6 +383,10 @@ impl<M: StateMachine> Replicator<M> {
     /// will try again.
     pub fn receive(&mut self, from: &NodeId, meta: &[u8], body: &Bytes) -> Result<(), WireError> {
         for wire::GroupMessage { group: id, message } in wire::decode(self.cluster, meta, body)? {
+            if let Payload::Note(Note { to, says: Says::Settled { was }, .. }) = message {
+                self.records.extend(self.quarantine.settle(id, to, was));
+                continue;
+            }
             let Some(group) = self.groups.get_mut(&id).filter(|group| group.halted.is_none()) else {
                 continue;
             };
@@ -358,6 +422,38 @@ impl<M: StateMachine> Replicator<M> {
                 self.records.push(record);
             }
             self.dirty.insert(*id);
+        }
+        self.offer_quarantined();
+    }
+
+    /// Offers what was overtaken to those who lead now.
+    fn offer_quarantined(&mut self) {
+        if !M::TAKES_LATE {
+            return;
+        }
+        let ids: Vec<GroupId> = self.quarantine.groups().collect();
+        for id in ids {
+            let leader = self.groups.get(&id).map(|group| (group.membership.own, group.engine.leader()));
+            if leader.is_some_and(|(_, leader)| leader.is_none()) {
+                continue;
+            }
+            let Some((holder, entry)) = self.quarantine.next_offer(id, self.ticks) else { continue };
+            #[cfg(feature = "canary")]
+            if self.canary == Some(crate::Canary::SettledUnheard) {
+                self.records.extend(self.quarantine.forget(id));
+            }
+            match (leader, self.groups.get_mut(&id)) {
+                (Some((own, Some(leader))), Some(group)) if own == leader => {
+                    group.take_late(holder, &entry);
+                    self.dirty.insert(id);
+                }
+                (Some((_, Some(leader))), _) => self.offers.push((id, offer_note(holder, leader, entry))),
+                _ => {
+                    if let Some(to) = self.quarantine.next_on_route(id) {
+                        self.offers.push((id, offer_note(holder, to, entry)));
+                    }
+                }
+            }
         }
     }
 
@@ -425,7 +521,7 @@ impl<M: StateMachine> Replicator<M> {
 
     /// Whether a flush would do anything.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty() || !self.records.is_empty()
+        !self.dirty.is_empty() || !self.records.is_empty() || !self.offers.is_empty()
     }
 
     /// Does all that can be done without waiting, and says what has to be done outside.
@@ -435,17 +531,24 @@ impl<M: StateMachine> Replicator<M> {
         let mut entries = Vec::new();
         let mut events = Vec::new();
         let mut jobs = Vec::new();
+        let mut settled = Vec::new();
         for id in std::mem::take(&mut self.dirty) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
+            let mut overtaken = Vec::new();
+            let mut cuts = Vec::new();
             let mut sink = Sink {
                 batch: self.next_batch,
                 messages: &mut messages,
-                records: &mut records,
+                records: &mut cuts,
+                overtaken: &mut overtaken,
+                settled: &mut settled,
                 entries: &mut entries,
                 events: &mut events,
                 jobs: &mut jobs,
             };
             group.flush(&mut self.hlc, now, &mut sink);
+            self.quarantine.keep(overtaken, &mut records);
+            records.append(&mut cuts);
             if self.snapshot_bytes > 0
                 && let Some((want, again)) = group.next_want()
             {
@@ -453,6 +556,19 @@ impl<M: StateMachine> Replicator<M> {
                 messages.push((id, Payload::Note(want)));
             }
         }
+        for (group, holder, was) in settled {
+            match self.quarantine.settle(group, holder, was) {
+                Some(record) => records.push(record),
+                None => {
+                    let own = self.groups.get(&group).map(|group| group.membership.own);
+                    let says = Says::Settled { was };
+                    let note = own.map(|own| (group, Payload::Note(Note { from: own, to: holder, says })));
+                    messages.extend(note);
+                }
+            }
+        }
+        let offers = self.offers.drain(..).map(|(id, note)| (id, Payload::Note(note)));
+        messages.extend(offers);
         let batch = (!records.is_empty()).then(|| {
             let number = self.next_batch;
             self.next_batch += 1;
@@ -469,6 +585,7 @@ impl<M: StateMachine> Replicator<M> {
         for (id, message) in messages {
             let (_, to) = wire::parties(&message);
             let node = self.groups.get(&id).and_then(|group| group.node_of(to));
+            let node = node.or_else(|| self.quarantine.node_of(id, to));
             let Some(node) = node.filter(|_| wire::is_sendable(&message)) else { continue };
             let lane = match &message {
                 message if wire::is_bulk(message) => Lane::Data(id),

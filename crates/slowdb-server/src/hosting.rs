@@ -51,7 +51,10 @@ impl Node {
             match placed {
                 Some(dimension) => self.open_shard(membership, dimension, Some(recovered))?,
                 // The catalog has dropped it since.
-                None => self.repl.discard(membership.own),
+                None => {
+                    let discarded = self.repl.discard(&membership, recovered);
+                    discarded.map_err(|error| OpenNodeError(error.to_string()))?;
+                }
             }
         }
         self.remove_strays(recovered)?;
@@ -122,8 +125,24 @@ impl Node {
         let others = catalog.nodes.iter().filter(|node| node.id != self.name);
         let peers = others.map(|node| (NodeId::new(&node.id), node.address.clone())).collect();
         self.effects.push(Effect::Peers(peers));
+        self.route_quarantined(&catalog);
         self.hosting.epoch = catalog.epoch;
         Ok(())
+    }
+
+    /// What is kept of groups that have no replica here any more goes to those that they have elsewhere.
+    fn route_quarantined(&mut self, catalog: &Catalog) {
+        let groups: Vec<GroupId> = self.repl.quarantined_groups().collect();
+        for group in groups {
+            let Some(spec) = catalog.spec(group) else {
+                tracing::warn!(%group, "writes that were overtaken are let go: their collection was dropped");
+                self.repl.forget_quarantined(group);
+                continue;
+            };
+            let replicas = spec.replicas.iter().filter(|replica| replica.node != self.name);
+            let at = |replica: &catalog::Replica| (ReplicaId(replica.replica), NodeId::new(&replica.node));
+            self.repl.offer_to(group, replicas.map(at).collect());
+        }
     }
 
     /// Speaks to nodes that the catalog does not know yet, as far as it is applied here.

@@ -4,6 +4,7 @@
 //! location on disk; terms never fall.
 
 use crate::ids::{Membership, Part, ReplicaId};
+use crate::quarantine::CutEntry;
 use crate::wal::{HardState, Location, RecoveredGroup, WalReader};
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType};
@@ -144,6 +145,18 @@ impl GroupLog {
                 location: None,
             });
         }
+    }
+
+    /// Entries after `index`, as they are about to go.
+    pub(crate) fn after(&self, index: u64) -> Result<Vec<CutEntry>> {
+        let mut cut = Vec::new();
+        for index in index.max(self.compacted_index) + 1..=self.last() {
+            if self.slot(index).is_some_and(|slot| slot.kind == EntryType::EntryNormal) {
+                let entry = self.read(index)?;
+                cut.push(CutEntry { term: entry.term, index, data: entry.data });
+            }
+        }
+        Ok(cut)
     }
 
     /// The entry at (term, index) is durable at `location`; one replaced meanwhile is none of our business.

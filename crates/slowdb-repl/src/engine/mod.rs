@@ -43,6 +43,7 @@ pub(crate) mod wire;
 
 use crate::entry::EntryView;
 use crate::ids::{Membership, Part, ReplicaId};
+use crate::quarantine::CutEntry;
 use crate::wal::{HardState, Location, Record, RecoveredGroup, WalReader};
 use bytes::Bytes;
 use log::{GroupLog, conf_state, data_of, kind_to_byte};
@@ -92,6 +93,9 @@ pub(crate) struct Committed {
 pub(crate) struct Flushed {
     /// To send now.
     pub(crate) send: Vec<Message>,
+    /// Entries that the records cut, and the index up to which the log stays as it is.
+    pub(crate) cut: Vec<CutEntry>,
+    pub(crate) fork: u64,
     /// To make durable, in this order.
     pub(crate) records: Vec<Record>,
     /// (term, index) of the entries among the records, in order.
@@ -457,9 +461,20 @@ impl Engine {
 
     /// Hands out everything that is to be done. To be called until [`Engine::has_output`] is false, after
     /// whatever was committed has been applied and [`Engine::applied_to`] called.
-    pub(crate) fn flush(&mut self, group: u64) -> Flushed {
+    ///
+    /// An error means that what is about to be cut cannot be read, so that it cannot be kept either.
+    pub(crate) fn flush(&mut self, group: u64) -> Result<Flushed, String> {
         let mut ready = self.raw.ready();
         let mut out = Flushed { ready: ready.number(), ..Flushed::default() };
+        let unreadable = |error: raft::Error| format!("what is to be cut cannot be read: {error}");
+        if !ready.snapshot().is_empty() {
+            // What is committed here is part of every history to come.
+            out.fork = self.raw.store().hard_state().commit;
+            out.cut = self.raw.store().after(out.fork).map_err(unreadable)?;
+        } else if let Some(first) = ready.entries().first() {
+            out.fork = first.index - 1;
+            out.cut = self.raw.store().after(out.fork).map_err(unreadable)?;
+        }
         out.send = self.aligned(ready.take_messages());
         out.held = self.aligned(ready.take_persisted_messages());
         for entry in ready.take_committed_entries() {
@@ -505,7 +520,14 @@ impl Engine {
         if self.term_unsaved.is_some() {
             out.held.splice(0..0, std::mem::take(&mut out.send));
         }
-        out
+        Ok(out)
+    }
+
+    /// Entries that are not known to be committed, with the index up to which they are: what goes when the replica does.
+    pub(crate) fn uncommitted(&self) -> Result<(u64, Vec<CutEntry>), String> {
+        let committed = self.committed();
+        let entries = self.raw.store().after(committed).map_err(|error| error.to_string())?;
+        Ok((committed, entries))
     }
 
     /// With `batch_append` the engine adds entries to an append that waits to be sent. If that one has none yet,

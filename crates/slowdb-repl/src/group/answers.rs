@@ -1,6 +1,6 @@
 //! Who waits for a group's answers: proposals and reads, each answered exactly once.
 
-use super::{Event, Failure, Group, READ_ROUNDS_MAX, Round};
+use super::{Event, Failure, Group, READ_ROUNDS_MAX, Round, Whom};
 use crate::entry::AckLevel;
 use crate::ids::{Member, NodeId};
 use crate::machine::StateMachine;
@@ -16,10 +16,9 @@ impl<M: StateMachine> Group<M> {
         for (index, entry) in &mut self.waiters {
             for waiter in entry.waiters.iter_mut().filter(|w| !w.answered && late(w.deadline)) {
                 waiter.answered = true;
-                timed_out.push((
-                    waiter.token,
-                    (waiter.level == AckLevel::All && *index <= applied).then_some(*index),
-                ));
+                let Whom::Embedder(token) = waiter.whom else { continue };
+                timed_out
+                    .push((token, (waiter.level == AckLevel::All && *index <= applied).then_some(*index)));
             }
         }
         for (token, stands_at) in timed_out {
@@ -33,7 +32,9 @@ impl<M: StateMachine> Group<M> {
         self.queue.retain(|proposal| {
             if late(proposal.deadline) {
                 *waiting_bytes -= proposal.body.len();
-                events.push(Event::Failed { token: proposal.token, group, why: Failure::Timeout });
+                if let Whom::Embedder(token) = proposal.whom {
+                    events.push(Event::Failed { token, group, why: Failure::Timeout });
+                }
             }
             !late(proposal.deadline)
         });
@@ -113,7 +114,13 @@ impl<M: StateMachine> Group<M> {
         for (_, entry) in std::mem::take(&mut self.waiters) {
             self.waiting_bytes -= entry.bytes;
             for waiter in entry.waiters.into_iter().filter(|w| !w.answered) {
-                events.push(Event::Failed { token: waiter.token, group, why: Failure::LeaderChanged });
+                match waiter.whom {
+                    Whom::Embedder(token) => {
+                        events.push(Event::Failed { token, group, why: Failure::LeaderChanged });
+                    }
+                    // It offers it again.
+                    Whom::Holder(replica, was) => drop(self.late.remove(&(replica, was))),
+                }
             }
         }
     }
@@ -123,7 +130,10 @@ impl<M: StateMachine> Group<M> {
         let why = if self.halted.is_some() { Failure::Halted } else { Failure::NotLeader };
         for proposal in self.queue.drain(..) {
             self.waiting_bytes -= proposal.body.len();
-            events.push(Event::Failed { token: proposal.token, group, why: why.clone() });
+            match proposal.whom {
+                Whom::Embedder(token) => events.push(Event::Failed { token, group, why: why.clone() }),
+                Whom::Holder(replica, was) => drop(self.late.remove(&(replica, was))),
+            }
         }
         let rounds = self.rounds.drain(..).flat_map(|round| round.reads);
         let confirmed = std::mem::take(&mut self.confirmed).into_values().flatten();
@@ -155,7 +165,17 @@ impl<M: StateMachine> Group<M> {
                     waiter.answered = true;
                     let first = Position { term, index, offset: waiter.offset };
                     let outcome = waiter.outcome.take();
-                    events.push(Event::Acked { token: waiter.token, first, outcome, durable_on, members });
+                    match waiter.whom {
+                        Whom::Embedder(token) => {
+                            events.push(Event::Acked { token, first, outcome, durable_on, members });
+                        }
+                        Whom::Holder(replica, was) => {
+                            self.late.remove(&(replica, was));
+                            if outcome.is_some_and(|outcome| M::settles(&outcome)) {
+                                self.settled.push((replica, was));
+                            }
+                        }
+                    }
                 }
             }
         }

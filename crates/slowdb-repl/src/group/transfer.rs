@@ -164,7 +164,9 @@ impl<M: StateMachine> Group<M> {
                 }
                 None
             }
-            Says::Digest { .. } | Says::Forward { .. } => None,
+            Says::Digest { .. } | Says::Forward { .. } | Says::Overtaken { .. } | Says::Settled { .. } => {
+                None
+            }
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Limits {
     pub retained_bytes_per_group: u64,
     /// Bytes of snapshots that a node takes in within a second.
     pub snapshot_bytes_per_second: u64,
+    /// Bytes of overtaken proposals that a node keeps before it takes no more at [`crate::AckLevel::One`].
+    pub quarantine_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -28,6 +30,7 @@ impl Default for Limits {
             waiting_per_group_max: 4096,
             retained_bytes_per_group: 64 * 1024 * 1024,
             snapshot_bytes_per_second: 64 * 1024 * 1024,
+            quarantine_bytes_max: 64 * 1024 * 1024,
         }
     }
 }

@@ -132,6 +132,8 @@ impl Staging for ListStaging {
 impl StateMachine for List {
     type Outcome = usize;
 
+    const TAKES_LATE: bool = true;
+
     fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<usize, ApplyError> {
         self.applied.push((proposal.first.index, proposal.body.to_vec()));
         Ok(self.applied.len())
