@@ -16,6 +16,7 @@ pub mod movement;
 pub mod placement;
 pub mod ports;
 pub mod process;
+pub mod relay;
 pub mod sim;
 pub mod stats;
 pub mod torture;

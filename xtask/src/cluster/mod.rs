@@ -20,6 +20,7 @@ pub use state::Shape;
 
 use crate::ports::{self, Reserved};
 use crate::process::{ProcessId, wait_until};
+use crate::relay::Relays;
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use state::{NodeState, State};
@@ -52,6 +53,7 @@ pub struct Cluster {
     state: State,
     lifetime: Lifetime,
     children: BTreeMap<String, Child>,
+    relays: Option<Relays>,
     _ports: Vec<Reserved>,
 }
 
@@ -66,16 +68,26 @@ impl Cluster {
                 .with_context(|| format!("{} cannot be created", dir.join(part).display()))?;
         }
         let dir = dir.canonicalize()?;
-        let ports = ports::reserve(shape.nodes)?;
-        let node = |(n, port): (usize, &Reserved)| NodeState {
+        if shape.relayed && lifetime == Lifetime::Detached {
+            bail!("the nodes' relays end with this program: a cluster that goes on cannot have them");
+        }
+        let ports = ports::reserve(shape.nodes * if shape.relayed { 2 } else { 1 })?;
+        let node = |n: usize| NodeState {
             id: format!("n{}", n + 1),
-            port: port.port,
+            port: ports[n].port,
+            relay_port: ports.get(shape.nodes + n).map(|port| port.port),
             process: None,
             joins: false,
         };
-        let nodes = ports.iter().enumerate().map(node).collect();
+        let nodes: Vec<NodeState> = (0..shape.nodes).map(node).collect();
+        let mut relays = shape.relayed.then(Relays::new);
+        for node in &nodes {
+            if let (Some(relays), Some(port)) = (&mut relays, node.relay_port) {
+                relays.add(&node.id, port, node.port)?;
+            }
+        }
         let state = State::new(program.to_path_buf(), shape, nodes);
-        let cluster = Cluster { dir, state, lifetime, children: BTreeMap::new(), _ports: ports };
+        let cluster = Cluster { dir, state, lifetime, children: BTreeMap::new(), relays, _ports: ports };
         cluster.create_certs()?;
         cluster.state.save(&cluster.dir)?;
         Ok(cluster)
@@ -96,6 +108,7 @@ impl Cluster {
             state,
             lifetime: Lifetime::Detached,
             children: BTreeMap::new(),
+            relays: None,
             _ports: Vec::new(),
         }))
     }
@@ -115,11 +128,15 @@ impl Cluster {
 
     /// One more node, which joins the others when it is started. Gives its id.
     pub fn add(&mut self) -> Result<String> {
-        let mut ports = ports::reserve(1)?;
+        let mut ports = ports::reserve(if self.relays.is_some() { 2 } else { 1 })?;
         self.state.added += 1;
         let id = format!("n{}", self.state.shape.nodes + self.state.added);
         let port = ports[0].port;
-        self.state.nodes.push(NodeState { id: id.clone(), port, process: None, joins: true });
+        let relay_port = ports.get(1).map(|port| port.port);
+        if let (Some(relays), Some(relay_port)) = (&mut self.relays, relay_port) {
+            relays.add(&id, relay_port, port)?;
+        }
+        self.state.nodes.push(NodeState { id: id.clone(), port, relay_port, process: None, joins: true });
         self._ports.append(&mut ports);
         self.state.save(&self.dir)?;
         Ok(id)
@@ -155,6 +172,11 @@ impl Cluster {
     /// The program that its nodes run.
     pub fn program(&self) -> &Path {
         &self.state.program
+    }
+
+    /// The links between its nodes, if it was created with [`Shape::relayed`].
+    pub fn relays(&self) -> Option<&Relays> {
+        self.relays.as_ref()
     }
 
     /// The nodes' ids.
@@ -215,6 +237,9 @@ impl Cluster {
         flag("--storage-path", self.storage().display().to_string());
         flag("--host", "127.0.0.1".to_owned());
         flag("--port", node.port.to_string());
+        if let Some(port) = node.relay_port {
+            flag("--advertise", format!("127.0.0.1:{port}"));
+        }
         if let Some(after) = &shape.node_down_after {
             flag("--node-down-after", after.clone());
         }
@@ -249,6 +274,9 @@ impl Cluster {
         let process = ProcessId::of(child.id());
         self.children.insert(id.to_owned(), child);
         let process = process.with_context(|| format!("{id}: {}", self.log_tail(id)))?;
+        if let Some(relays) = &self.relays {
+            relays.knows(id, process);
+        }
         self.remember(id, process)?;
         Ok(process)
     }

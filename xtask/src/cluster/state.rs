@@ -38,11 +38,21 @@ pub struct Shape {
     /// Silence after which a node's replicas are rebuilt elsewhere, as `--node-down-after` takes it.
     #[serde(default)]
     pub node_down_after: Option<String>,
+    /// Nodes reach each other through relays of this program, which can cut and slow their links.
+    #[serde(default)]
+    pub relayed: bool,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape { nodes: 3, dimension: 384, replication_factor: 3, num_shards: 16, node_down_after: None }
+        Shape {
+            nodes: 3,
+            dimension: 384,
+            replication_factor: 3,
+            num_shards: 16,
+            node_down_after: None,
+            relayed: false,
+        }
     }
 }
 
@@ -50,6 +60,9 @@ impl Default for Shape {
 pub(super) struct NodeState {
     pub(super) id: String,
     pub(super) port: u16,
+    /// Where others find it, if that is not where it listens.
+    #[serde(default)]
+    pub(super) relay_port: Option<u16>,
     /// The process that was started last; it may have ended.
     pub(super) process: Option<ProcessId>,
     /// It joined the cluster when that was there already.
@@ -57,9 +70,16 @@ pub(super) struct NodeState {
     pub(super) joins: bool,
 }
 
+impl NodeState {
+    /// The port that others find it at.
+    pub(super) fn found_at(&self) -> u16 {
+        self.relay_port.unwrap_or(self.port)
+    }
+}
+
 impl State {
     pub(super) fn new(program: PathBuf, shape: Shape, nodes: Vec<NodeState>) -> State {
-        let pairs = nodes.iter().map(|node| format!("{}=127.0.0.1:{}", node.id, node.port));
+        let pairs = nodes.iter().map(|node| format!("{}=127.0.0.1:{}", node.id, node.found_at()));
         let initial_nodes = pairs.collect::<Vec<_>>().join(",");
         State { format: FORMAT, program, shape, nodes, initial_nodes, added: 0 }
     }

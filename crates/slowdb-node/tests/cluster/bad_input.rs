@@ -50,7 +50,7 @@ async fn bad_input_is_named_and_changes_nothing() {
         dimension: DIMENSION as u32,
         replication_factor: 1,
         num_shards: 2,
-        node_down_after: None,
+        ..Shape::default()
     };
     let (nodes, client) = Nodes::start(shape).await;
     assert_eq!(nodes.cli(&["put", "kept", "--vector", "1,2,3,4"]).exit, 0);

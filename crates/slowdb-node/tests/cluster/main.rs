@@ -3,6 +3,7 @@
 mod bad_input;
 mod deposed;
 mod failover;
+mod links;
 mod nodes;
 mod operate;
 mod refused;

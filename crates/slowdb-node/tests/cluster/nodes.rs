@@ -65,7 +65,7 @@ impl Drop for Nodes {
 
 /// Four shards are enough to spread leaders over three nodes.
 pub(crate) fn small(dimension: u32) -> Shape {
-    Shape { nodes: 3, dimension, replication_factor: 3, num_shards: 4, node_down_after: None }
+    Shape { nodes: 3, dimension, replication_factor: 3, num_shards: 4, ..Shape::default() }
 }
 
 /// How a command ended, and the JSON object that it printed.

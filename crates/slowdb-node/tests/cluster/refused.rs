@@ -10,7 +10,7 @@ use xtask::process::wait_until;
 const DIMENSION: u32 = 4;
 
 fn one_node() -> Shape {
-    Shape { nodes: 1, dimension: DIMENSION, replication_factor: 1, num_shards: 2, node_down_after: None }
+    Shape { nodes: 1, dimension: DIMENSION, replication_factor: 1, num_shards: 2, ..Shape::default() }
 }
 
 /// Tries to start a node of the cluster a second time, with some arguments changed; it has to refuse.
