@@ -173,7 +173,10 @@ impl Cluster {
             cluster.after(0, Action::Operate);
         }
         for index in 0..cluster.options.clients {
-            let client = Client::new(index, &cluster.options, random.fork(1000 + index as u64));
+            let mut client = Client::new(index, &cluster.options, random.fork(1000 + index as u64));
+            if cluster.options.only_clients.as_ref().is_some_and(|only| !only.contains(&index)) {
+                client.finish();
+            }
             cluster.add_client(client);
         }
         cluster

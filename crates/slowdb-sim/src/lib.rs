@@ -24,6 +24,7 @@ mod random;
 mod run;
 #[cfg(test)]
 mod scenarios;
+mod shrink;
 mod strike;
 mod traffic;
 
@@ -33,3 +34,4 @@ pub use checks::Violation;
 pub use events::{Ask, Event, EventLog, Key, OpId, Outcome, Seen, Stop};
 pub use options::{Bug, ChangeOptions, DiskOptions, FaultOptions, NetOptions, Options, Profile, Span};
 pub use run::{Report, RunFailure, run};
+pub use shrink::shrink;

@@ -29,6 +29,24 @@ struct Arguments {
     /// Prints every event.
     #[arg(long)]
     verbose: bool,
+    /// Of the seed that is replayed, only these faults strike, by their numbers.
+    #[arg(long, value_name = "N,…", value_parser = numbers, requires = "replay")]
+    only_faults: Option<Numbers>,
+    /// Of the seed that is replayed, only these clients do anything, by their numbers.
+    #[arg(long, value_name = "N,…", value_parser = numbers, requires = "replay")]
+    only_clients: Option<Numbers>,
+    /// Looks for a run with as few faults and clients as possible that fails like the one that is replayed.
+    #[arg(long, requires = "replay")]
+    shrink: bool,
+}
+
+/// A list of numbers, which may be empty.
+#[derive(Clone, Debug)]
+struct Numbers(Vec<usize>);
+
+fn numbers(text: &str) -> Result<Numbers, String> {
+    let number = |word: &str| word.trim().parse().map_err(|_| format!("'{word}' is no number"));
+    text.split(',').filter(|word| !word.is_empty()).map(number).collect::<Result<_, _>>().map(Numbers)
 }
 
 fn main() -> ExitCode {
@@ -38,7 +56,12 @@ fn main() -> ExitCode {
         std::panic::set_hook(Box::new(|_| {}));
     }
     let passed = match arguments.replay {
-        Some(seed) => replay(draw(seed, arguments.profile)),
+        Some(seed) => {
+            let only_faults = arguments.only_faults.map(|Numbers(list)| list);
+            let only_clients = arguments.only_clients.map(|Numbers(list)| list);
+            let options = Options { only_faults, only_clients, ..draw(seed, arguments.profile) };
+            replay(options, arguments.shrink)
+        }
         None if arguments.canaries => canaries(arguments.start),
         None => many(&arguments),
     };
@@ -52,12 +75,18 @@ fn draw(seed: u64, profile: Option<Profile>) -> Options {
     }
 }
 
-fn replay(options: Options) -> bool {
+fn replay(options: Options, shrinks: bool) -> bool {
     println!("{options}");
-    match run(options, true) {
+    match run(options, !shrinks) {
         Ok(report) => {
             println!("passed: {report:?}");
             true
+        }
+        Err(failure) if shrinks => {
+            println!("fails: {}; shrinking", failure.violation);
+            let (smallest, runs) = slowdb_sim::shrink(failure);
+            println!("{smallest}\n({runs} runs)");
+            false
         }
         Err(failure) => {
             println!("{failure}");

@@ -258,6 +258,10 @@ pub struct Options {
     pub changes: Option<ChangeOptions>,
     /// What is planted, if anything.
     pub bug: Option<Bug>,
+    /// The faults that strike, by their number in the schedule; all if not given. What is left out is all that differs.
+    pub only_faults: Option<Vec<usize>>,
+    /// The clients that do anything, by number; all if not given.
+    pub only_clients: Option<Vec<usize>>,
 }
 
 impl Options {
@@ -320,6 +324,8 @@ impl Options {
             },
             changes: None,
             bug: None,
+            only_faults: None,
+            only_clients: None,
         };
         options.draw_faults(random);
         // Drawn apart, so that all else is what it would be without.

@@ -4,7 +4,7 @@ use crate::checks::{self, Violation};
 use crate::client::Client;
 use crate::cluster::{Action, Cluster};
 use crate::events::{Ask, Event};
-use crate::faults;
+use crate::faults::{self, Fault};
 use crate::options::Options;
 use slowdb_proto::{ReadLevel, WriteLevel};
 use slowdb_server::CatalogProbe;
@@ -59,10 +59,20 @@ impl fmt::Display for RunFailure {
         writeln!(f, "{}", self.options)?;
         writeln!(f, "last events:\n{}", self.tail)?;
         writeln!(f, "FAILED: {}", self.violation)?;
-        let Options { seed, profile, .. } = self.options;
+        let Options { seed, profile, only_faults, only_clients, .. } = &self.options;
+        let (seed, profile) = (*seed, *profile);
         write!(f, "replay: cargo xtask sim --replay {seed}")?;
-        if Options::of_seed(seed).profile != profile {
+        let mut is_default = Options::of_seed(seed).profile == profile;
+        if !is_default {
             write!(f, " -- --profile {}", profile.name())?;
+        }
+        let numbers = |list: &[usize]| list.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+        for (flag, only) in [("--only-faults", only_faults), ("--only-clients", only_clients)] {
+            if let Some(only) = only {
+                let dashes = if is_default { " --" } else { "" };
+                is_default = false;
+                write!(f, "{dashes} {flag} '{}'", numbers(only))?;
+            }
         }
         Ok(())
     }
@@ -93,9 +103,16 @@ pub fn run(options: Options, verbose: bool) -> Result<Report, Box<RunFailure>> {
 }
 
 impl Cluster {
+    /// The schedule of faults. To be called first of all.
+    pub(crate) fn draw_faults(&mut self) -> Vec<(u64, Fault)> {
+        faults::draw(&self.options, &mut self.random.fork(3))
+    }
+
     fn live(&mut self) {
-        let schedule = faults::draw(&self.options, &mut self.random.fork(3));
-        for (at, fault) in schedule {
+        let schedule = self.draw_faults();
+        let only = self.options.only_faults.clone();
+        let strikes = |number: &usize| only.as_ref().is_none_or(|only| only.contains(number));
+        for (_, (at, fault)) in schedule.into_iter().enumerate().filter(|(number, _)| strikes(number)) {
             self.at(at, Action::Fault(Box::new(fault)));
         }
         self.run(self.options.faults_until, |_| false);

@@ -1,6 +1,6 @@
 //! Every planted bug is caught. A checker that cannot fail proves nothing.
 
-use slowdb_sim::{Bug, Options, hunt, run};
+use slowdb_sim::{Bug, Options, hunt, run, shrink};
 
 fn caught(bug: Bug) {
     let hunted = hunt(bug, 1);
@@ -75,4 +75,20 @@ fn a_joint_step_that_is_skipped_is_caught() {
 #[test]
 fn a_change_by_a_stale_catalog_is_caught() {
     caught(Bug::StaleExecutor);
+}
+
+#[test]
+fn a_failing_run_is_made_small() {
+    let bug = Bug::AckBeforeSync;
+    let Some((seed, _, checker)) = hunt(bug, 1).caught else { panic!("not caught: {}", bug.name()) };
+    let failure =
+        run(Options { bug: Some(bug), ..Options::of_bug(seed, bug) }, false).expect_err("it was caught");
+    let (smallest, runs) = shrink(failure);
+    assert_eq!(smallest.violation.checker, checker);
+    let faults = smallest.options.only_faults.clone().expect("some can be left out");
+    println!("{runs} runs led to {} faults and clients {:?}", faults.len(), smallest.options.only_clients);
+    assert!(faults.len() <= 3, "{faults:?} are left; it takes one power loss to lose what was not synced");
+    // What is printed is enough to see it again.
+    let again = run(smallest.options.clone(), false).expect_err("it fails again");
+    assert_eq!((again.hash, again.violation), (smallest.hash, smallest.violation));
 }
