@@ -5,6 +5,7 @@ mod content;
 mod durability;
 mod leaders;
 mod linearizability;
+mod once;
 mod placement;
 mod replicas;
 
@@ -73,7 +74,7 @@ type Checker<'a> = (&'static str, &'a dyn Fn() -> Result<(), String>);
 /// Runs all checkers; the first violation found.
 pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
     let ops = operations(events);
-    let checkers: [Checker<'_>; 7] = [
+    let checkers: [Checker<'_>; 8] = [
         ("leaders", &|| leaders::check(events)),
         ("replicas", &|| replicas::check(events)),
         ("agreement", &|| agreement::check(events)),
@@ -81,6 +82,7 @@ pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
         ("durability", &|| durability::check(&ops)),
         ("linearizability", &|| linearizability::check(&ops, keys)),
         ("content", &|| content::check(&ops)),
+        ("once", &|| once::check(&ops)),
     ];
     checkers.into_iter().find_map(|(checker, check)| Some(Violation { checker, what: check().err()? }))
 }
