@@ -7,8 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const DOCUMENTS: [&str; 5] =
-    ["docs/architecture.md", "docs/format.md", "docs/guarantees.md", "docs/placement.md", "docs/wire.md"];
+const DOCUMENTS: [&str; 6] = [
+    "docs/architecture.md",
+    "docs/faults.md",
+    "docs/format.md",
+    "docs/guarantees.md",
+    "docs/placement.md",
+    "docs/wire.md",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the workspace").to_owned()
