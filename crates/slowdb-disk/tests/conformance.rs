@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "reads and writes through mappings")]
 
 use std::io::{ErrorKind, IoSlice};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slowdb_disk::{Disk, LockError, MAP_ALIGN, RealDisk, SimDisk};
 
@@ -94,9 +95,15 @@ fn mappings(disk: &dyn Disk) {
     unsafe {
         assert_eq!(std::slice::from_raw_parts(second.as_ptr(), 6), b"before");
         first.as_ptr().add(extent - 1).write(42);
+        first.populate(4096, extent - 4096);
+        second.populate(0, extent);
         second.as_ptr().add(5).write(43);
         assert_eq!(again.as_ptr().add(5).read(), 43, "mappings of a range share its bytes");
     }
+    assert!(
+        catch_unwind(AssertUnwindSafe(|| first.populate(1, extent))).is_err(),
+        "it ends inside the mapping"
+    );
     file.sync().unwrap();
     drop((first, again));
     let mut buf = [0; 7];

@@ -206,6 +206,9 @@ impl Store {
         self.files
             .ensure_heap(&self.shared, extent + 1)
             .map_err(|e| self.write_error("growing the heap", e))?;
+        if let Some(span) = self.shared.heap.get(extent) {
+            span.prepare((offset & (extent_bytes - 1)) as usize, len);
+        }
         Ok(offset)
     }
 
@@ -226,6 +229,11 @@ impl Store {
         self.files
             .ensure_slots(&self.shared, extents)
             .map_err(|e| self.write_error("growing the vector files", e))?;
+        let geometry = &self.shared.geometry;
+        let (extent, at) = geometry.locate(slot as u32);
+        let extent = self.shared.extent(extent);
+        extent.vectors.prepare(at * geometry.stride, geometry.stride);
+        extent.metas.prepare(at * SlotMeta::BYTES, SlotMeta::BYTES);
         if self.live.len() * 64 <= slot as usize {
             self.live.push(0);
         }
