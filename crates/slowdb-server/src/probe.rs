@@ -123,6 +123,11 @@ impl Node {
         }
     }
 
+    /// Each term of a shard's history with the index at which it begins, as far as its replica here has applied it.
+    pub fn terms(&self, group: GroupId) -> Option<Vec<(u64, u64)>> {
+        Some(self.repl.machine(group)?.shard()?.terms().iter().collect())
+    }
+
     /// The members of a group, as far as its replica here has applied them.
     pub fn members(&self, group: GroupId) -> Option<&Membership> {
         self.repl.membership(group)

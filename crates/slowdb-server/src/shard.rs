@@ -133,6 +133,10 @@ impl ShardMachine {
         self.store.len() * (self.store.dimension() as u64 * 4 + 64)
     }
 
+    pub(crate) fn terms(&self) -> &TermTable {
+        &self.terms
+    }
+
     pub(crate) fn records(&self) -> u64 {
         self.store.len()
     }

@@ -219,6 +219,15 @@ pub enum Event {
         /// In words.
         what: String,
     },
+    /// The history of a shard in the end, as its leader has it.
+    History {
+        /// The shard.
+        shard: u32,
+        /// Each term with the index at which it begins.
+        terms: Vec<(u64, u64)>,
+        /// The last index.
+        last: u64,
+    },
     /// No more faults from here on; all nodes are started, all links whole.
     Healed,
     /// All replicas have applied the same, and nothing is under way.

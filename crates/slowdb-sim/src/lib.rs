@@ -30,8 +30,8 @@ mod traffic;
 
 #[cfg(feature = "canary")]
 pub use canary::{Catch, SEEDS_MAX, hunt};
-pub use checks::Violation;
+pub use checks::{Cell, Property, Tallies, Tally, Violation};
 pub use events::{Ask, Event, EventLog, Key, OpId, Outcome, Seen, Stop};
 pub use options::{Bug, ChangeOptions, DiskOptions, FaultOptions, NetOptions, Options, Profile, Span};
-pub use run::{Report, RunFailure, run};
+pub use run::{Report, RunFailure, exercise, run};
 pub use shrink::shrink;

@@ -1,7 +1,8 @@
 //! Runs seeds, replays one, or plants bugs and sees whether they are caught.
 
 use clap::Parser;
-use slowdb_sim::{Options, Profile, run};
+use slowdb_sim::{Cell, Options, Profile, Tally, exercise, run};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -35,6 +36,9 @@ struct Arguments {
     /// Of the seed that is replayed, only these clients do anything, by their numbers.
     #[arg(long, value_name = "N,…", value_parser = numbers, requires = "replay")]
     only_clients: Option<Numbers>,
+    /// Counts how the seeds fare with each pair of levels, and names the first seed in which each was put to the test.
+    #[arg(long, conflicts_with_all = ["replay", "canaries"])]
+    pairs: bool,
     /// Looks for a run with as few faults and clients as possible that fails like the one that is replayed.
     #[arg(long, requires = "replay")]
     shrink: bool,
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
             replay(options, arguments.shrink)
         }
         None if arguments.canaries => canaries(arguments.start),
+        None if arguments.pairs => pairs(&arguments),
         None => many(&arguments),
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -93,6 +98,38 @@ fn replay(options: Options, shrinks: bool) -> bool {
             false
         }
     }
+}
+
+/// For each pair of levels and each property: how often it was judged and broken, and a seed that shows it: broken, or, if
+/// it is promised, judged most often.
+fn pairs(arguments: &Arguments) -> bool {
+    let mut found: BTreeMap<Cell, (Tally, u64, u64)> = BTreeMap::new();
+    for seed in arguments.start..arguments.start + arguments.seeds {
+        let tallies = match exercise(draw(seed, arguments.profile)) {
+            Ok(tallies) => tallies,
+            Err(failure) => {
+                println!("{failure}");
+                return false;
+            }
+        };
+        for (cell, tally) in tallies {
+            let shown = if cell.is_promised() { tally.judged } else { tally.broken };
+            let (total, best, best_seed) = found.entry(cell).or_default();
+            total.judged += tally.judged;
+            total.broken += tally.broken;
+            if shown > *best {
+                (*best, *best_seed) = (shown, seed);
+            }
+        }
+    }
+    println!("{:<36} {:<9} {:>9} {:>9}  seed", "write, read: property", "promised", "judged", "broken");
+    for cell in Cell::all() {
+        let (tally, best, seed) = found.remove(&cell).unwrap_or_default();
+        let promised = if cell.is_promised() { "yes" } else { "no" };
+        let seed = if best > 0 { seed.to_string() } else { "none shows it".to_owned() };
+        println!("{:<36} {promised:<9} {:>9} {:>9}  {seed}", cell.to_string(), tally.judged, tally.broken);
+    }
+    true
 }
 
 fn many(arguments: &Arguments) -> bool {

@@ -333,6 +333,11 @@ impl SimNode {
         self.running.as_ref().map_or(&[], |running| &running.probes)
     }
 
+    /// Each term of a shard's history with the index at which it begins.
+    pub(crate) fn terms(&self, group: GroupId) -> Option<Vec<(u64, u64)>> {
+        self.running.as_ref()?.core.terms(group)
+    }
+
     pub(crate) fn why_halted(&self, group: GroupId) -> String {
         let why = self.running.as_ref().and_then(|running| running.core.halted(group));
         why.unwrap_or("unknown").to_owned()

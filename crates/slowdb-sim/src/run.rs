@@ -5,8 +5,10 @@ use crate::client::Client;
 use crate::cluster::{Action, Cluster};
 use crate::events::{Ask, Event};
 use crate::faults::{self, Fault};
+use crate::node::SimNode;
 use crate::options::Options;
 use slowdb_proto::{ReadLevel, WriteLevel};
+use slowdb_repl::GroupId;
 use slowdb_server::CatalogProbe;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -99,6 +101,20 @@ pub fn run(options: Options, verbose: bool) -> Result<Report, Box<RunFailure>> {
             moves: checks::moves(cluster.log.events()),
             hash,
         }),
+    }
+}
+
+/// Runs a cluster as the options say, and counts how it fared with every pair of levels. An error is a violation.
+pub fn exercise(options: Options) -> Result<checks::Tallies, Box<RunFailure>> {
+    let mut cluster = Cluster::new(options.clone(), false);
+    cluster.live();
+    let violation = cluster.violation.take().or_else(|| checks::all(cluster.log.events(), &cluster.keys));
+    match violation {
+        Some(violation) => {
+            let (tail, hash) = (cluster.log.tail(40), cluster.log.hash());
+            Err(Box::new(RunFailure { options, violation, tail, hash }))
+        }
+        None => Ok(checks::tally(cluster.log.events(), &checks::operations(cluster.log.events()))),
     }
 }
 
@@ -273,5 +289,15 @@ impl Cluster {
             }
         }
         self.ask(script, "comparing replicas");
+        for shard in 0..self.options.shards {
+            let group = GroupId(1 + u64::from(shard));
+            let of_leader = |node: &SimNode| {
+                let probe = *node.probes().iter().find(|probe| probe.group == group && probe.leads)?;
+                Some((node.terms(group)?, probe.applied.index))
+            };
+            if let Some((terms, last)) = self.nodes.iter().find_map(of_leader) {
+                self.log.push(self.now, Event::History { shard, terms, last });
+            }
+        }
     }
 }

@@ -4,14 +4,17 @@
 //! go back where a read does not fit, and never look twice at the same set of operations with the same value.
 //! A write of unknown outcome may take effect at any time after it began, or never.
 
-use super::Op;
+use super::{Cell, Op, Property};
 use crate::events::{Ask, Key, OpId, Outcome};
 use crate::keys::Keys;
 use slowdb_proto::{ReadLevel, WriteLevel};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// Steps of the search for one id before it is given up; histories of real runs take a few thousand.
 const STEPS_MAX: u64 = 5_000_000;
+/// The same where nothing is promised, and many orders may have to be tried to find that none fits.
+const QUICK_STEPS_MAX: u64 = 200_000;
 
 /// An operation on one id: it sets the value, or finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,21 +29,58 @@ struct Step {
 
 pub(super) fn check(ops: &[Op], keys: &Keys) -> Result<(), String> {
     for (key, steps) in histories(ops) {
-        search(&steps).map_err(|why| format!("id '{}': {why}", keys.name(key)))?;
+        search(&steps, STEPS_MAX).map_err(|why| format!("id '{}': {why}", keys.name(key)))?;
     }
     Ok(())
+}
+
+/// Whether each id is a register, by the weakest level that it was written at, for reads of each level. What cannot be
+/// decided quickly is left out.
+pub(super) fn registers(ops: &[Op]) -> Vec<(Cell, bool)> {
+    let mut weakest: BTreeMap<Key, WriteLevel> = BTreeMap::new();
+    for op in ops {
+        if let Ask::Write { level, writes } = &op.ask {
+            for (key, _) in writes {
+                let known = weakest.entry(*key).or_insert(*level);
+                *known = (*known).min(*level);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for read in [ReadLevel::One, ReadLevel::Quorum] {
+        let mut steps = steps(ops, |level| level == read);
+        steps.values_mut().for_each(prune);
+        for (key, steps) in steps.iter().filter(|(_, steps)| steps.iter().any(|step| !step.sets)) {
+            let Some(write) = weakest.get(key) else { continue };
+            let cell = Cell { write: *write, read, property: Property::Linearizable };
+            if let Some(holds) = search(steps, QUICK_STEPS_MAX).map_or_else(Stuck::decided, |()| Some(true)) {
+                found.push((cell, holds));
+            }
+        }
+    }
+    found
 }
 
 /// For each id that is never written at `one`, what was done to it at `quorum` and `all`.
 fn histories(ops: &[Op]) -> BTreeMap<Key, Vec<Step>> {
     let mut weak: BTreeSet<Key> = BTreeSet::new();
+    for op in ops {
+        if let Ask::Write { level: WriteLevel::One, writes } = &op.ask {
+            weak.extend(writes.iter().map(|(key, _)| *key));
+        }
+    }
+    let mut steps = steps(ops, |level| level == ReadLevel::Quorum);
+    steps.retain(|key, _| !weak.contains(key));
+    steps.values_mut().for_each(prune);
+    steps
+}
+
+/// What was done to each id, as far as the level of reads is wanted.
+fn steps(ops: &[Op], wanted: impl Fn(ReadLevel) -> bool) -> BTreeMap<Key, Vec<Step>> {
     let mut steps: BTreeMap<Key, Vec<Step>> = BTreeMap::new();
     for op in ops {
         let ended = op.outcome.as_ref().map_or(usize::MAX, |(at, _)| *at);
         match (&op.ask, op.outcome()) {
-            (Ask::Write { level: WriteLevel::One, writes }, _) => {
-                weak.extend(writes.iter().map(|(key, _)| *key))
-            }
             (Ask::Write { .. }, Outcome::Refused(_)) => {}
             (Ask::Write { writes, .. }, outcome) => {
                 let ended = if *outcome == Outcome::Unknown { usize::MAX } else { ended };
@@ -49,7 +89,7 @@ fn histories(ops: &[Op]) -> BTreeMap<Key, Vec<Step>> {
                     steps.entry(*key).or_default().push(step);
                 }
             }
-            (Ask::Read { level: ReadLevel::Quorum, keys, .. }, Outcome::Read { seen, .. }) => {
+            (Ask::Read { level, keys, .. }, Outcome::Read { seen, .. }) if wanted(*level) => {
                 for (key, seen) in keys.iter().zip(seen) {
                     let value = seen.map(|seen| seen.value);
                     steps.entry(*key).or_default().push(Step {
@@ -64,8 +104,6 @@ fn histories(ops: &[Op]) -> BTreeMap<Key, Vec<Step>> {
             (Ask::Read { .. }, _) => {}
         }
     }
-    steps.retain(|key, _| !weak.contains(key));
-    steps.values_mut().for_each(prune);
     steps
 }
 
@@ -76,8 +114,34 @@ fn prune(steps: &mut Vec<Step>) {
     steps.retain(|step| !step.sets || step.ended != usize::MAX || seen.contains(&step.value));
 }
 
-/// Looks for an order. An error tells how far one can get.
-fn search(steps: &[Step]) -> Result<(), String> {
+/// Why no order was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stuck {
+    /// There is none.
+    NoOrder { steps: usize, placed: usize, at: Step },
+    /// There are too many to try.
+    TooMany { steps: usize },
+}
+
+impl Stuck {
+    fn decided(self) -> Option<bool> {
+        matches!(self, Stuck::NoOrder { .. }).then_some(false)
+    }
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stuck::NoOrder { steps, placed, at } => {
+                write!(f, "no order of its {steps} operations fits; stuck after {placed}, at {at:?}")
+            }
+            Stuck::TooMany { steps } => write!(f, "{steps} operations are too many to decide"),
+        }
+    }
+}
+
+/// Looks for an order, in so many steps at most.
+fn search(steps: &[Step], steps_max: u64) -> Result<(), Stuck> {
     let mut pending: List = List::new(steps);
     let mut taken = Taken::new(steps.len());
     let mut tried: BTreeSet<(Vec<u64>, Option<u64>)> = BTreeSet::new();
@@ -85,7 +149,7 @@ fn search(steps: &[Step]) -> Result<(), String> {
     let mut value = None;
     let mut farthest = 0;
     let mut at = pending.first();
-    for _ in 0..STEPS_MAX {
+    for _ in 0..steps_max {
         let Some(place) = at else { return Ok(()) };
         let event = pending.event(place);
         let step = &steps[event.step];
@@ -106,17 +170,14 @@ fn search(steps: &[Step]) -> Result<(), String> {
         // An operation ends here that could not be placed before: go back.
         farthest = farthest.max(path.len());
         let Some((last, before)) = path.pop() else {
-            let count = steps.len();
-            return Err(format!(
-                "no order of its {count} operations fits; stuck after {farthest}, at {step:?}"
-            ));
+            return Err(Stuck::NoOrder { steps: steps.len(), placed: farthest, at: *step });
         };
         value = before;
         taken.set(last, false);
         pending.unlift(last);
         at = pending.after(pending.begin_of(last));
     }
-    Err(format!("{} operations are too many to decide", steps.len()))
+    Err(Stuck::TooMany { steps: steps.len() })
 }
 
 #[derive(Clone, Copy)]
@@ -224,18 +285,22 @@ mod tests {
         Step { id: OpId(0), begun, ended, sets: false, value }
     }
 
+    fn search_all(steps: &[Step]) -> Result<(), Stuck> {
+        search(steps, STEPS_MAX)
+    }
+
     #[test]
     fn reads_see_the_last_write() {
         assert_eq!(
-            search(&[write(0, 1, 7), read(2, 3, Some(7)), write(4, 5, 8), read(6, 7, Some(8))]),
+            search_all(&[write(0, 1, 7), read(2, 3, Some(7)), write(4, 5, 8), read(6, 7, Some(8))]),
             Ok(())
         );
     }
 
     #[test]
     fn a_stale_read_is_found() {
-        assert!(search(&[write(0, 1, 7), write(2, 3, 8), read(4, 5, Some(7))]).is_err());
-        assert!(search(&[write(0, 1, 7), read(2, 3, None)]).is_err());
+        assert!(search_all(&[write(0, 1, 7), write(2, 3, 8), read(4, 5, Some(7))]).is_err());
+        assert!(search_all(&[write(0, 1, 7), read(2, 3, None)]).is_err());
     }
 
     #[test]
@@ -243,22 +308,22 @@ mod tests {
         let both = |first, second| {
             [write(0, 10, 7), write(1, 9, 8), read(2, 3, Some(first)), read(4, 5, Some(second))]
         };
-        assert_eq!(search(&both(7, 8)), Ok(()));
-        assert_eq!(search(&both(8, 7)), Ok(()));
+        assert_eq!(search_all(&both(7, 8)), Ok(()));
+        assert_eq!(search_all(&both(8, 7)), Ok(()));
         // But not back and forth.
         let mut back_and_forth = both(7, 8).to_vec();
         back_and_forth.push(read(6, 7, Some(7)));
-        assert!(search(&back_and_forth).is_err());
+        assert!(search_all(&back_and_forth).is_err());
     }
 
     #[test]
     fn an_unknown_write_may_take_effect_late_or_never_but_only_once() {
         let late = [write(0, usize::MAX, 7), write(1, 2, 8), read(3, 4, Some(8)), read(5, 6, Some(7))];
-        assert_eq!(search(&late), Ok(()));
-        assert_eq!(search(&late[..3]), Ok(()));
+        assert_eq!(search_all(&late), Ok(()));
+        assert_eq!(search_all(&late[..3]), Ok(()));
         let mut twice = late.to_vec();
         twice.extend([write(7, 8, 9), read(9, 10, Some(7))]);
-        assert!(search(&twice).is_err());
+        assert!(search_all(&twice).is_err());
     }
 
     #[test]

@@ -6,11 +6,14 @@ mod durability;
 mod leaders;
 mod linearizability;
 mod once;
+mod pairs;
 mod placement;
 mod replicas;
 
 use crate::events::{Ask, Event, OpId, Outcome};
 use crate::keys::Keys;
+pub(crate) use pairs::tally;
+pub use pairs::{Cell, Property, Tallies, Tally};
 pub(crate) use placement::moves;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,6 +37,7 @@ impl fmt::Display for Violation {
 #[derive(Clone, Debug)]
 pub(crate) struct Op {
     pub(crate) id: OpId,
+    pub(crate) client: usize,
     pub(crate) shard: u32,
     pub(crate) ask: Ask,
     pub(crate) begun: usize,
@@ -53,8 +57,9 @@ pub(crate) fn operations(events: &[(u64, Event)]) -> Vec<Op> {
     let mut ops: BTreeMap<OpId, Op> = BTreeMap::new();
     for (at, (_, event)) in events.iter().enumerate() {
         match event {
-            Event::Invoke { op, shard, ask, .. } => {
-                let begun = Op { id: *op, shard: *shard, ask: ask.clone(), begun: at, outcome: None };
+            Event::Invoke { op, client, shard, ask } => {
+                let (client, shard) = (*client, *shard);
+                let begun = Op { id: *op, client, shard, ask: ask.clone(), begun: at, outcome: None };
                 ops.insert(*op, begun);
             }
             Event::Return { op, outcome } => {
@@ -74,7 +79,7 @@ type Checker<'a> = (&'static str, &'a dyn Fn() -> Result<(), String>);
 /// Runs all checkers; the first violation found.
 pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
     let ops = operations(events);
-    let checkers: [Checker<'_>; 8] = [
+    let checkers: [Checker<'_>; 9] = [
         ("leaders", &|| leaders::check(events)),
         ("replicas", &|| replicas::check(events)),
         ("agreement", &|| agreement::check(events)),
@@ -83,6 +88,7 @@ pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
         ("linearizability", &|| linearizability::check(&ops, keys)),
         ("content", &|| content::check(&ops)),
         ("once", &|| once::check(&ops)),
+        ("pairs", &|| pairs::check(events, &ops)),
     ];
     checkers.into_iter().find_map(|(checker, check)| Some(Violation { checker, what: check().err()? }))
 }

@@ -55,7 +55,14 @@ mod tests {
     }
 
     fn op(id: u32, ask: Ask, outcome: Outcome) -> Op {
-        Op { id: OpId(id), shard: 0, ask, begun: id as usize, outcome: Some((id as usize, outcome)) }
+        Op {
+            id: OpId(id),
+            client: 0,
+            shard: 0,
+            ask,
+            begun: id as usize,
+            outcome: Some((id as usize, outcome)),
+        }
     }
 
     fn write(id: u32, level: WriteLevel, index: u64) -> Op {
