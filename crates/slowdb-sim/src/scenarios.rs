@@ -1,5 +1,7 @@
 //! Small stories with a known end, for what random runs reach late.
 
+mod traps;
+
 use crate::checks;
 use crate::client::Client;
 use crate::cluster::Cluster;

@@ -1,0 +1,276 @@
+//! The classic traps of replicated logs, each as a story.
+
+use super::{SECOND, Story, leader, outcomes, value, written};
+use crate::cluster::Cluster;
+use crate::events::{Ask, Event, Stop};
+use crate::options::{ChangeOptions, Options, Profile};
+use slowdb_disk::Disk;
+use slowdb_proto::WriteLevel;
+use slowdb_repl::Part;
+
+/// Nodes that keep next to no log, so that who was away needs a snapshot; nobody joins, and nobody is given up.
+fn of_three_with_little_log(seed: u64) -> Story {
+    let changes = ChangeOptions {
+        joiners: 0,
+        every: SECOND,
+        node_down_after: 600 * SECOND,
+        retained_bytes: 1024,
+        snapshot_bytes_per_second: 64 * 1024 * 1024,
+        zones: 0,
+        weighted: false,
+        death: 0,
+        death_lasts: (0, 0),
+        wipe: 0,
+        lost_join: 0,
+    };
+    let mut options = Options { nodes: 3, changes: Some(changes), ..Options::draw(seed, Profile::Calm) };
+    options.disk.checkpoint_bytes = 1024;
+    options.disk.checkpoint_ticks = 20;
+    Story::of(options)
+}
+
+fn cut(story: &mut Story, from: usize, to: usize) {
+    story.cluster.network.cut(from, to);
+}
+
+fn cut_off(story: &mut Story, node: usize) {
+    for other in (0..story.cluster.nodes.len()).filter(|other| *other != node) {
+        cut(story, node, other);
+        cut(story, other, node);
+    }
+}
+
+fn mend(story: &mut Story, node: usize) {
+    for other in (0..story.cluster.nodes.len()).filter(|other| *other != node) {
+        story.cluster.network.mend(node, other);
+        story.cluster.network.mend(other, node);
+    }
+}
+
+/// The term that a node's replica of the shard is in; 0 while it does not run.
+fn term(cluster: &Cluster, node: usize) -> u64 {
+    cluster.nodes[node].probes().iter().find(|probe| probe.group.0 == 1).map_or(0, |probe| probe.term)
+}
+
+fn applied(cluster: &Cluster, node: usize) -> u64 {
+    let probe = cluster.nodes[node].probes().iter().find(|probe| probe.group.0 == 1);
+    probe.map_or(0, |probe| probe.applied.index)
+}
+
+/// Writes enough for the log behind it to be let go.
+fn write_much(story: &mut Story, from: u64) {
+    let writes: Vec<Ask> = (from..from + 120).map(|value| story.write(value)).collect();
+    story.ask(writes);
+    story.wait(2 * SECOND);
+}
+
+/// One of these is elected, and is cut off before anybody hears of its first entry.
+fn elect_unheard(story: &mut Story, electing: &[usize]) -> usize {
+    for _ in 0..50 {
+        let before = electing.iter().map(|node| term(&story.cluster, *node)).max().unwrap_or_default();
+        let has_term = |cluster: &Cluster, node: &usize| term(cluster, *node) > before;
+        story.until("an election", |cluster| electing.iter().any(|node| has_term(cluster, node)));
+        let standing = *electing.iter().find(|node| has_term(&story.cluster, node)).expect("one stands");
+        story.until("its votes", |cluster| electing.iter().all(|node| has_term(cluster, node)));
+        (0..5).filter(|node| *node != standing).for_each(|node| cut(story, standing, node));
+        let end = story.cluster.now + 100_000;
+        if story.cluster.run(end, |cluster| leader(cluster) == Some(standing)) {
+            return standing;
+        }
+        // Somebody else stood as well, and the votes were split.
+        (0..5).filter(|node| *node != standing).for_each(|node| story.cluster.network.mend(standing, node));
+    }
+    panic!("no election can be watched");
+}
+
+/// Whether what a node has of a shard came by a snapshot.
+fn came_by_snapshot(story: &Story, node: usize) -> bool {
+    let names = story.cluster.nodes[node].disk.list("shards").expect("its replicas");
+    names.iter().any(|name| name.split_once('.').is_some_and(|(_, incarnation)| incarnation != "0"))
+}
+
+/// Figure 8 of the Raft paper (Ongaro and Ousterhout, 2014): an entry of an older term that a majority holds is not
+/// committed by that, since a leader of a term in between may still overwrite it.
+#[test]
+fn an_old_entry_on_a_majority_is_not_committed_by_that() {
+    // Runs in which a leader with the old entry was elected again, as in the figure.
+    let mut old_entries = 0;
+    for seed in 60..68 {
+        let mut options = Options { nodes: 5, replication_factor: 5, ..Options::draw(seed, Profile::Calm) };
+        // So slow that an election can be watched while it happens.
+        options.net.delay = (8_000, 8_000);
+        let mut story = Story::of(options);
+        story.ask(vec![story.write(1)]);
+        let first = story.leader();
+        let friend = (first + 1) % 5;
+        let others: Vec<usize> = (0..5).filter(|node| ![first, friend].contains(node)).collect();
+        // The first leader reaches one other node only, and then both are gone.
+        for other in &others {
+            for node in [first, friend] {
+                cut(&mut story, node, *other);
+                cut(&mut story, *other, node);
+            }
+        }
+        let lost = story.client(vec![story.write(2)]);
+        (0..5).filter(|node| *node != first).for_each(|node| story.cluster.network.cut_client(lost, node));
+        story.wait(60_000);
+        story.cluster.network.cut_client(lost, first);
+        assert_eq!(outcomes(&story.cluster, lost), [], "two of five are no majority");
+        for node in [first, friend] {
+            story.cluster.stop(node, Stop::PowerLoss, 3 * SECOND);
+        }
+        let second = elect_unheard(&mut story, &others);
+        let nowhere = story.client(vec![story.write(3)]);
+        (0..5)
+            .filter(|node| *node != second)
+            .for_each(|node| story.cluster.network.cut_client(nowhere, node));
+        story.wait(60_000);
+        story.cluster.network.cut_client(nowhere, second);
+        story.cluster.stop(second, Stop::PowerLoss, 8 * SECOND);
+        // The first one is back, with its entry, and leads a majority.
+        for other in &others {
+            for node in [first, friend] {
+                story.cluster.network.mend(node, *other);
+                story.cluster.network.mend(*other, node);
+            }
+        }
+        story.until("a leader of the first's history", |cluster| {
+            leader(cluster).is_some_and(|node| node != second && applied(cluster, node) > 0)
+        });
+        let during = story.ask(vec![story.read(), story.write(4)]);
+        // And then the one in between is back.
+        (0..5).filter(|node| *node != second).for_each(|node| story.cluster.network.mend(second, node));
+        story.until("the one in between is back", |cluster| cluster.nodes[second].running.is_some());
+        story.wait(5 * SECOND);
+        let read = story.ask(vec![story.read()]);
+        old_entries += u32::from(value(&during[0]) == Some(2));
+        assert_eq!(value(&read[0]), Some(4), "what was acknowledged stays, after {during:?}");
+        for client in [lost, nowhere] {
+            (0..5).for_each(|node| story.cluster.network.mend_client(client, node));
+        }
+        story.check();
+    }
+    assert!(old_entries > 0, "the old entry never had another chance");
+}
+
+/// The window of results comes with snapshots: who leads after one still knows what was executed.
+#[test]
+fn a_retry_across_a_change_of_leaders_and_a_snapshot_is_executed_once() {
+    for seed in 70..73 {
+        let mut story = of_three_with_little_log(seed);
+        let old = story.leader();
+        let away = (old + 1) % 3;
+        cut_off(&mut story, away);
+        let first = story.client(vec![story.write(1)]);
+        story.until("an attempt at the leader", |cluster| {
+            let sent = |event: &(u64, Event)| matches!(event.1, Event::Attempt { node, .. } if node == old);
+            cluster.log.events().iter().any(sent)
+        });
+        (0..3).for_each(|node| story.cluster.network.cut_client(first, node));
+        story.until("it is applied", |cluster| applied(cluster, old) >= 3);
+        write_much(&mut story, 100);
+        let behind = applied(&story.cluster, away);
+        mend(&mut story, away);
+        story.until("it has caught up", |cluster| applied(cluster, away) > behind + 50);
+        assert!(came_by_snapshot(&story, away));
+        // Until the one that got the snapshot leads.
+        for _ in 0..20 {
+            let now = story.leader();
+            if now == away {
+                break;
+            }
+            cut_off(&mut story, now);
+            story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != now));
+            mend(&mut story, now);
+            story.wait(2 * SECOND);
+        }
+        let second = story.ask(vec![story.write(2)]);
+        (0..3).for_each(|node| story.cluster.network.mend_client(first, node));
+        story.until("an answer", |cluster| cluster.clients[first].is_idle());
+        let first = written(&outcomes(&story.cluster, first)[0]);
+        assert!(first.index < 10 && first < written(&second[0]), "the stored result: {first}");
+        let read = story.ask(vec![story.read()]);
+        assert_eq!(value(&read[0]), Some(2), "the first write has not come back over the second");
+        story.check();
+    }
+}
+
+/// Power goes away at each sync of a node that takes in a snapshot, one after the other.
+#[test]
+fn power_that_goes_away_at_any_step_of_a_snapshot_leaves_the_old_state_or_the_new() {
+    for step in 0..14 {
+        let mut story = of_three_with_little_log(80);
+        story.ask(vec![story.write(1)]);
+        let away = (story.leader() + 1) % 3;
+        cut_off(&mut story, away);
+        write_much(&mut story, 100);
+        let disk = story.cluster.nodes[away].disk.clone();
+        disk.crash_at_sync(disk.syncs() + step);
+        mend(&mut story, away);
+        story.until("it is where the others are", |cluster| {
+            let others = (0..3).filter(|node| *node != away).map(|node| applied(cluster, node));
+            cluster.nodes[away].running.is_some() && others.max() == Some(applied(cluster, away))
+        });
+        assert!(came_by_snapshot(&story, away));
+        let last = story.ask(vec![story.write(2), story.read()]);
+        assert_eq!(value(&last[1]), Some(2));
+        story.check();
+    }
+}
+
+/// The leader goes away in the middle of a change of members; the next one ends what it began.
+#[test]
+fn a_change_of_members_survives_the_leader_that_began_it() {
+    for seed in 90..94 {
+        let mut story = Story::of_one(seed, 3);
+        story.ask(vec![story.write(1)]);
+        story.join(&[1, 2]);
+        story.cluster.bring_back(3);
+        let is_joint = |event: &(u64, Event)| match &event.1 {
+            Event::Members { group: 1, members, .. } => members
+                .iter()
+                .any(|(_, _, part)| matches!(part, Part::Entering | Part::Leaving | Part::Demoted)),
+            _ => false,
+        };
+        let seen = story.cluster.log.events().len();
+        // The fourth node takes a replica over, if the planner wants it to; or the operator empties a node.
+        story.act(slowdb_proto::Admin::SetNodeState {
+            node: crate::node::node_name(1),
+            state: slowdb_proto::NodeState::Draining,
+        });
+        story.until("a joint configuration", |cluster| cluster.log.events()[seen..].iter().any(is_joint));
+        let old = story.leader();
+        story.cluster.stop(old, Stop::PowerLoss, 500_000);
+        story.until("everything in its place", |cluster| cluster.unsettled().is_none());
+        let read = story.ask(vec![story.read()]);
+        assert_eq!(value(&read[0]), Some(1));
+        story.check();
+    }
+}
+
+/// Wall clocks an hour ahead and an hour behind: what is ordered by the log stays ordered.
+#[test]
+fn clocks_that_jump_change_no_order() {
+    const HOUR: i64 = 3_600_000;
+    for seed in 100..103 {
+        let mut story = Story::new(seed);
+        let mut expected = 1;
+        for offset in [HOUR, -HOUR, 0, 2 * HOUR] {
+            let node = story.leader();
+            story.cluster.nodes[node].wall_offset = offset;
+            for level in [WriteLevel::Quorum, WriteLevel::All] {
+                expected += 1;
+                let write = Ask::Write { level, writes: vec![(story.key(), Some(expected))] };
+                let done = story.ask(vec![write, story.read()]);
+                assert_eq!(value(&done[1]), Some(expected), "with a clock {offset} ms off");
+            }
+            cut_off(&mut story, node);
+            story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != node));
+            let read = story.ask(vec![story.read()]);
+            assert_eq!(value(&read[0]), Some(expected));
+            mend(&mut story, node);
+            story.wait(SECOND);
+        }
+        story.check();
+    }
+}
