@@ -229,7 +229,7 @@ where
         Ok(answered.await.map_err(|_| AskError::Stopped)??)
     }
 
-    /// Reads a group that this node leads: `look` sees the state machine when it holds everything that was
+    /// Reads a group that this node has a replica of, linearizably: `look` sees the state machine when it holds everything that was
     /// acknowledged before this was called. It runs on the core's thread, so it has to be short.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod answers;
 mod digests;
 mod late;
 mod members;
+mod reads;
 mod transfer;
 
 use crate::engine::wire::Payload;
@@ -23,6 +24,7 @@ use crate::{Now, Position};
 use bytes::Bytes;
 use digests::Digests;
 pub use members::{MemberChange, MemberError};
+use reads::Reads;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use transfer::Arriving;
 pub(crate) use transfer::PART_BYTES;
@@ -30,10 +32,6 @@ use transfer::Transfers;
 
 /// Proposals are merged into one entry up to this many bytes.
 const ENTRY_BYTES_MAX: usize = 1024 * 1024;
-/// Read rounds that may be on their way at a time; reads that come meanwhile share the next one.
-const READ_ROUNDS_MAX: usize = 4;
-/// Ticks after which a read round is taken for lost and asked again.
-const READ_RETRY_TICKS: u64 = 6;
 /// Replicas that are no members as far as is known here, and whose nodes are remembered.
 const STRANGERS_MAX: usize = 64;
 
@@ -113,7 +111,8 @@ pub enum Event<O> {
         /// Why.
         why: Failure,
     },
-    /// This replica led when the read was asked, and has applied all that was committed then.
+    /// A majority has confirmed the leader since the read was asked, and this replica has applied all that was
+    /// committed when it did.
     ReadReady {
         /// The request.
         token: Token,
@@ -193,18 +192,6 @@ struct EntryWaiters<O> {
     waiters: Vec<Waiter<O>>,
 }
 
-#[derive(Clone, Copy)]
-struct Read {
-    token: Token,
-    deadline: u64,
-}
-
-struct Round {
-    context: u64,
-    asked_at: u64,
-    reads: Vec<Read>,
-}
-
 struct Outstanding {
     batch: u64,
     ready: u64,
@@ -246,10 +233,7 @@ pub(crate) struct Group<M: StateMachine> {
     settled: Vec<(ReplicaId, Position)>,
     waiters: BTreeMap<u64, EntryWaiters<M::Outcome>>,
     leading: Option<u64>,
-    reads: Vec<Read>,
-    rounds: VecDeque<Round>,
-    confirmed: BTreeMap<u64, Vec<Read>>,
-    next_context: u64,
+    reads: Reads,
     outstanding: VecDeque<Outstanding>,
     /// Notes that wait to be sent.
     outbox: Vec<Note>,
@@ -270,7 +254,8 @@ pub(crate) struct Group<M: StateMachine> {
 }
 
 impl<M: StateMachine> Group<M> {
-    pub(crate) fn new(id: GroupId, membership: Membership, engine: Engine, machine: M) -> Self {
+    /// A group that was just opened; `life` is drawn for each life of the node.
+    pub(crate) fn new(id: GroupId, membership: Membership, engine: Engine, machine: M, life: u64) -> Self {
         // A new group begins at an index that no state machine has to hold.
         let held = engine.applied();
         let term = engine.term_at(held).unwrap_or_default();
@@ -287,10 +272,7 @@ impl<M: StateMachine> Group<M> {
             settled: Vec::new(),
             waiters: BTreeMap::new(),
             leading: None,
-            reads: Vec::new(),
-            rounds: VecDeque::new(),
-            confirmed: BTreeMap::new(),
-            next_context: 1,
+            reads: Reads::new(life),
             outstanding: VecDeque::new(),
             outbox: Vec::new(),
             news: Vec::new(),
@@ -325,15 +307,6 @@ impl<M: StateMachine> Group<M> {
         self.queue.len() + self.waiters.len()
     }
 
-    pub(crate) fn reads_waiting(&self) -> usize {
-        let in_rounds: usize = self.rounds.iter().map(|round| round.reads.len()).sum();
-        self.reads.len() + in_rounds + self.confirmed.values().map(Vec::len).sum::<usize>()
-    }
-
-    pub(crate) fn read(&mut self, token: Token, deadline: u64) {
-        self.reads.push(Read { token, deadline });
-    }
-
     /// A message arrived from a replica on this node.
     pub(crate) fn receive(&mut self, node: &NodeId, message: Payload) {
         let (from, _) = crate::engine::wire::parties(&message);
@@ -362,6 +335,12 @@ impl<M: StateMachine> Group<M> {
                 }
             }
             Payload::Note(Note { says: Says::Overtaken { entry }, .. }) => self.take_late(from, &entry),
+            Payload::Note(Note { says: Says::ReadAsked { context }, .. }) => {
+                self.hear_read_asked(from, context)
+            }
+            Payload::Note(Note { says: Says::ReadConfirmed { context, index }, .. }) => {
+                self.hear_read_confirmed(&context, index);
+            }
             Payload::Note(note) => {
                 let answer = self.hear_transfer(from, note.says);
                 self.outbox.extend(answer);
@@ -395,11 +374,7 @@ impl<M: StateMachine> Group<M> {
         let offers = self.tick_transfers();
         self.outbox.extend(offers);
         self.expire(now, events);
-        let lost = |round: &Round, ticks: u64| round.asked_at + READ_RETRY_TICKS <= ticks;
-        while self.rounds.front().is_some_and(|round| lost(round, self.ticks)) {
-            let round = self.rounds.pop_front();
-            self.reads.extend(round.into_iter().flat_map(|round| round.reads));
-        }
+        self.tick_reads(now, events);
     }
 
     /// Whether something waits for this batch or an earlier one.
@@ -497,6 +472,9 @@ impl<M: StateMachine> Group<M> {
         sink: &mut Sink<'_, M::Outcome>,
     ) -> Result<(), String> {
         let Committed { term, index, members, data } = entry;
+        if *term != self.applied.term {
+            self.machine.begin_term(*term, *index).map_err(|error| error.to_string())?;
+        }
         self.applied = Position { term: *term, index: *index, offset: 0 };
         if data.is_empty() {
             return Ok(());

@@ -19,6 +19,13 @@ pub trait StateMachine {
     /// were cut ([`crate::Replicator::quarantined`]), and never applied.
     const TAKES_LATE: bool = false;
 
+    /// The entry at this index is the first of its term, and about to be applied; it may hold no proposal. After a
+    /// restart the machine may be told again, of the entries that it is given again.
+    fn begin_term(&mut self, term: u64, index: u64) -> Result<(), ApplyError> {
+        let _ = (term, index);
+        Ok(())
+    }
+
     /// Applies a proposal. An error halts the group on this node: it means that the machine cannot go on (its
     /// disk failed, say), never that the proposal was refused, for a refusal is an outcome.
     fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<Self::Outcome, ApplyError>;

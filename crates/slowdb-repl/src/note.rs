@@ -15,6 +15,8 @@
 //! 38    overtaken          -          -        -            -                 -            -                 an entry
 //! 39    settled            its term   its      -            -                 its offset   -                 -
 //!                                     index
+//! 40    read asked         -          -        -            -                 -            what identifies   -
+//! 41    read confirmed     -          index    -            -                 -            it, and again     -
 //! ```
 //!
 //! The next cursor of the last part is 2^64 - 1, which is no cursor.
@@ -58,7 +60,14 @@ pub(crate) enum Says {
     Overtaken { entry: Bytes },
     /// The proposal that had this position is taken care of.
     Settled { was: Position },
+    /// You lead: what do I have to apply before I may answer reads that wait?
+    ReadAsked { context: ReadContext },
+    /// Everything up to this entry: a majority has confirmed since you asked that I lead.
+    ReadConfirmed { context: ReadContext, index: u64 },
 }
+
+/// Names a question about reads, for the replica that asks it.
+pub(crate) type ReadContext = [u8; 16];
 
 /// A snapshot, as it is offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +98,7 @@ pub(crate) struct Fields {
 
 /// Whether a message of this type is a note.
 pub(crate) fn is_note(kind: u8) -> bool {
-    (32..=39).contains(&kind)
+    (32..=41).contains(&kind)
 }
 
 impl Says {
@@ -132,6 +141,12 @@ impl Says {
                 reject_hint: u64::from(offset),
                 ..Fields::default()
             },
+            Says::ReadAsked { context } => {
+                Fields { kind: 40, context: Bytes::copy_from_slice(&context), ..Fields::default() }
+            }
+            Says::ReadConfirmed { context, index } => {
+                Fields { kind: 41, index, context: Bytes::copy_from_slice(&context), ..Fields::default() }
+            }
         }
     }
 
@@ -187,7 +202,14 @@ impl Says {
                 let offset = u32::try_from(reject_hint).map_err(|_| "an offset is out of range")?;
                 Says::Settled { was: Position { term: log_term, index, offset } }
             }
+            40 => Says::ReadAsked { context: read_context(&context)? },
+            41 if index > NUMBER_MAX => return Err("the index of a read is out of range"),
+            41 => Says::ReadConfirmed { context: read_context(&context)?, index },
             _ => return Err("a note of a kind that is not known"),
         })
     }
+}
+
+fn read_context(context: &[u8]) -> Result<ReadContext, &'static str> {
+    context.try_into().map_err(|_| "the context of a read has not 16 bytes")
 }

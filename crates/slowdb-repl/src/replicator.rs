@@ -65,7 +65,7 @@ pub struct Replicator<M: StateMachine> {
 
 impl<M: StateMachine> Replicator<M> {
     /// A replicator without groups. `cluster` is zero as long as the node is part of none; `seed` is where
-    /// election time-outs come from.
+    /// election time-outs come from, and has to be another one in each life of the node.
     pub fn new(node: NodeId, cluster: [u8; 16], seed: u64, limits: Limits, reader: WalReader) -> Self {
         Replicator {
             node,
@@ -288,7 +288,7 @@ impl<M: StateMachine> Replicator<M> {
         let seed = self.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let engine = Engine::open(&membership, recovered, machine.held(), self.reader.clone(), seed)
             .map_err(|error| OpenGroupError::Engine(id, error))?;
-        let group = Group::new(id, membership, engine, machine);
+        let group = Group::new(id, membership, engine, machine, self.seed);
         #[cfg(feature = "canary")]
         let group = {
             let mut group = group;
@@ -355,11 +355,22 @@ impl<M: StateMachine> Replicator<M> {
         Ok(())
     }
 
-    /// Asks to read a group linearizably: when [`Event::ReadReady`] comes, the state machine holds everything
-    /// that was committed when this was called.
+    /// Asks to read a group linearizably, on any replica: when [`Event::ReadReady`] comes, the state machine holds
+    /// everything that was committed when this was called.
+    ///
+    /// # Errors
+    /// [`Failure::NotLeader`] if there is no replica here or it knows of no leader, and those of a full queue and a
+    /// halted group. Otherwise the answer is an [`Event`].
     pub fn read(&mut self, id: GroupId, token: Token, deadline: u64) -> Result<(), Failure> {
         let waiting_max = self.limits.waiting_per_group_max;
-        let group = self.leading_group(id)?;
+        let group = self.groups.get_mut(&id).ok_or(Failure::NotLeader)?;
+        if group.halted.is_some() {
+            return Err(Failure::Halted);
+        }
+        if group.engine.leader().is_none() {
+            return Err(Failure::NotLeader);
+        }
+        self.dirty.insert(id);
         if group.reads_waiting() >= waiting_max {
             return Err(Failure::Overloaded);
         }

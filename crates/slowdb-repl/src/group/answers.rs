@@ -1,6 +1,6 @@
-//! Who waits for a group's answers: proposals and reads, each answered exactly once.
+//! Who waits for a group's answers: proposals, each answered exactly once.
 
-use super::{Event, Failure, Group, READ_ROUNDS_MAX, Round, Whom};
+use super::{Event, Failure, Group, Whom};
 use crate::entry::AckLevel;
 use crate::ids::{Member, NodeId};
 use crate::machine::StateMachine;
@@ -38,16 +38,6 @@ impl<M: StateMachine> Group<M> {
             }
             !late(proposal.deadline)
         });
-        let reads = [&mut self.reads].into_iter();
-        let rounds = self.rounds.iter_mut().map(|round| &mut round.reads);
-        for list in reads.chain(rounds).chain(self.confirmed.values_mut()) {
-            list.retain(|read| {
-                if late(read.deadline) {
-                    events.push(Event::Failed { token: read.token, group, why: Failure::Timeout });
-                }
-                !late(read.deadline)
-            });
-        }
     }
 
     pub(super) fn missing(&self, index: u64) -> Vec<NodeId> {
@@ -58,33 +48,6 @@ impl<M: StateMachine> Group<M> {
             .collect();
         nodes.sort();
         nodes
-    }
-
-    pub(super) fn ask_reads(&mut self) {
-        if self.reads.is_empty() || self.rounds.len() >= READ_ROUNDS_MAX {
-            return;
-        }
-        if self.reads_unasked() {
-            let applied = self.engine.applied();
-            let reads = std::mem::take(&mut self.reads);
-            self.confirmed.entry(applied).or_default().extend(reads);
-            return;
-        }
-        let context = self.next_context;
-        if self.engine.read(context) {
-            self.next_context += 1;
-            let reads = std::mem::take(&mut self.reads);
-            self.rounds.push_back(Round { context, asked_at: self.ticks, reads });
-        }
-    }
-
-    pub(super) fn confirm_reads(&mut self, context: u64, index: u64) {
-        // A later round confirmed confirms the earlier ones as well: they were asked before it.
-        while self.rounds.front().is_some_and(|round| round.context <= context) {
-            if let Some(round) = self.rounds.pop_front() {
-                self.confirmed.entry(index).or_default().extend(round.reads);
-            }
-        }
     }
 
     /// Whoever waits on a leadership that is gone is told so.
@@ -104,6 +67,7 @@ impl<M: StateMachine> Group<M> {
         let told = (self.engine.leader(), term);
         if self.told_leader != Some(told) {
             self.told_leader = Some(told);
+            self.redirect_reads(events);
             let leader = told.0.and_then(|id| self.membership.member(id)).map(|m| m.node.clone());
             events.push(Event::Leader { group: self.id, leader, term });
         }
@@ -135,10 +99,8 @@ impl<M: StateMachine> Group<M> {
                 Whom::Holder(replica, was) => drop(self.late.remove(&(replica, was))),
             }
         }
-        let rounds = self.rounds.drain(..).flat_map(|round| round.reads);
-        let confirmed = std::mem::take(&mut self.confirmed).into_values().flatten();
-        for read in self.reads.drain(..).chain(rounds).chain(confirmed) {
-            events.push(Event::Failed { token: read.token, group, why: why.clone() });
+        if self.halted.is_some() {
+            self.fail_reads(&why, events);
         }
     }
 
@@ -187,14 +149,5 @@ impl<M: StateMachine> Group<M> {
             }
             *index > applied || entry.waiters.iter().any(|w| !w.answered)
         });
-    }
-
-    pub(super) fn answer_reads(&mut self, events: &mut Vec<Event<M::Outcome>>) {
-        let applied = self.engine.applied();
-        while let Some(entry) = self.confirmed.first_entry().filter(|entry| *entry.key() <= applied) {
-            for read in entry.remove() {
-                events.push(Event::ReadReady { token: read.token, group: self.id });
-            }
-        }
     }
 }

@@ -164,9 +164,12 @@ impl<M: StateMachine> Group<M> {
                 }
                 None
             }
-            Says::Digest { .. } | Says::Forward { .. } | Says::Overtaken { .. } | Says::Settled { .. } => {
-                None
-            }
+            Says::Digest { .. }
+            | Says::Overtaken { .. }
+            | Says::Settled { .. }
+            | Says::Forward { .. }
+            | Says::ReadAsked { .. }
+            | Says::ReadConfirmed { .. } => None,
         }
     }
 

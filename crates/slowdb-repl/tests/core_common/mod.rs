@@ -36,6 +36,8 @@ pub(crate) const PRE_VOTE_RESPONSE: u8 = 18;
 pub(crate) const OFFER: u8 = 32;
 pub(crate) const WANT: u8 = 33;
 pub(crate) const PART: u8 = 34;
+pub(crate) const READ_ASKED: u8 = 40;
+pub(crate) const READ_CONFIRMED: u8 = 41;
 
 /// Where the first message begins in a frame's meta, and where its fields are.
 pub(crate) const MESSAGE_AT: usize = 24;
