@@ -24,8 +24,6 @@ pub struct GroupProbe {
     pub term: u64,
     /// Last position applied.
     pub applied: Position,
-    /// Digest of all replicated state at that position, for a shard.
-    pub digest: Option<[u8; 16]>,
     /// Whether it is halted here.
     pub halted: bool,
 }
@@ -109,7 +107,6 @@ impl Node {
     pub fn probe(&self, mut see: impl FnMut(GroupProbe)) {
         for group in self.repl.groups() {
             let Some(membership) = self.repl.membership(group) else { continue };
-            let digest = self.repl.machine(group).and_then(Machine::shard).map(|shard| shard.digest());
             see(GroupProbe {
                 group,
                 replica: membership.own,
@@ -117,7 +114,6 @@ impl Node {
                 leads: self.repl.leads(group),
                 term: self.repl.leader(group).map_or(0, |(_, term)| term),
                 applied: self.repl.applied(group).unwrap_or_default(),
-                digest,
                 halted: self.halted.contains_key(&group),
             });
         }
@@ -126,6 +122,11 @@ impl Node {
     /// Each term of a shard's history with the index at which it begins, as far as its replica here has applied it.
     pub fn terms(&self, group: GroupId) -> Option<Vec<(u64, u64)>> {
         Some(self.repl.machine(group)?.shard()?.terms().iter().collect())
+    }
+
+    /// Digest of all replicated state of a shard at the last position applied.
+    pub fn digest(&self, group: GroupId) -> Option<[u8; 16]> {
+        self.repl.machine(group).and_then(Machine::shard).map(|shard| shard.digest())
     }
 
     /// The members of a group, as far as its replica here has applied them.

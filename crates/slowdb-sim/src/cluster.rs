@@ -27,6 +27,9 @@ const MARK_AFTER: u64 = 200_000;
 /// How long a node waits before it dials again.
 const REDIAL: (u64, u64) = (50_000, 500_000);
 
+/// How a checkpoint ended. Boxed, as all that is large in an action: the queue moves actions about.
+type CheckpointEnd = Box<Result<CheckpointDone, CheckpointError>>;
+
 /// Something that is due at some time.
 pub(crate) enum Action {
     Start { node: usize },
@@ -35,8 +38,8 @@ pub(crate) enum Action {
     Synced { node: usize, life: u32 },
     Mark { node: usize, life: u32, batch: u64 },
     Close { node: usize, life: u32, down: u64 },
-    RunCheckpoint { node: usize, life: u32, group: GroupId, job: CheckpointJob },
-    CheckpointRan { node: usize, life: u32, group: GroupId, result: Result<CheckpointDone, CheckpointError> },
+    RunCheckpoint { node: usize, life: u32, group: GroupId, job: Box<CheckpointJob> },
+    CheckpointRan { node: usize, life: u32, group: GroupId, result: CheckpointEnd },
     RunJob { node: usize, life: u32, group: GroupId, work: FinishJob },
     JobRan { node: usize, life: u32, group: GroupId, result: Result<[u8; 16], ApplyError> },
     Frame { from: usize, to: usize, life: u32, bytes: Vec<u8> },
@@ -263,13 +266,13 @@ impl Cluster {
             Action::Mark { node, life, batch } if self.lives(node, life) => self.mark(node, batch),
             Action::Close { node, life, down } if self.lives(node, life) => self.close(node, down),
             Action::RunCheckpoint { node, life, group, job } if self.lives(node, life) => {
-                let result = job.run();
+                let result = Box::new(job.run());
                 let delay = self.random.between(self.options.disk.checkpoint);
                 self.after(delay, Action::CheckpointRan { node, life, group, result });
                 self.notice_power(node);
             }
             Action::CheckpointRan { node, life, group, result } if self.lives(node, life) => {
-                self.input(node, Input::Command(Command::Checkpointed { group, result }));
+                self.input(node, Input::Command(Command::Checkpointed { group, result: *result }));
             }
             Action::RunJob { node, life, group, work } if self.lives(node, life) => {
                 let result = work();
@@ -507,7 +510,7 @@ impl Cluster {
                 }
                 Wish::Checkpoint { group, job } => {
                     let delay = self.random.between(self.options.disk.checkpoint);
-                    let life = self.nodes[node].life;
+                    let (life, job) = (self.nodes[node].life, Box::new(job));
                     self.after(delay, Action::RunCheckpoint { node, life, group, job });
                 }
                 Wish::Job { group, work } => {
@@ -604,7 +607,10 @@ impl Cluster {
             }
             let moved = before.is_none_or(|before| before.applied != after.applied);
             // A halted group may be in the middle of an entry.
-            if let (true, false, Some(digest)) = (moved, after.halted, after.digest) {
+            if moved
+                && !after.halted
+                && let Some(digest) = core.digest(after.group)
+            {
                 log.push(now, Event::Applied { node, group, position: after.applied, digest });
             }
             if after.halted {

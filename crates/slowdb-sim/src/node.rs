@@ -72,6 +72,8 @@ pub(crate) struct Running {
     wal: Wal,
     pub(crate) inbox: VecDeque<Input>,
     pub(crate) wake_scheduled: bool,
+    /// It was asked to stop, and will.
+    pub(crate) stops: bool,
     ticked: bool,
     queue: VecDeque<Batch>,
     syncing: Option<Syncing>,
@@ -193,6 +195,7 @@ impl SimNode {
             wal,
             inbox: VecDeque::new(),
             wake_scheduled: false,
+            stops: false,
             ticked: false,
             queue: VecDeque::new(),
             syncing: None,

@@ -324,10 +324,12 @@ impl Cluster {
     pub(crate) fn chores_left(&self) -> Option<String> {
         let lost = self.nodes.iter().find(|node| node.lost && node.present);
         let asking = self.nodes.iter().find(|node| node.present && node.running.is_none());
+        let stops = self.nodes.iter().find(|node| node.running.as_ref().is_some_and(|running| running.stops));
         let busy =
             (!self.askers.iter().all(Asker::is_idle)).then(|| "the operator waits for an answer".to_owned());
         lost.map(|node| format!("node {} has lost its disk and is not back", node.name))
             .or_else(|| asking.map(|node| format!("node {} does not run yet", node.name)))
+            .or_else(|| stops.map(|node| format!("node {} is about to stop", node.name)))
             .or(busy)
     }
 

@@ -226,6 +226,10 @@ impl Cluster {
 
     /// What is still different or under way.
     fn unrest(&self) -> Option<String> {
+        // Whoever is taken for down until it is heard has leaders to get back.
+        if let Some(why) = self.unsettled() {
+            return Some(why);
+        }
         let Some(catalog) = &self.catalog else { return Some("there is no catalog".into()) };
         for spec in &catalog.groups {
             let group = spec.group;
@@ -251,9 +255,6 @@ impl Cluster {
                     spec.leader
                 ));
             }
-        }
-        if let Some(why) = self.disconnected(catalog) {
-            return Some(why);
         }
         let open = |node: &usize| self.nodes[*node].requests_open() > 0;
         (0..self.nodes.len())

@@ -6,7 +6,7 @@ use crate::checks;
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::events::{Ask, Event, Key, Outcome, Seen, Stop};
-use crate::faults::Wiped;
+use crate::faults::{Fault, Target, Wiped};
 use crate::node::node_name;
 use crate::options::{ChangeOptions, Options, Profile};
 use slowdb_proto::{Admin, NodeState, Position, ReadLevel, WriteLevel};
@@ -315,5 +315,17 @@ fn a_node_that_lost_its_disk_may_not_join_before_it_is_removed() {
     story.until("it is back, and everything in its place", |cluster| cluster.unsettled().is_none());
     let read = story.ask(vec![story.read()]);
     assert_eq!(value(&read[0]), Some(1));
+    story.check();
+}
+
+#[test]
+fn nothing_is_at_rest_before_a_node_that_was_asked_to_stop_is_back() {
+    let mut story = Story::new(60);
+    story.until("all is in its place", |cluster| cluster.unsettled().is_none());
+    let life = story.cluster.nodes[1].life;
+    story.cluster.strike(Fault::Shutdown { target: Target::Node(1), down: 100_000 });
+    assert!(story.cluster.nodes[1].running.is_some() && story.cluster.unsettled().is_some());
+    story.until("all is in its place again", |cluster| cluster.unsettled().is_none());
+    assert_eq!(story.cluster.nodes[1].life, life + 2, "it was stopped and started");
     story.check();
 }

@@ -69,6 +69,9 @@ impl Cluster {
                 let node = self.resolve(target);
                 self.note(format!("node {node} is asked to stop"));
                 self.input(node, Input::Command(Command::PrepareToStop));
+                if let Some(running) = &mut self.nodes[node].running {
+                    running.stops = true;
+                }
                 // Whoever asked waits for so long, and not for ever.
                 let life = self.nodes[node].life;
                 self.after(PREPARE_WITHIN, Action::Close { node, life, down });
