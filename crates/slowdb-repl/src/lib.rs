@@ -13,6 +13,7 @@ mod engine;
 mod entry;
 mod group;
 mod ids;
+mod links;
 mod machine;
 mod note;
 mod quarantine;

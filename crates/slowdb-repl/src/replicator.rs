@@ -9,6 +9,7 @@
 //! [`Replicator::flush`], whose output is carried out: messages are sent at once, the batch goes to the log in
 //! the order of its number, and when it is synced, `persisted` is called with that number.
 
+mod timing;
 mod words;
 
 use crate::engine::wire::{self, FrameBuilder, NO_CLUSTER, Payload, WireError};
@@ -17,6 +18,7 @@ use crate::group::{
     Event, Failure, Group, Hlc, MemberChange, MemberError, PART_BYTES, Proposal, Sink, Token,
 };
 use crate::ids::{GroupId, Membership, NodeId, Part, ReplicaId};
+use crate::links::Links;
 use crate::machine::{ApplyError, StateMachine};
 use crate::note::{FORWARD_BYTES_MAX, Note, Says};
 use crate::quarantine::{CutEntry, Overtaken, Quarantine, Quarantined, offer_note};
@@ -59,6 +61,7 @@ pub struct Replicator<M: StateMachine> {
     ticks: u64,
     /// Bytes of snapshots that may still be asked for now.
     snapshot_bytes: i64,
+    links: Links,
     #[cfg(feature = "canary")]
     canary: Option<crate::Canary>,
 }
@@ -83,6 +86,7 @@ impl<M: StateMachine> Replicator<M> {
             offers: Vec::new(),
             ticks: 0,
             snapshot_bytes: 0,
+            links: Links::default(),
             #[cfg(feature = "canary")]
             canary: None,
         }
@@ -393,10 +397,16 @@ impl<M: StateMachine> Replicator<M> {
     /// A frame arrived from another node. Messages for replicas that are not here are dropped: the sender
     /// will try again.
     pub fn receive(&mut self, from: &NodeId, meta: &[u8], body: &Bytes) -> Result<(), WireError> {
-        for wire::GroupMessage { group: id, message } in wire::decode(self.cluster, meta, body)? {
+        for wire::GroupMessage { group: id, mut message } in wire::decode(self.cluster, meta, body)? {
             if let Payload::Note(Note { to, says: Says::Settled { was }, .. }) = message {
                 self.records.extend(self.quarantine.settle(id, to, was));
                 continue;
+            }
+            if let Some(stamp) = wire::stamp_of(&message) {
+                self.links.heard(from, stamp);
+            }
+            if let Some(stamp) = wire::take_stamp(&mut message) {
+                self.links.answered(from, stamp);
             }
             let Some(group) = self.groups.get_mut(&id).filter(|group| group.halted.is_none()) else {
                 continue;
@@ -424,6 +434,7 @@ impl<M: StateMachine> Replicator<M> {
     /// One tick of time passed.
     pub fn tick(&mut self, now: Now, events: &mut Vec<Event<M::Outcome>>) {
         self.ticks += 1;
+        self.links.tick();
         let compacts = self.ticks.is_multiple_of(COMPACT_TICKS);
         let per_tick = (self.limits.snapshot_bytes_per_second / TICKS_PER_SECOND) as i64;
         self.snapshot_bytes = (self.snapshot_bytes + per_tick).min(per_tick.max(PART_BYTES as i64) * 4);
@@ -586,6 +597,7 @@ impl<M: StateMachine> Replicator<M> {
             self.submitted.push_back(Submitted { batch: number, entries });
             Batch { number, records }
         });
+        self.stamp_heartbeats(&mut messages);
         Output { messages: self.frames(messages), batch, events, jobs }
     }
 

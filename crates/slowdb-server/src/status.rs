@@ -82,6 +82,13 @@ impl Node {
             warnings
                 .push("a sync of the log took more than a second: others lead as far as they can".to_owned());
         }
+        if self.tending.is_far(now) {
+            warnings.push(
+                "the network of this node is slow: every node takes more than 120 ms to answer, while others reach \
+                 each other sooner: they lead as far as they can"
+                    .to_owned(),
+            );
+        }
         if let Some(catalog) = self.catalog().filter(|catalog| catalog.cluster.is_some()) {
             for collection in &catalog.collections {
                 let staying = |shard: &crate::catalog::Shard| shard.spec.staying().count();

@@ -31,6 +31,8 @@ const PROGRESS_TICKS: u64 = 25;
 const PROGRESS_MAX: usize = 1_000;
 /// Ticks between two hand-overs of one group: who gets leadership may just have lost it for a reason.
 const HAND_OVER_TICKS: u64 = 100;
+/// How long `status` warns of a slow network, in microseconds: who leads nothing any more does not measure it.
+const FAR_FOR_MICROS: u64 = 30_000_000;
 
 /// What this node is about to do, as a leader.
 #[derive(Default)]
@@ -49,6 +51,8 @@ pub(crate) struct Tending {
     ticks: u64,
     /// Replica → when it was told, and how far its snapshot has arrived.
     progress: BTreeMap<u64, (u64, u64, u64)>,
+    /// Until when the network of this node counts as slow.
+    far_until: u64,
     /// Epoch of the catalog at which there was nothing to want that is not wanted already.
     nothing_to_do_at: Option<u64>,
     /// An operator asks for a look at the placement now.
@@ -88,6 +92,11 @@ impl Tending {
         told.map_or((0, 0), |(_, bytes, of_bytes)| (*bytes, *of_bytes))
     }
 
+    /// Whether the network of this node is slow compared with that of others, or was lately.
+    pub(crate) fn is_far(&self, now: Now) -> bool {
+        now.micros < self.far_until
+    }
+
     /// Microseconds since a node was heard, as the catalog's leader knows it.
     pub(crate) fn silence(&self, node: &str, now: Now) -> u64 {
         self.heard.get(node).map_or(0, |heard| now.micros.saturating_sub(*heard))
@@ -102,7 +111,11 @@ impl Node {
             return;
         }
         if self.disk.is_slow(now) {
-            self.give_up_leadership();
+            self.give_up_leadership("its disk is slow");
+        }
+        if self.repl.is_far() {
+            self.tending.far_until = now.micros + FAR_FOR_MICROS;
+            self.give_up_leadership("its network is slow");
         }
         if self.repl.leads(CATALOG) {
             self.listen(now);
@@ -136,7 +149,7 @@ impl Node {
     }
 
     /// Lets others lead, as far as there are others.
-    fn give_up_leadership(&mut self) {
+    fn give_up_leadership(&mut self, why: &str) {
         let ticks = self.tending.ticks;
         let led: Vec<GroupId> = self.repl.groups().filter(|id| self.repl.leads(*id)).collect();
         for id in led {
@@ -144,7 +157,7 @@ impl Node {
             if tended.handed_over_at == 0 || tended.handed_over_at + HAND_OVER_TICKS <= ticks {
                 tended.handed_over_at = ticks;
                 if self.repl.hand_over(id) {
-                    tracing::warn!(group = %id, "the disk is slow: another replica is to lead");
+                    tracing::warn!(group = %id, why, "another node is to lead, for this one makes all wait");
                 }
             }
         }
@@ -358,8 +371,9 @@ impl Node {
             Step::HandOver(to) => {
                 let tended = tended_mut(&mut self.tending, id);
                 // Who leads what another is to lead does so for a reason that may not be over yet.
-                let back = tended.settled && tended.led_since + LEAD_BACK_TICKS > ticks;
-                if back {
+                let recent = tended.led_since + LEAD_BACK_TICKS > ticks;
+                let mut followers = view.followers.iter().filter(|follower| follower.replica == to);
+                if tended.settled && (recent || followers.any(|to| self.repl.is_far_from(&to.node))) {
                     return;
                 }
                 if tended.handed_over_at == 0 || tended.handed_over_at + HAND_OVER_TICKS <= ticks {

@@ -23,6 +23,8 @@ pub(crate) struct Network {
     /// Partitions may overlap: a link is whole when nothing cuts it.
     cuts: Vec<u32>,
     client_cuts: Vec<Vec<u32>>,
+    /// How much longer everything takes to and from each node, in microseconds.
+    far: Vec<u64>,
     /// The life of the other node that a node's connection leads to.
     connected: Vec<Option<u32>>,
     /// When the last frame of a lane arrives: lanes keep their order.
@@ -36,6 +38,7 @@ impl Network {
             random,
             nodes,
             cuts: vec![0; nodes * nodes],
+            far: vec![0; nodes],
             client_cuts: vec![vec![0; nodes]; clients + SCRIPTED_CLIENTS_MAX],
             connected: vec![None; nodes * nodes],
             lanes: BTreeMap::new(),
@@ -46,6 +49,7 @@ impl Network {
     pub(crate) fn heal(&mut self) {
         self.options = self.options.calm();
         self.cuts.fill(0);
+        self.far.fill(0);
         self.client_cuts.iter_mut().for_each(|cuts| cuts.fill(0));
     }
 
@@ -69,6 +73,12 @@ impl Network {
 
     pub(crate) fn mend_client(&mut self, client: usize, node: usize) {
         self.client_cuts[client][node] = self.client_cuts[client][node].saturating_sub(1);
+    }
+
+    /// From now on everything to and from this node takes so much longer, in microseconds.
+    #[cfg(test)]
+    pub(crate) fn set_far(&mut self, node: usize, micros: u64) {
+        self.far[node] = micros;
     }
 
     pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
@@ -104,7 +114,8 @@ impl Network {
         if self.random.chance(self.options.loss) {
             return Fate::default();
         }
-        let mut at = now + self.random.between(self.options.delay);
+        let far = self.far[from] + self.far[to];
+        let mut at = now + far + self.random.between(self.options.delay);
         if self.random.chance(self.options.late) {
             at += self.random.between(self.options.late_by);
         } else if !self.random.chance(self.options.reorder) {

@@ -44,8 +44,12 @@ impl Story {
     }
 
     fn of(options: Options) -> Self {
+        Story::with_shards(options, 1)
+    }
+
+    fn with_shards(options: Options, shards: u32) -> Self {
         println!("seed {}", options.seed);
-        let options = Options { shards: 1, clients: 0, attempt: (100_000, 200_000), ..options };
+        let options = Options { shards, clients: 0, attempt: (100_000, 200_000), ..options };
         let mut story = Story { cluster: Cluster::new(options, false) };
         story.cluster.by_hand = true;
         story.until("the cluster is founded", |cluster| leader(cluster).is_some());
@@ -192,6 +196,56 @@ fn a_deposed_leader_in_a_minority_neither_commits_nor_answers_quorum_reads() {
         assert_ne!(story.leader(), old);
         story.check();
     }
+}
+
+/// How many groups each of three nodes leads.
+fn led(cluster: &Cluster) -> [usize; 3] {
+    [0, 1, 2].map(|node| cluster.nodes[node].probes().iter().filter(|probe| probe.leads).count())
+}
+
+/// The catalog and six shards are led by three nodes.
+fn all_lead(cluster: &Cluster) -> bool {
+    let led = led(cluster);
+    led.iter().all(|led| *led >= 2) && led.iter().sum::<usize>() == 7
+}
+
+#[test]
+fn a_node_that_has_become_far_from_all_others_leads_nothing_until_it_is_near_again() {
+    for seed in 60..64 {
+        let changes = None;
+        let options = Options { nodes: 3, changes, ..Options::draw(seed, Profile::Calm) };
+        let mut story = Story::with_shards(options, 6);
+        story.until("all nodes lead", all_lead);
+        let far = story.leader();
+        // An answer takes 160 ms, far less than an election is waited for.
+        story.cluster.network.set_far(far, 80_000);
+        story.until("it leads nothing", |cluster| {
+            led(cluster)[far] == 0 && led(cluster).iter().sum::<usize>() == 7
+        });
+        // The plan wants it to lead as before, and those who lead instead know why it does not.
+        let end = story.cluster.now + 20 * SECOND;
+        let leads_again = story.cluster.run(end, |cluster| led(cluster)[far] > 0);
+        assert!(!leads_again, "it was given leadership that it had to give up");
+        story.cluster.network.set_far(far, 0);
+        story.until("it leads again", all_lead);
+        story.check();
+    }
+}
+
+#[test]
+fn a_network_that_is_slow_everywhere_is_no_reason_to_change_leaders() {
+    let changes = None;
+    let options = Options { nodes: 3, changes, ..Options::draw(65, Profile::Calm) };
+    let mut story = Story::with_shards(options, 6);
+    story.until("all nodes lead", all_lead);
+    // Leaderships that the plan wants elsewhere have found their way.
+    story.wait(10 * SECOND);
+    let before = led(&story.cluster);
+    (0..3).for_each(|node| story.cluster.network.set_far(node, 40_000));
+    let end = story.cluster.now + 20 * SECOND;
+    let changed = story.cluster.run(end, |cluster| led(cluster) != before);
+    assert!(!changed, "{before:?}, then {:?}", led(&story.cluster));
+    story.check();
 }
 
 #[test]

@@ -27,9 +27,13 @@
 //! ```
 //!
 //! The entries of an append follow its index without gaps, so their own indexes are not sent.
+//!
+//! The context of a heartbeat is, each part if it has it, the 8 bytes of a read that asks whether its leader still leads,
+//! and a stamp: tick u64, quickest link u16 (see [`crate::links`]). Its answer has the same context.
 
 use super::log::{data_of, kind_from_byte, kind_to_byte};
 use crate::ids::{GroupId, ReplicaId};
+use crate::links::Stamp;
 use crate::note::{self, Fields, Note, Says};
 use bytes::{BufMut, Bytes, BytesMut};
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -45,6 +49,8 @@ const MESSAGES_MAX: u32 = 65_536;
 const META_BYTES_FULL: usize = 512 * 1024;
 const MESSAGE_BYTES: usize = 88;
 const ENTRY_BYTES: usize = 16;
+const READ_BYTES: usize = 8;
+const STAMP_BYTES: usize = 10;
 
 /// A message to a replica of a group on another node.
 pub(crate) struct GroupMessage {
@@ -354,6 +360,52 @@ pub(crate) fn parties(message: &Payload) -> (ReplicaId, ReplicaId) {
         Payload::Consensus(message) => (ReplicaId(message.from), ReplicaId(message.to)),
         Payload::Note(note) => (note.from, note.to),
     }
+}
+
+/// Adds a stamp to a heartbeat. False if it is none.
+pub(crate) fn stamp(message: &mut Payload, stamp: impl FnOnce() -> Stamp) -> bool {
+    let Payload::Consensus(message) = message else { return false };
+    if message.msg_type != MessageType::MsgHeartbeat {
+        return false;
+    }
+    let Stamp { tick, quickest } = stamp();
+    let mut context = BytesMut::with_capacity(message.context.len() + STAMP_BYTES);
+    context.put_slice(&message.context);
+    context.put_u64_le(tick);
+    context.put_u16_le(quickest);
+    message.context = context.freeze();
+    true
+}
+
+/// The stamp of a heartbeat that arrived: the engine sends it back with its answer.
+pub(crate) fn stamp_of(message: &Payload) -> Option<Stamp> {
+    let Payload::Consensus(message) = message else { return None };
+    if message.msg_type != MessageType::MsgHeartbeat {
+        return None;
+    }
+    split_stamp(&message.context).map(|(stamp, _)| stamp)
+}
+
+/// Takes the stamp off the answer to a heartbeat, so that the engine sees what it has sent.
+pub(crate) fn take_stamp(message: &mut Payload) -> Option<Stamp> {
+    let Payload::Consensus(message) = message else { return None };
+    if message.msg_type != MessageType::MsgHeartbeatResponse {
+        return None;
+    }
+    let (stamp, read_bytes) = split_stamp(&message.context)?;
+    message.context.truncate(read_bytes);
+    Some(stamp)
+}
+
+/// The stamp at the end of a context, and how long it is without.
+fn split_stamp(context: &[u8]) -> Option<(Stamp, usize)> {
+    let (read, stamp) = context.split_last_chunk::<STAMP_BYTES>()?;
+    if !read.is_empty() && read.len() != READ_BYTES {
+        return None;
+    }
+    let (tick, quickest) = stamp.split_first_chunk::<8>()?;
+    let quickest = u16::from_le_bytes(quickest.try_into().ok()?);
+    Some((Stamp { tick: u64::from_le_bytes(*tick), quickest }, read.len()))
 }
 
 struct Reader<'a> {
