@@ -136,6 +136,10 @@ fn place_change(
     let goes = |node: &str| spec.replica_on(node).is_some_and(|replica| replica.wanted == Wanted::Gone);
     let fit = target.replicas.iter().filter(|node| !goes(node));
     let mut nodes: Vec<String> = fit.map(|node| (*node).to_owned()).collect();
+    let lives = |node: &str| catalog.node(node).is_some_and(|node| !node.down);
+    if nodes.is_empty() && !spec.staying().any(|replica| lives(&replica.node)) {
+        nodes.extend(elsewhere(catalog, spec));
+    }
     // A replica that is lost keeps its vote until there is another in its place: fewer voters would mean that fewer
     // losses are survived.
     for replica in spec.staying() {
@@ -157,6 +161,19 @@ fn place_change(
     let comes = next.staying().filter(|replica| !spec.replicas.iter().any(|old| old.node == replica.node));
     let comes = comes.map(|replica| replica.node.clone()).collect();
     Some((CatalogChange::Place { group, since: spec.epoch, nodes, leader, reason }, comes))
+}
+
+/// A node for a shard whose replicas are all lost but for those that are to go, where it cannot stay: of those without any
+/// replica of it the one that holds the least.
+fn elsewhere(catalog: &Catalog, spec: &GroupSpec) -> Option<String> {
+    let takes = |node: &&crate::catalog::CatalogNode| {
+        node.state == NodeState::Active && !node.down && !node.leaving && spec.replica_on(&node.id).is_none()
+    };
+    let holds = |node: &crate::catalog::CatalogNode| {
+        catalog.shards().filter(|(_, shard)| shard.spec.replica_on(&node.id).is_some()).count()
+    };
+    let least = catalog.nodes.iter().filter(takes).min_by_key(|node| (holds(node), &node.id))?;
+    Some(least.id.clone())
 }
 
 /// Who votes among the replicas on these nodes: those that do already first, and an odd number.

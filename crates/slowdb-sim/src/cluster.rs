@@ -21,6 +21,7 @@ use slowdb_server::{CatalogProbe, Command, Node};
 use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// After so long without work the log is marked, as the driver has it.
 const MARK_AFTER: u64 = 200_000;
@@ -459,7 +460,12 @@ impl Cluster {
 
     fn turn(&mut self, node: usize) {
         let mut wishes = Vec::new();
-        let result = self.nodes[node].turn(self.now, &self.names, &mut wishes);
+        let (now, names) = (self.now, &self.names);
+        let this = &mut self.nodes[node];
+        let Some(result) = with_power(this, |this| this.turn(now, names, &mut wishes)) else {
+            self.notice_power(node);
+            return;
+        };
         self.after_turn(node, result, wishes);
         if self.nodes[node].running.as_ref().is_some_and(|running| !running.inbox.is_empty()) {
             self.wake(node);
@@ -468,7 +474,11 @@ impl Cluster {
 
     fn synced(&mut self, node: usize) {
         let mut wishes = Vec::new();
-        let result = self.nodes[node].synced(self.now, &mut wishes);
+        let now = self.now;
+        let Some(result) = with_power(&mut self.nodes[node], |this| this.synced(now, &mut wishes)) else {
+            self.notice_power(node);
+            return;
+        };
         self.after_turn(node, result, wishes);
     }
 
@@ -650,5 +660,15 @@ impl Cluster {
         if elected && !self.healed && self.random.chance(self.options.faults.power_loss_on_election) {
             self.power_loss_after_election();
         }
+    }
+}
+
+/// Lets a node work. `None` if it panicked after its power had gone: a log that cannot be read is a reason to, and a
+/// process without power does not get so far.
+fn with_power<R>(node: &mut SimNode, work: impl FnOnce(&mut SimNode) -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(|| work(node))) {
+        Ok(result) => Some(result),
+        Err(_) if node.disk.is_down() => None,
+        Err(panic) => resume_unwind(panic),
     }
 }

@@ -299,7 +299,12 @@ impl Cluster {
         let is_out = |node: &usize| {
             let this = &self.nodes[*node];
             let name = this.name.as_str();
-            let was_in = this.running.as_ref().is_some_and(|running| running.own.get().cluster.is_some());
+            // Who let it in may have died before anybody else saw the catalog with it.
+            let is_seen = |joined: Option<u64>| joined.is_none_or(|replica| replica < catalog.next_replica);
+            let was_in = this.running.as_ref().is_some_and(|running| {
+                let own = running.own.get();
+                own.cluster.is_some() && is_seen(own.joined)
+            });
             let counts =
                 catalog.groups.iter().any(|spec| spec.replicas.iter().any(|replica| replica.node == name));
             this.present

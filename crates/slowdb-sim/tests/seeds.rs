@@ -4,11 +4,17 @@ use slowdb_sim::{Options, Profile, run};
 use std::process::Command;
 
 /// Runs that failed once, each for a reason of its own.
-const FAILED_ONCE: [(u64, Profile); 2] = [
+const FAILED_ONCE: [(u64, Profile); 5] = [
     // Called at rest with a node about to stop.
     (119_753_282_587_260, Profile::General),
     // The only voter of a shard came back to a cluster in which it knew nobody.
     (20_399, Profile::Changes),
+    // The copies that a lost shard could be made of became fewer, and what was planned with them.
+    (400_124, Profile::Changes),
+    // The operator had not seen yet that a node was let in, and switched it off.
+    (400_778, Profile::Changes),
+    // The log was read after the power had gone.
+    (401_307, Profile::Changes),
 ];
 
 /// Runs all, on as many threads as there are processors; each run is one thread's.

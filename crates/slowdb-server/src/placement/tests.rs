@@ -171,6 +171,20 @@ fn a_move_whose_target_dies_goes_elsewhere() {
     assert_eq!(spec.replicas.len(), 1);
 }
 
+/// The planner would leave it where it came from. That replica is on its way out already, so the shard would wait for the
+/// dead node for ever, and the dead node could not be removed.
+#[test]
+fn a_move_whose_target_dies_goes_elsewhere_though_its_source_may_hold_replicas_again() {
+    let (mut world, from, to) = half_way(3);
+    world.state(&from, NodeState::Active);
+    world.down(&to, true);
+    world.settle("it goes elsewhere");
+    let spec = &world.catalog.collections[0].shards[0].spec;
+    let third = NAMES.iter().find(|name| **name != from && **name != to).expect("there are three");
+    assert_eq!(nodes_of(spec, Wanted::Voter), [*third]);
+    assert_eq!(spec.replicas.len(), 1);
+}
+
 /// Two replicas are to come, and then not. Who leads has heard of the first only, and adds one; that it did is reported
 /// when the catalog wants neither any more. The other must not be forgotten: it may be added yet.
 #[test]

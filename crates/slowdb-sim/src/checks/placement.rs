@@ -1,14 +1,14 @@
 //! Where replicas are, by the catalog: copied no more often than needed, and in the end in balance.
 //!
 //! The bound on copies: whenever something is different that decides where replicas belong (nodes, their states, weights
-//! and zones, collections and their factors), be it by an operator or by a fault, the planner says how many replicas have
+//! and zones, collections and their factors, what a shard can be copied from whose replicas are down), be it by an operator or by a fault, the planner says how many replicas have
 //! to be copied at least from what is wanted then. Until the next such difference no more than that may be added. What
 //! is added by the very changes among which the difference is, is not counted.
 
 use crate::events::Event;
-use slowdb_proto::{NodeState, Wanted};
+use slowdb_proto::{NodeState, Standing, Wanted};
 use slowdb_ring::{PlanNode, PlanShard};
-use slowdb_server::{CatalogProbe, NodeProbe, SpecProbe};
+use slowdb_server::{CatalogProbe, NodeProbe, SpecProbe, SpecReplica};
 use std::collections::BTreeSet;
 
 /// What decides where replicas belong.
@@ -16,13 +16,24 @@ use std::collections::BTreeSet;
 struct Grounds {
     nodes: Vec<NodeProbe>,
     groups: Vec<(u64, u32)>,
+    sources: Vec<u64>,
 }
 
 impl Grounds {
     fn of(catalog: &CatalogProbe) -> Self {
         let groups = shards(catalog).iter().map(|spec| (spec.group, spec.replication_factor)).collect();
-        Grounds { nodes: catalog.nodes.clone(), groups }
+        Grounds { nodes: catalog.nodes.clone(), groups, sources: sources(catalog) }
     }
+}
+
+/// Replicas that are to go, of shards whose others are all down: for the planner a shard is where it can be copied from,
+/// until they are gone.
+fn sources(catalog: &CatalogProbe) -> Vec<u64> {
+    let lives = |it: &&SpecReplica| catalog.nodes.iter().any(|node| node.id == it.node && !node.down);
+    let is_lost =
+        |spec: &&SpecProbe| !spec.replicas.iter().filter(|it| it.wanted != Wanted::Gone).any(|it| lives(&it));
+    let left = shards(catalog).iter().filter(is_lost).flat_map(|spec| &spec.replicas).filter(lives);
+    left.filter(|it| it.standing != Standing::None).map(|it| it.replica).collect()
 }
 
 fn shards(catalog: &CatalogProbe) -> &[SpecProbe] {
@@ -199,8 +210,6 @@ fn zones(catalog: &CatalogProbe, active: &[&NodeProbe]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slowdb_proto::Standing;
-    use slowdb_server::SpecReplica;
 
     fn catalog(epoch: u64, groups: &[&[(u64, &str)]]) -> CatalogProbe {
         let node = |id: &str| NodeProbe {
@@ -251,6 +260,19 @@ mod tests {
         assert_eq!(run(2), Ok(()));
         assert!(run(1).is_err());
         assert_eq!(moves(&[event(first, 0), event(moved, 0), event(again, 0)]), 2);
+    }
+
+    #[test]
+    fn what_is_left_of_a_lost_shard_is_a_ground() {
+        let mut lost = catalog(1, &[&[(1, "a"), (2, "b")]]);
+        lost.nodes[0].down = true;
+        lost.groups[1].replicas[1].wanted = Wanted::Gone;
+        let mut less = lost.clone();
+        less.groups[1].replicas.pop();
+        assert!(Grounds::of(&lost) != Grounds::of(&less));
+        lost.nodes[0].down = false;
+        less.nodes[0].down = false;
+        assert!(Grounds::of(&lost) == Grounds::of(&less), "what lives is copied from");
     }
 
     #[test]
