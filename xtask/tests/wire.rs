@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use slowdb_net::FrameOut;
-use slowdb_proto::{Code, OpsBuilder, Request, RequestKind, limits};
+use slowdb_proto::{Code, Condition, OpsBuilder, Position, Request, RequestKind, limits};
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
@@ -53,6 +53,11 @@ fn batch() {
     batch.put("a", &[1.0, -2.0], b"p").expect("a good put");
     batch.delete("bcdef").expect("a good delete");
     assert_eq!(block("hex batch"), hex(&batch.finish()));
+    let mut batch = OpsBuilder::new();
+    let version = Condition::IfVersion(Position::new(2, 7, 1));
+    batch.put_if("a", &[1.0], b"", Some(version)).expect("a good put");
+    batch.delete_if("b", Some(Condition::IfAbsent)).expect("a good delete");
+    assert_eq!(block("hex batch with conditions"), hex(&batch.finish()));
 }
 
 /// Every limit: no row is missing, and none is left over.
@@ -97,6 +102,7 @@ fn codes_table() {
         StorageFailed,
         ShuttingDown,
         Refused,
+        ConditionNotMet,
     ];
     let declared = read("crates/slowdb-proto/src/error.rs").matches("=> \"").count();
     assert_eq!(known.len(), declared, "a code was added: name it here and in docs/wire.md");

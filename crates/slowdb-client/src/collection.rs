@@ -12,8 +12,8 @@ use crate::search::{Search, SearchOptions, SearchResults};
 use crate::{reads, search};
 use bytes::Bytes;
 use slowdb_proto::{
-    ClusterMap, Metric, OpsBuilder, Position, ReadLevel, Reply, RequestKind, WriteLevel, WriteReply,
-    WriteRequest,
+    ClusterMap, Condition, Metric, OpsBuilder, Position, ReadLevel, Reply, RequestKind, WriteLevel,
+    WriteReply, WriteRequest,
 };
 use slowdb_ring::shard_of;
 use std::sync::Arc;
@@ -137,12 +137,36 @@ impl Collection {
     /// # Errors
     /// As [`Collection::put`].
     pub async fn put_record(&self, put: Put<'_>, options: &WriteOptions) -> Result<Written, ClientError> {
+        self.put_one(put, None, options).await
+    }
+
+    /// Makes or replaces a record if a condition holds when the write is applied: compare-and-set. A record's version
+    /// is [`Record::position`] of a read, or [`Written::position`] of the write that made it.
+    ///
+    /// # Errors
+    /// As [`Collection::put`]; [`ClientError::ConditionNotMet`] with the version that there was, and nothing changed,
+    /// not even by a retry of this write; a refusal at level `one`, which cannot carry conditions.
+    pub async fn put_if(
+        &self,
+        put: Put<'_>,
+        condition: Condition,
+        options: &WriteOptions,
+    ) -> Result<Written, ClientError> {
+        self.put_one(put, Some(condition), options).await
+    }
+
+    async fn put_one(
+        &self,
+        put: Put<'_>,
+        condition: Option<Condition>,
+        options: &WriteOptions,
+    ) -> Result<Written, ClientError> {
         let shape = self.shape().await?;
         check_id(put.id)?;
         check_vector(put.vector, shape.dimension)?;
         check_payload(put.payload)?;
         let mut ops = OpsBuilder::new();
-        ops.put(put.id, put.vector, put.payload)?;
+        ops.put_if(put.id, put.vector, put.payload, condition)?;
         self.write_one(shape, put.id, ops, options).await
     }
 
@@ -151,10 +175,32 @@ impl Collection {
     /// # Errors
     /// As [`Collection::put`].
     pub async fn delete(&self, id: &str, options: &WriteOptions) -> Result<Written, ClientError> {
+        self.delete_record(id, None, options).await
+    }
+
+    /// Removes a record if a condition holds when the write is applied: compare-and-set, as [`Collection::put_if`].
+    ///
+    /// # Errors
+    /// As [`Collection::put_if`].
+    pub async fn delete_if(
+        &self,
+        id: &str,
+        condition: Condition,
+        options: &WriteOptions,
+    ) -> Result<Written, ClientError> {
+        self.delete_record(id, Some(condition), options).await
+    }
+
+    async fn delete_record(
+        &self,
+        id: &str,
+        condition: Option<Condition>,
+        options: &WriteOptions,
+    ) -> Result<Written, ClientError> {
         let shape = self.shape().await?;
         check_id(id)?;
         let mut ops = OpsBuilder::new();
-        ops.delete(id)?;
+        ops.delete_if(id, condition)?;
         self.write_one(shape, id, ops, options).await
     }
 
@@ -169,6 +215,9 @@ impl Collection {
         let body = Bytes::from(ops.finish());
         let timeout = options.timeout.unwrap_or(self.inner.timeout);
         let reply = write(&self.inner, &self.name, shard, body, options.level, timeout).await?;
+        if let Some(unmet) = reply.unmet.first() {
+            return Err(ClientError::ConditionNotMet { id: id.to_owned(), current: unmet.current });
+        }
         Ok(Written {
             shard,
             position: reply.first,

@@ -1,6 +1,6 @@
 //! Errors, by what the caller can do about them.
 
-use slowdb_proto::{ClusterId, Code, ErrorReply, OpsError};
+use slowdb_proto::{ClusterId, Code, ErrorReply, OpsError, Position};
 
 /// Why a seed or node could not be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,15 @@ pub enum ClientError {
         code: Code,
         /// What is wrong, with which value.
         message: String,
+    },
+    /// The condition of a write did not hold when it was applied, and nothing was changed. Read the record, and decide
+    /// again.
+    #[error("the condition on '{id}' does not hold: {}", there_is(.current))]
+    ConditionNotMet {
+        /// The record's id.
+        id: String,
+        /// Its version at that moment; `None`: there was no record.
+        current: Option<Position>,
     },
     /// The cluster has no such collection.
     #[error("no collection is called '{name}'; the cluster has {known}")]
@@ -122,6 +131,7 @@ impl ClientError {
         match self {
             ClientError::Refused(reply) => reply.code.as_str(),
             ClientError::BadInput { code, .. } => code.as_str(),
+            ClientError::ConditionNotMet { .. } => Code::ConditionNotMet.as_str(),
             ClientError::UnknownCollection { .. } => Code::UnknownCollection.as_str(),
             ClientError::NoNodeReachable { .. } => "unreachable",
             ClientError::CertificateRefused { .. } => "certificate_refused",
@@ -154,6 +164,10 @@ impl From<OpsError> for ClientError {
 fn list(tried: &[Unreached]) -> String {
     let all: Vec<String> = tried.iter().map(|t| format!("{}: {}", t.address, t.reason)).collect();
     all.join("; ")
+}
+
+fn there_is(current: &Option<Position>) -> String {
+    current.map_or("there is no record".to_owned(), |version| format!("its version is {version}"))
 }
 
 fn because(last: &Option<String>) -> String {

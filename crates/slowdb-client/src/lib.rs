@@ -58,7 +58,7 @@ pub use retry::RetryOptions;
 pub use search::{SearchOptions, SearchResults};
 pub use slowdb_net::{CertError, Identity, Role};
 pub use slowdb_proto::{
-    Admin, AdminReply, ClusterMap, ClusterView, Explain, Hit, JoinReply, JoinRequest, Metric, NodeState,
-    Position, ReadLevel, ShardPosition, WriteLevel,
+    Admin, AdminReply, ClusterMap, ClusterView, Condition, Explain, Hit, JoinReply, JoinRequest, Metric,
+    NodeState, Position, ReadLevel, ShardPosition, WriteLevel,
 };
 pub use status::{ClusterStatus, NodeReport};

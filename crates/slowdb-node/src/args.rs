@@ -2,7 +2,7 @@
 
 use crate::operate::args::{CollectionsArgs, ExplainArgs, NodesArgs, RebalanceArgs};
 use clap::{Args, Parser, Subcommand};
-use slowdb_proto::{Consistency, Metric, check_name};
+use slowdb_proto::{Condition, Consistency, Metric, Position, check_name};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(crate) enum Command {
     /// Print a record
     Get(IdArgs),
     /// Remove a record
-    Delete(IdArgs),
+    Delete(DeleteArgs),
     /// Write all vectors of a file (.npy or .fvecs)
     Import(ImportArgs),
     /// Find the nearest records
@@ -160,7 +160,8 @@ pub(crate) struct CollectionArgs {
 #[command(after_help = "\
 Examples:
   slowdb-node put cat --vector 0.9,0.1,0
-  echo '[0.9, 0.1, 0]' | slowdb-node put cat --consistency all")]
+  echo '[0.9, 0.1, 0]' | slowdb-node put cat --consistency all
+  slowdb-node put cat --vector 0.8,0.2,0 --if-version 3.1204.0")]
 pub(crate) struct PutArgs {
     /// The record's id, 1 to 512 bytes
     pub(crate) id: String,
@@ -168,13 +169,44 @@ pub(crate) struct PutArgs {
     #[arg(long, value_name = "0.1,0.2,…", allow_hyphen_values = true)]
     pub(crate) vector: Option<String>,
     #[command(flatten)]
+    pub(crate) only: ConditionArgs,
+    #[command(flatten)]
     pub(crate) on: CollectionArgs,
+}
+
+/// What must hold for a write to change anything.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct ConditionArgs {
+    /// Only if the record has this version, as 'get' prints it
+    #[arg(long, value_name = "TERM.INDEX.OFFSET")]
+    pub(crate) if_version: Option<Position>,
+    /// Only if there is no record
+    #[arg(long)]
+    pub(crate) if_absent: bool,
+}
+
+impl ConditionArgs {
+    pub(crate) fn condition(&self) -> Option<Condition> {
+        let absent = self.if_absent.then_some(Condition::IfAbsent);
+        self.if_version.map(Condition::IfVersion).or(absent)
+    }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct IdArgs {
     /// The record's id
     pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) on: CollectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// The record's id
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) only: ConditionArgs,
     #[command(flatten)]
     pub(crate) on: CollectionArgs,
 }
@@ -341,6 +373,23 @@ mod tests {
         {
             initial_node(text).expect_err(text);
         }
+    }
+
+    #[test]
+    fn a_write_has_one_condition_at_most() {
+        let put = |more: &[&str]| {
+            let args = ["slowdb-node", "put", "a", "--vector", "1"].iter().chain(more);
+            Cli::try_parse_from(args).map(|cli| match cli.command {
+                Command::Put(args) => args.only.condition(),
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(put(&[]).expect("good"), None);
+        assert_eq!(put(&["--if-absent"]).expect("good"), Some(Condition::IfAbsent));
+        let version = Condition::IfVersion(Position { term: 3, index: 12, offset: 1 });
+        assert_eq!(put(&["--if-version", "3.12.1"]).expect("good"), Some(version));
+        put(&["--if-version", "3.12"]).expect_err("that is no version");
+        put(&["--if-version", "3.12.1", "--if-absent"]).expect_err("one of them");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! `put`, `get`, `delete`: one record.
 
-use crate::args::{IdArgs, PutArgs};
+use crate::args::{DeleteArgs, IdArgs, PutArgs};
 use crate::connect::{collection, read_options, write_options};
 use crate::failure::Failure;
 use crate::output::Output;
 use serde::Serialize;
-use slowdb_client::{Position, Record, Written};
+use slowdb_client::{Position, Put, Record, Written};
 use slowdb_proto::limits::DIMENSION_MAX;
 use std::io::{IsTerminal, Read};
 
@@ -46,6 +46,8 @@ struct RecordView<'a> {
     id: &'a str,
     vector: &'a [f32],
     position: PositionView,
+    /// The position as `--if-version` takes it.
+    version: String,
     shard: u32,
 }
 
@@ -66,7 +68,12 @@ pub(crate) async fn put(args: PutArgs, output: Output) -> Result<(), Failure> {
         None => vector_from_stdin()?,
     };
     let collection = collection(&args.on).await?;
-    let written = collection.put(&args.id, &vector, &write_options(&args.on)).await?;
+    let put = Put { id: &args.id, vector: &vector, payload: &[] };
+    let options = write_options(&args.on);
+    let written = match args.only.condition() {
+        Some(condition) => collection.put_if(put, condition, &options).await?,
+        None => collection.put_record(put, &options).await?,
+    };
     let verb = match written.existed {
         Some(true) => "replaced",
         Some(false) => "made",
@@ -91,6 +98,7 @@ pub(crate) async fn get(args: IdArgs, output: Output) -> Result<(), Failure> {
         id: &record.id,
         vector: &record.vector,
         position: record.position.into(),
+        version: record.position.to_string(),
         shard: record.shard,
     };
     output.print(&view, |view| human_record(view, &record))
@@ -102,14 +110,18 @@ fn human_record(view: &RecordView<'_>, record: &Record) -> String {
         0 => String::new(),
         bytes => format!(", payload of {bytes} bytes"),
     };
-    let at = format!("shard {}, position {}{payload}", view.shard, view.position);
+    let at = format!("shard {}, version {}{payload}", view.shard, view.version);
     format!("'{}' ({at}), {} components\n{}", view.id, view.vector.len(), components.join(","))
 }
 
 /// `delete ID`
-pub(crate) async fn delete(args: IdArgs, output: Output) -> Result<(), Failure> {
+pub(crate) async fn delete(args: DeleteArgs, output: Output) -> Result<(), Failure> {
     let collection = collection(&args.on).await?;
-    let written = collection.delete(&args.id, &write_options(&args.on)).await?;
+    let options = write_options(&args.on);
+    let written = match args.only.condition() {
+        Some(condition) => collection.delete_if(&args.id, condition, &options).await?,
+        None => collection.delete(&args.id, &options).await?,
+    };
     // At level one nobody knows yet whether there was a record.
     if written.existed == Some(false) {
         return Err(Failure::not_found(&args.id));
@@ -162,11 +174,15 @@ mod tests {
     #[test]
     fn floats_are_printed_so_that_they_are_read_back_bit_for_bit() {
         let vector = [0.1f32, f32::MIN_POSITIVE, -0.0, 16_777_217.0, f32::MAX, 1.0 / 3.0];
-        let position = Position { term: 1, index: 2, offset: 3 }.into();
-        let view = RecordView { id: "a", vector: &vector, position, shard: 4 };
+        let position = Position { term: 1, index: 2, offset: 3 };
+        let (position, version) = (position.into(), position.to_string());
+        let view = RecordView { id: "a", vector: &vector, position, version, shard: 4 };
         let text = serde_json::to_string(&view).expect("JSON");
         assert!(text.starts_with(r#"{"id":"a","vector":[0.1,"#), "{text}");
-        assert!(text.ends_with(r#""position":{"term":1,"index":2,"offset":3},"shard":4}"#), "{text}");
+        assert!(
+            text.ends_with(r#""position":{"term":1,"index":2,"offset":3},"version":"1.2.3","shard":4}"#),
+            "{text}"
+        );
         let back: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let back: Vec<f32> = serde_json::from_value(back["vector"].clone()).expect("numbers");
         assert_eq!(back.map_bits(), vector.to_vec().map_bits());

@@ -47,6 +47,8 @@ pub enum Code {
     ShuttingDown,
     /// The cluster is not in a state for it; the message says why and what to do. Nothing was changed.
     Refused,
+    /// What the write was to depend on does not hold: the record has another version. Nothing was changed.
+    ConditionNotMet,
 }
 
 impl Code {
@@ -73,6 +75,7 @@ impl Code {
             Code::StorageFailed => "storage_failed",
             Code::ShuttingDown => "shutting_down",
             Code::Refused => "refused",
+            Code::ConditionNotMet => "condition_not_met",
         }
     }
 

@@ -22,10 +22,11 @@ pub use codec::{
 };
 pub use error::{Code, ErrorReply};
 pub use map::{ClusterMap, CollectionInfo, NodeInfo, ReplicaInfo, ShardInfo};
-pub use ops::{Op, Ops, OpsBuilder, OpsError};
+pub use ops::{Condition, Op, Ops, OpsBuilder, OpsError};
 pub use request::{
     ClientId, ClusterId, Consistency, GetRequest, Hit, Metric, NameError, ReadLevel, RecordInfo, Reply,
-    Request, RequestKind, SearchRequest, ShardPosition, WriteLevel, WriteReply, WriteRequest, check_name,
+    Request, RequestKind, SearchRequest, ShardPosition, Unmet, WriteLevel, WriteReply, WriteRequest,
+    check_name,
 };
 pub use slowdb_position::{Position, VersionVector};
 pub use status::{FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, PeerStatus, Role};

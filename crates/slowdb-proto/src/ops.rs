@@ -5,18 +5,24 @@
 //!
 //! ```text
 //! 0      kind          u8   1 put, 2 delete
-//! 1      condition     u8   0 none (others are refused for now)
+//! 1      condition     u8   0 none, 1 if the record has this version, 2 if there is no record
 //! 2..4   id_len        u16  1 to 512
 //! 4..8   payload_len   u32  0 to 65,536; 0 in a delete
 //! 8..12  vector_len    u32  4 × dimension; 0 in a delete
-//! 12..   id, zeros to a multiple of 4, vector, payload, zeros to a multiple of 4
+//! 12..   id, zeros to a multiple of 4, version, vector, payload, zeros to a multiple of 4
 //! ```
+//!
+//! The version, term u64, index u64 and offset u32, is there only with condition 1.
+
+use slowdb_position::Position;
 
 use crate::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 const HEADER_BYTES: usize = 12;
 const KIND_PUT: u8 = 1;
 const KIND_DELETE: u8 = 2;
+const IF_VERSION: u8 = 1;
+const IF_ABSENT: u8 = 2;
 
 /// Why a batch is refused. Nothing of it takes effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +97,25 @@ pub enum OpsError {
     },
 }
 
+/// What must hold of a record for a write to it to take effect. Decided once, when the write is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It is there, and was made by the write at this position.
+    IfVersion(Position),
+    /// It is not there.
+    IfAbsent,
+}
+
+impl Condition {
+    /// Whether it holds, given the version of the record; `None` if there is none.
+    pub fn holds(self, current: Option<Position>) -> bool {
+        match self {
+            Condition::IfVersion(version) => current == Some(version),
+            Condition::IfAbsent => current.is_none(),
+        }
+    }
+}
+
 /// One write.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op<'a> {
@@ -102,11 +127,15 @@ pub enum Op<'a> {
         vector: &'a [u8],
         /// Its payload.
         payload: &'a [u8],
+        /// What must hold.
+        condition: Option<Condition>,
     },
     /// Remove a record.
     Delete {
         /// Its id.
         id: &'a str,
+        /// What must hold.
+        condition: Option<Condition>,
     },
 }
 
@@ -114,7 +143,14 @@ impl<'a> Op<'a> {
     /// The id written to.
     pub fn id(&self) -> &'a str {
         match self {
-            Op::Put { id, .. } | Op::Delete { id } => id,
+            Op::Put { id, .. } | Op::Delete { id, .. } => id,
+        }
+    }
+
+    /// What must hold for it to take effect.
+    pub fn condition(&self) -> Option<Condition> {
+        match self {
+            Op::Put { condition, .. } | Op::Delete { condition, .. } => *condition,
         }
     }
 }
@@ -202,9 +238,7 @@ fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
     let id_len = usize::from(u16::from_le_bytes([header[2], header[3]]));
     let payload_len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
     let vector_len = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
-    if header[1] != 0 {
-        return Err(malformed("it carries a condition, which this version does not support"));
-    }
+    let version_len = if header[1] == IF_VERSION { Position::ENCODED_LEN } else { 0 };
     if id_len == 0 {
         return Err(OpsError::IdEmpty { index });
     }
@@ -219,18 +253,24 @@ fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
     }
     let id_padded = id_len.next_multiple_of(4);
     let data_len = vector_len + payload_len;
-    let total = id_padded + data_len.next_multiple_of(4);
+    let data_at = id_padded + version_len;
+    let total = data_at + data_len.next_multiple_of(4);
     if rest.len() < total {
         return Err(malformed("it is longer than what is left of the batch"));
     }
     let (this, tail) = rest.split_at(total);
     let id = std::str::from_utf8(&this[..id_len]).map_err(|_| OpsError::IdNotUtf8 { index })?;
-    let vector = &this[id_padded..id_padded + vector_len];
-    let payload = &this[id_padded + vector_len..id_padded + data_len];
+    let (vector, payload) = this[data_at..data_at + data_len].split_at(vector_len);
+    let condition = match header[1] {
+        0 => None,
+        IF_VERSION => this[id_padded..].first_chunk().map(Position::decode).map(Condition::IfVersion),
+        IF_ABSENT => Some(Condition::IfAbsent),
+        _ => return Err(malformed("its condition is unknown")),
+    };
     match header[0] {
-        KIND_PUT if vector_len > 0 => Ok((Op::Put { id, vector, payload }, tail)),
+        KIND_PUT if vector_len > 0 => Ok((Op::Put { id, vector, payload, condition }, tail)),
         KIND_PUT => Err(malformed("it puts a vector without components")),
-        KIND_DELETE if data_len == 0 => Ok((Op::Delete { id }, tail)),
+        KIND_DELETE if data_len == 0 => Ok((Op::Delete { id, condition }, tail)),
         KIND_DELETE => Err(malformed("it deletes, but carries a vector or payload")),
         _ => Err(malformed("its kind is unknown")),
     }
@@ -251,6 +291,17 @@ impl OpsBuilder {
 
     /// Adds a put. On an error the batch is as it was.
     pub fn put(&mut self, id: &str, vector: &[f32], payload: &[u8]) -> Result<(), OpsError> {
+        self.put_if(id, vector, payload, None)
+    }
+
+    /// Adds a put that takes effect only if a condition holds. On an error the batch is as it was.
+    pub fn put_if(
+        &mut self,
+        id: &str,
+        vector: &[f32],
+        payload: &[u8],
+        condition: Option<Condition>,
+    ) -> Result<(), OpsError> {
         if let Some(component) = vector.iter().position(|x| !x.is_finite()) {
             let value = vector[component].to_string();
             return Err(OpsError::NotFinite { index: self.writes, component, value });
@@ -261,7 +312,7 @@ impl OpsBuilder {
                 what: "it puts a vector without components",
             });
         }
-        self.start(KIND_PUT, id, vector.len() * 4, payload.len())?;
+        self.start(KIND_PUT, condition, id, vector.len() * 4, payload.len())?;
         for component in vector {
             self.bytes.extend_from_slice(&component.to_le_bytes());
         }
@@ -272,7 +323,12 @@ impl OpsBuilder {
 
     /// Adds a delete. On an error the batch is as it was.
     pub fn delete(&mut self, id: &str) -> Result<(), OpsError> {
-        self.start(KIND_DELETE, id, 0, 0)
+        self.delete_if(id, None)
+    }
+
+    /// Adds a delete that takes effect only if a condition holds. On an error the batch is as it was.
+    pub fn delete_if(&mut self, id: &str, condition: Option<Condition>) -> Result<(), OpsError> {
+        self.start(KIND_DELETE, condition, id, 0, 0)
     }
 
     /// Number of writes so far.
@@ -295,12 +351,19 @@ impl OpsBuilder {
         self.bytes
     }
 
-    /// The size of one put, in bytes.
+    /// The size of one put without a condition, in bytes.
     pub fn put_bytes(id: &str, dimension: usize, payload_len: usize) -> usize {
         HEADER_BYTES + id.len().next_multiple_of(4) + (dimension * 4 + payload_len).next_multiple_of(4)
     }
 
-    fn start(&mut self, kind: u8, id: &str, vector_len: usize, payload_len: usize) -> Result<(), OpsError> {
+    fn start(
+        &mut self,
+        kind: u8,
+        condition: Option<Condition>,
+        id: &str,
+        vector_len: usize,
+        payload_len: usize,
+    ) -> Result<(), OpsError> {
         let index = self.writes;
         if id.is_empty() {
             return Err(OpsError::IdEmpty { index });
@@ -314,19 +377,27 @@ impl OpsBuilder {
         if self.writes == BATCH_WRITES_MAX {
             return Err(OpsError::TooManyWrites);
         }
+        let (condition, version) = match condition {
+            None => (0, None),
+            Some(Condition::IfVersion(version)) => (IF_VERSION, Some(version.encode())),
+            Some(Condition::IfAbsent) => (IF_ABSENT, None),
+        };
+        let version = version.as_ref().map_or(&[][..], |bytes| bytes);
         let bytes = self.bytes.len()
             + HEADER_BYTES
             + id.len().next_multiple_of(4)
+            + version.len()
             + (vector_len + payload_len).next_multiple_of(4);
         if bytes > BATCH_BYTES_MAX {
             return Err(OpsError::TooManyBytes { bytes });
         }
-        self.bytes.extend_from_slice(&[kind, 0]);
+        self.bytes.extend_from_slice(&[kind, condition]);
         self.bytes.extend_from_slice(&(id.len() as u16).to_le_bytes());
         self.bytes.extend_from_slice(&(payload_len as u32).to_le_bytes());
         self.bytes.extend_from_slice(&(vector_len as u32).to_le_bytes());
         self.bytes.extend_from_slice(id.as_bytes());
         self.pad();
+        self.bytes.extend_from_slice(version);
         self.writes += 1;
         Ok(())
     }

@@ -270,8 +270,8 @@ pub enum Reply {
     Error(ErrorReply),
 }
 
-/// A write that stands.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+/// A batch that stands. The writes in it whose condition did not hold changed nothing.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct WriteReply {
     /// Position of the batch's first write; the others follow by offset.
     pub first: Position,
@@ -279,10 +279,21 @@ pub struct WriteReply {
     pub writes: u32,
     /// How many of them found a record under their id. Known once the batch is applied, so not at `one`.
     pub replaced: Option<u32>,
+    /// Writes that changed nothing since their condition did not hold, in order. There are none at `one`.
+    pub unmet: Vec<Unmet>,
     /// Replicas on which the batch is known to be durable.
     pub durable_on: u32,
     /// Replicas placed for the shard.
     pub replicas: u32,
+}
+
+/// A write whose condition did not hold when it was applied.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unmet {
+    /// Which write of the batch, from 0.
+    pub write: u32,
+    /// The record's version at that moment; `None`: there was no record.
+    pub current: Option<Position>,
 }
 
 /// A record in a reply.

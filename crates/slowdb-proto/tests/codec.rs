@@ -5,8 +5,9 @@ use slowdb_proto::limits::META_BYTES_MAX;
 use slowdb_proto::{
     ClientId, ClusterId, ClusterMap, Code, CollectionInfo, DecodeError, ErrorReply, GetRequest, GroupKind,
     GroupStatus, Hit, LogStatus, Metric, NodeInfo, NodeStatus, PeerStatus, Position, ReadLevel, RecordInfo,
-    ReplicaInfo, Reply, Request, RequestKind, Role, SearchRequest, ShardInfo, ShardPosition, WriteLevel,
-    WriteReply, WriteRequest, check_name, decode_reply, decode_request, encode_reply, encode_request,
+    ReplicaInfo, Reply, Request, RequestKind, Role, SearchRequest, ShardInfo, ShardPosition, Unmet,
+    WriteLevel, WriteReply, WriteRequest, check_name, decode_reply, decode_request, encode_reply,
+    encode_request,
 };
 
 fn requests() -> Vec<Request> {
@@ -81,7 +82,15 @@ fn replies() -> Vec<Reply> {
         peers: vec![peer],
         warnings: vec!["careful".into()],
     };
-    let written = WriteReply { first: position, writes: 2, replaced: Some(1), durable_on: 2, replicas: 3 };
+    let unmet = Unmet { write: 1, current: Some(position) };
+    let written = WriteReply {
+        first: position,
+        writes: 2,
+        replaced: Some(1),
+        unmet: vec![unmet],
+        durable_on: 2,
+        replicas: 3,
+    };
     let records = vec![None, Some(RecordInfo { position, payload_bytes: 4 })];
     let hits = vec![vec![Hit { id: "a".into(), score: -0.5 }], vec![]];
     let shards = vec![ShardPosition { shard: 1, applied: position }];

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use slowdb_proto::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use slowdb_proto::{Op, Ops, OpsBuilder, OpsError};
+use slowdb_proto::{Condition, Op, Ops, OpsBuilder, OpsError, Position};
 
 /// The example of the format, byte by byte: a change here is a change of the log on disk.
 const GOLDEN: [u8; 40] = [
@@ -27,7 +27,36 @@ fn the_layout_is_what_the_format_says() {
     assert_eq!(ops.writes(), 2);
     let all: Vec<Op<'_>> = ops.iter().collect();
     let vector = 1.0f32.to_le_bytes();
-    assert_eq!(all, [Op::Put { id: "cat", vector: &vector, payload: b"hi" }, Op::Delete { id: "x" }]);
+    let condition = None;
+    assert_eq!(
+        all,
+        [
+            Op::Put { id: "cat", vector: &vector, payload: b"hi", condition },
+            Op::Delete { id: "x", condition }
+        ]
+    );
+}
+
+#[test]
+fn a_condition_stands_between_id_and_vector() {
+    let version = Condition::IfVersion(Position { term: 2, index: 7, offset: 1 });
+    let mut builder = OpsBuilder::new();
+    builder.put_if("a", &[1.0], b"p", Some(version)).expect("good");
+    builder.delete_if("b", Some(version)).expect("good");
+    builder.put_if("c", &[1.0], b"", Some(Condition::IfAbsent)).expect("good");
+    assert_eq!((builder.len(), builder.writes()), (100, 3));
+    let bytes = builder.finish();
+    let position = [2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+    assert_eq!(bytes[..16], [1, 1, 1, 0, 1, 0, 0, 0, 4, 0, 0, 0, b'a', 0, 0, 0]);
+    assert_eq!(bytes[16..36], position);
+    assert_eq!(bytes[36..44], [0, 0, 0x80, 0x3f, b'p', 0, 0, 0]);
+    assert_eq!(bytes[44..60], [2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'b', 0, 0, 0]);
+    assert_eq!(bytes[60..80], position);
+    assert_eq!(bytes[80..84], [1, 2, 1, 0]);
+    let ops = Ops::check(&bytes, 1).expect("good");
+    let conditions: Vec<_> = ops.iter().map(|op| (op.id(), op.condition())).collect();
+    assert_eq!(conditions, [("a", Some(version)), ("b", Some(version)), ("c", Some(Condition::IfAbsent))]);
+    assert!(Ops::check_layout(&bytes[..70]).is_err(), "it ends inside the version");
 }
 
 fn golden_with(changes: &[(usize, u8)]) -> Vec<u8> {
@@ -44,7 +73,7 @@ fn what_is_wrong_is_named() {
         (GOLDEN[..20].to_vec(), "write 0: it is longer than what is left"),
         (GOLDEN[..30].to_vec(), "write 1: it ends inside a header"),
         (golden_with(&[(0, 3)]), "write 0: its kind is unknown"),
-        (golden_with(&[(1, 1)]), "write 0: it carries a condition"),
+        (golden_with(&[(1, 3)]), "write 0: its condition is unknown"),
         (golden_with(&[(2, 0)]), "write 0: the id is empty"),
         (golden_with(&[(2, 1), (3, 2)]), "write 0: the id has 513 bytes"),
         (golden_with(&[(6, 1), (4, 1)]), "write 0: the payload has 65537 bytes"),
@@ -113,15 +142,23 @@ fn the_limits_of_a_batch_hold_on_both_sides() {
 
 #[derive(Clone, Debug)]
 enum Write {
-    Put { id: String, vector: Vec<f32>, payload: Vec<u8> },
-    Delete { id: String },
+    Put { id: String, vector: Vec<f32>, payload: Vec<u8>, condition: Option<Condition> },
+    Delete { id: String, condition: Option<Condition> },
+}
+
+fn condition() -> impl Strategy<Value = Option<Condition>> {
+    let version = (any::<u64>(), any::<u64>(), any::<u32>())
+        .prop_map(|(term, index, offset)| Some(Condition::IfVersion(Position { term, index, offset })));
+    prop_oneof![Just(None), Just(Some(Condition::IfAbsent)), version]
 }
 
 fn write() -> impl Strategy<Value = Write> {
     let finite = prop::num::f32::NORMAL | prop::num::f32::ZERO | prop::num::f32::SUBNORMAL;
-    let put = ("\\PC{1,40}", prop::collection::vec(finite, 3), prop::collection::vec(any::<u8>(), 0..20))
-        .prop_map(|(id, vector, payload)| Write::Put { id, vector, payload });
-    prop_oneof![put, "\\PC{1,40}".prop_map(|id| Write::Delete { id })]
+    let payload = prop::collection::vec(any::<u8>(), 0..20);
+    let put = ("\\PC{1,40}", prop::collection::vec(finite, 3), payload, condition())
+        .prop_map(|(id, vector, payload, condition)| Write::Put { id, vector, payload, condition });
+    let delete = ("\\PC{1,40}", condition()).prop_map(|(id, condition)| Write::Delete { id, condition });
+    prop_oneof![put, delete]
 }
 
 proptest! {
@@ -130,8 +167,10 @@ proptest! {
         let mut builder = OpsBuilder::new();
         for write in &writes {
             match write {
-                Write::Put { id, vector, payload } => builder.put(id, vector, payload),
-                Write::Delete { id } => builder.delete(id),
+                Write::Put { id, vector, payload, condition } => {
+                    builder.put_if(id, vector, payload, *condition)
+                }
+                Write::Delete { id, condition } => builder.delete_if(id, *condition),
             }.expect("good");
         }
         let bytes = builder.finish();
@@ -139,11 +178,16 @@ proptest! {
         prop_assert_eq!(ops.writes() as usize, writes.len());
         for (op, write) in ops.iter().zip(&writes) {
             match (op, write) {
-                (Op::Put { id, vector, payload }, Write::Put { id: i, vector: v, payload: p }) => {
+                (
+                    Op::Put { id, vector, payload, condition },
+                    Write::Put { id: i, vector: v, payload: p, condition: c },
+                ) => {
                     let wanted: Vec<u8> = v.iter().flat_map(|x| x.to_le_bytes()).collect();
-                    prop_assert_eq!((id, vector, payload), (i.as_str(), &wanted[..], &p[..]));
+                    prop_assert_eq!((id, vector, payload, &condition), (i.as_str(), &wanted[..], &p[..], c));
                 }
-                (Op::Delete { id }, Write::Delete { id: i }) => prop_assert_eq!(id, i),
+                (Op::Delete { id, condition }, Write::Delete { id: i, condition: c }) => {
+                    prop_assert_eq!((id, &condition), (i.as_str(), c));
+                }
                 other => prop_assert!(false, "{:?}", other),
             }
         }

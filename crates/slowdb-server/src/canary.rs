@@ -16,6 +16,10 @@ pub enum Canary {
     ReplicaIdReused,
     /// A leader changes members by whatever catalog it has.
     StaleExecutor,
+    /// A retry is executed as if it were the first attempt.
+    RetryExecuted,
+    /// Whether a write's condition holds is decided by what the leader has when it is asked, not when the write is applied.
+    ConditionByLeader,
 }
 
 thread_local! {

@@ -4,24 +4,29 @@
 //! on every replica, and it is carried by checkpoints. The oldest results by log position leave first.
 
 use rkyv::{Archive, Deserialize, Serialize};
-use slowdb_proto::Position;
+use slowdb_proto::{Position, Unmet};
 use std::collections::{BTreeMap, VecDeque};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Results that are remembered, over all clients of a shard.
 const RESULTS_MAX: usize = 8192;
+/// Writes whose condition did not hold that are remembered, over all results: more than one batch can have.
+const UNMET_MAX: usize = 16_384;
+const _: () = assert!(UNMET_MAX > slowdb_proto::limits::BATCH_WRITES_MAX);
 
 /// What became of a batch.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WriteResult {
     /// Position of its first write.
     pub(crate) first: Position,
     /// Writes that found a record under their id.
     pub(crate) replaced: u32,
+    /// Writes whose condition did not hold, in order.
+    pub(crate) unmet: Vec<Unmet>,
 }
 
 /// What the window knows of a tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     /// It was never executed.
     Fresh,
@@ -31,7 +36,7 @@ pub(crate) enum Known {
     Forgotten,
 }
 
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 struct Remembered {
     client: [u8; 16],
     sequence: u64,
@@ -59,6 +64,8 @@ pub(crate) struct DedupWindow {
     clients: BTreeMap<[u8; 16], Client>,
     /// All remembered tags in the order of the log.
     order: VecDeque<([u8; 16], u64)>,
+    /// Writes whose condition did not hold, over all results.
+    unmet: usize,
     /// Some client was forgotten altogether.
     clients_forgotten: bool,
     digest: u128,
@@ -69,7 +76,7 @@ impl DedupWindow {
     pub(crate) fn look_up(&self, client: &[u8; 16], sequence: u64, retry: bool) -> Known {
         match self.clients.get(client) {
             Some(known) => match known.results.get(&sequence) {
-                Some(result) => Known::Done(*result),
+                Some(result) => Known::Done(result.clone()),
                 None if retry && sequence <= known.forgotten_to => Known::Forgotten,
                 None => Known::Fresh,
             },
@@ -85,10 +92,11 @@ impl DedupWindow {
         let forgotten_to = if self.clients_forgotten { sequence.saturating_sub(1) } else { 0 };
         let known =
             self.clients.entry(client).or_insert_with(|| Client { forgotten_to, ..Client::default() });
+        self.digest = self.digest.wrapping_add(hash(&client, sequence, &result));
+        self.unmet += result.unmet.len();
         known.results.insert(sequence, result);
         self.order.push_back((client, sequence));
-        self.digest = self.digest.wrapping_add(hash(&client, sequence, &result));
-        while self.order.len() > RESULTS_MAX {
+        while self.order.len() > RESULTS_MAX || self.unmet > UNMET_MAX {
             self.forget_oldest();
         }
     }
@@ -98,6 +106,7 @@ impl DedupWindow {
         let Some(known) = self.clients.get_mut(&client) else { return };
         if let Some(result) = known.results.remove(&sequence) {
             self.digest = self.digest.wrapping_sub(hash(&client, sequence, &result));
+            self.unmet -= result.unmet.len();
         }
         known.forgotten_to = known.forgotten_to.max(sequence);
         if known.results.is_empty() {
@@ -113,7 +122,7 @@ impl DedupWindow {
 
     pub(crate) fn to_state(&self) -> DedupState {
         let result = |(client, sequence): &([u8; 16], u64)| {
-            let result = *self.clients.get(client)?.results.get(sequence)?;
+            let result = self.clients.get(client)?.results.get(sequence)?.clone();
             Some(Remembered { client: *client, sequence: *sequence, result })
         };
         let forgotten = self.clients.iter().filter(|(_, known)| known.forgotten_to > 0);
@@ -141,10 +150,17 @@ fn hash(client: &[u8; 16], sequence: u64, result: &WriteResult) -> u128 {
     let mut bytes = [0; 48];
     bytes[..16].copy_from_slice(client);
     bytes[16..24].copy_from_slice(&sequence.to_le_bytes());
-    bytes[24..32].copy_from_slice(&result.first.term.to_le_bytes());
-    bytes[32..40].copy_from_slice(&result.first.index.to_le_bytes());
-    bytes[40..44].copy_from_slice(&result.first.offset.to_le_bytes());
+    bytes[24..44].copy_from_slice(&result.first.encode());
     bytes[44..].copy_from_slice(&result.replaced.to_le_bytes());
+    if result.unmet.is_empty() {
+        return xxh3_128(&bytes);
+    }
+    let mut bytes = bytes.to_vec();
+    for Unmet { write, current } in &result.unmet {
+        bytes.extend_from_slice(&write.to_le_bytes());
+        // No write is at the start.
+        bytes.extend_from_slice(&current.unwrap_or(Position::START).encode());
+    }
     xxh3_128(&bytes)
 }
 
@@ -153,7 +169,7 @@ mod tests {
     use super::*;
 
     fn result(index: u64) -> WriteResult {
-        WriteResult { first: Position { term: 1, index, offset: 0 }, replaced: 0 }
+        WriteResult { first: Position { term: 1, index, offset: 0 }, replaced: 0, unmet: Vec::new() }
     }
 
     #[test]
@@ -201,11 +217,32 @@ mod tests {
         assert_eq!(again.look_up(&[1; 16], 5, true), Known::Forgotten);
     }
 
+    fn unmet(index: u64, writes: u32) -> WriteResult {
+        let current = |write: u32| (write % 2 == 0).then_some(Position { term: 1, index: 3, offset: write });
+        let unmet = (0..writes).map(|write| Unmet { write, current: current(write) }).collect();
+        WriteResult { unmet, ..result(index) }
+    }
+
+    #[test]
+    fn results_with_many_unmet_conditions_leave_earlier() {
+        let mut window = DedupWindow::default();
+        for sequence in 1..=5 {
+            window.remember([1; 16], sequence, unmet(sequence, 5_000));
+        }
+        assert_eq!(window.look_up(&[1; 16], 2, true), Known::Forgotten);
+        assert_eq!(window.look_up(&[1; 16], 3, true), Known::Done(unmet(3, 5_000)));
+        let mut other = DedupWindow::default();
+        other.remember([1; 16], 3, result(3));
+        let mut same = DedupWindow::default();
+        same.remember([1; 16], 3, unmet(3, 1));
+        assert_ne!(other.digest(), same.digest());
+    }
+
     #[test]
     fn a_checkpoint_keeps_everything() {
         let mut window = DedupWindow::default();
         for sequence in 1..=RESULTS_MAX as u64 + 7 {
-            window.remember([(sequence % 5) as u8; 16], sequence, result(sequence));
+            window.remember([(sequence % 5) as u8; 16], sequence, unmet(sequence, sequence as u32 % 2));
         }
         let again = DedupWindow::from_state(window.to_state());
         assert_eq!(again.to_state(), window.to_state());

@@ -12,6 +12,7 @@ mod clients;
 mod config;
 mod dedup;
 mod disk_pace;
+mod envelope;
 #[cfg(test)]
 mod golden;
 mod hosting;

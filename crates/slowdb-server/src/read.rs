@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use slowdb_proto::limits::{BODY_BYTES_MAX, META_BYTES_MAX};
 use slowdb_proto::{Code, ErrorReply, Hit, Metric, Position, RecordInfo, Reply, ShardPosition};
-use slowdb_storage::{ReadError, Reader, SearchQuery};
+use slowdb_storage::{Reader, SearchQuery};
 
+use crate::envelope::Envelope;
 use crate::requests::Answer;
 use crate::shard::position_of;
 
@@ -55,7 +56,7 @@ impl ReadWork {
     }
 }
 
-fn corrupt(error: ReadError) -> Box<ErrorReply> {
+fn corrupt(error: &impl std::fmt::Display) -> Box<ErrorReply> {
     Box::new(ErrorReply::new(Code::Corrupt, format!("this replica cannot answer: {error}")))
 }
 
@@ -67,10 +68,15 @@ fn get(reader: &Reader, applied: Position, ids: &[String]) -> Answer<(Reply, Vec
             for component in record.vector {
                 body.extend_from_slice(&component.to_le_bytes());
             }
-            body.extend_from_slice(record.payload);
-            RecordInfo { position: position_of(record.version), payload_bytes: record.payload.len() as u32 }
+            let (_, payload) = Envelope::unwrap(record.payload)?;
+            body.extend_from_slice(payload);
+            Some(RecordInfo { position: position_of(record.version), payload_bytes: payload.len() as u32 })
         });
-        records.push(found.map_err(corrupt)?);
+        let found = found.map_err(|error| corrupt(&error))?;
+        if found.is_some_and(|record| record.is_none()) {
+            return Err(corrupt(&format!("the record '{id}' does not say how it came to be")));
+        }
+        records.push(found.flatten());
         if body.len() > BODY_BYTES_MAX {
             let message = format!(
                 "the first {} of the {} records asked for take more than {BODY_BYTES_MAX} bytes: ask for fewer \
@@ -100,7 +106,8 @@ fn search(
     let mut results: Vec<Vec<Hit>> = vec![Vec::new(); queries.len() / dimension];
     for (_, reader) in shards {
         let query = SearchQuery::new(queries, k, stored_metric);
-        for (result, hits) in results.iter_mut().zip(reader.search(&query).map_err(corrupt)?) {
+        for (result, hits) in results.iter_mut().zip(reader.search(&query).map_err(|error| corrupt(&error))?)
+        {
             // Ids were checked to be UTF-8 when they were written.
             let hit = |hit: slowdb_storage::Hit| Hit {
                 id: String::from_utf8_lossy(&hit.id).into_owned(),

@@ -1,6 +1,7 @@
 //! Requests from clients: checked, routed, proposed, answered.
 
 use crate::catalog::CATALOG;
+use crate::dedup::WriteResult;
 use crate::machine::{Machine, Outcome};
 use crate::node::{Effect, Node, RequestId};
 use crate::pending::{Pending, PendingRead, PendingWrite, ReadPlan};
@@ -14,6 +15,8 @@ use slowdb_proto::{
     ClusterMap, Code, CollectionInfo, ErrorReply, GetRequest, Metric, Ops, OpsError, ReadLevel, Reply,
     Request, RequestKind, SearchRequest, ShardInfo, ShardPosition, WriteLevel, WriteReply, WriteRequest,
 };
+#[cfg(feature = "canary")]
+use slowdb_proto::{Position, Unmet};
 use slowdb_repl::{AckLevel, Event, Failure, GroupId, Now, Proposal, Token};
 use std::sync::Arc;
 
@@ -173,6 +176,33 @@ impl Node {
                 format!("id '{}' belongs to shard {home}, not {}", shorten(stray.id()), write.shard),
             ));
         }
+        if write.level == WriteLevel::One
+            && let Some(op) = ops.iter().find(|op| op.condition().is_some())
+        {
+            return Err(error(
+                Code::BadRequest,
+                format!(
+                    "the write to '{}' has a condition, and at level one a later leader may come to another result: \
+                     write it at quorum or all",
+                    shorten(op.id())
+                ),
+            ));
+        }
+        #[cfg(feature = "canary")]
+        if crate::canary::is_planted(crate::canary::Canary::ConditionByLeader) {
+            let shard = self.repl.machine(group).and_then(Machine::shard);
+            let unmet = (0..).zip(ops.iter()).find_map(|(write, op)| {
+                let current = shard?.version(op.id());
+                (!op.condition()?.holds(current)).then_some(Unmet { write, current })
+            });
+            if let Some(unmet) = unmet {
+                let (first, writes, unmet) = (Position::START, ops.writes(), vec![unmet]);
+                let reply =
+                    WriteReply { first, writes, replaced: Some(0), unmet, durable_on: 1, replicas: 1 };
+                self.reply(id, Reply::Written(reply));
+                return Ok(());
+            }
+        }
         let writes = ops.writes();
         let level = match write.level {
             // Whether an earlier attempt was executed is known when it is applied.
@@ -301,25 +331,20 @@ impl Node {
         match event {
             Event::Acked { token, first, outcome, durable_on, members } => {
                 let Some(write) = self.pending.writes.remove(&token) else { return };
-                let reply = |first, replaced| {
-                    Reply::Written(WriteReply {
-                        first,
-                        writes: write.writes,
-                        replaced,
-                        durable_on,
-                        replicas: members,
-                    })
+                let reply = |first, replaced, unmet| {
+                    let (writes, replicas) = (write.writes, members);
+                    Reply::Written(WriteReply { first, writes, replaced, unmet, durable_on, replicas })
                 };
                 let reply = match outcome {
-                    Some(Outcome::Write(WriteOutcome::Done { first, replaced })) => {
-                        reply(first, Some(replaced))
+                    Some(Outcome::Write(WriteOutcome::Done(WriteResult { first, replaced, unmet }))) => {
+                        reply(first, Some(replaced), unmet)
                     }
                     Some(Outcome::Write(WriteOutcome::Forgotten)) => Reply::Error(ErrorReply::new(
                         Code::UnknownOutcome,
                         "the write was retried after it had been forgotten: whether an earlier attempt took \
                          effect cannot be told, and it was not executed again. Read the ids to find out",
                     )),
-                    Some(Outcome::Catalog(_)) | None => reply(first, None),
+                    Some(Outcome::Catalog(_)) | None => reply(first, None, Vec::new()),
                 };
                 self.reply(Pending::request(token), reply);
             }

@@ -1,22 +1,25 @@
 //! One shard as a state machine: a store of vectors, and what became of the latest writes.
 
+#[cfg(feature = "canary")]
+use crate::canary::{Canary, is_planted};
 use crate::dedup::{DedupState, DedupWindow, Known, WriteResult};
+use crate::envelope::Envelope;
 use crate::transfer::{ShardSnapshot, ShardStaging};
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
-use slowdb_proto::{Op, Ops, Position};
+use slowdb_proto::{Op, Ops, Position, Unmet};
 use slowdb_repl::{ApplyError, ProposalView, SnapshotSource, Staging, TermTable};
-use slowdb_storage::{CheckpointDone, CheckpointJob, Options, Reader, Store, VectorRef, Version};
+use slowdb_storage::{CheckpointDone, CheckpointJob, Options, Reader, Store, VectorRef, Version, WriteError};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// What comes of a batch of writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WriteOutcome {
     /// It was executed, now or by an earlier attempt.
-    Done { first: Position, replaced: u32 },
+    Done(WriteResult),
     /// It may have been executed by an earlier attempt that is forgotten; it was not executed now.
     Forgotten,
 }
@@ -73,6 +76,8 @@ pub(crate) struct ShardMachine {
     in_progress: Option<u64>,
     /// Bytes applied since the last checkpoint was begun.
     bytes_since: u64,
+    /// For what is stored as a record's payload.
+    wrapped: Vec<u8>,
 }
 
 /// The position of a record's write, as the store keeps it.
@@ -112,6 +117,7 @@ impl ShardMachine {
             held: mark.applied.index.max(incarnation),
             in_progress: None,
             bytes_since: 0,
+            wrapped: Vec::new(),
         })
     }
 
@@ -155,7 +161,7 @@ impl ShardMachine {
         let records = self.store.snapshot().map_err(|error| ApplyError(error.to_string()))?;
         let (mark, digest) = (self.mark(), self.digest());
         #[cfg(feature = "canary")]
-        let (mark, digest) = if crate::canary::is_planted(crate::canary::Canary::SnapshotWithoutTerms) {
+        let (mark, digest) = if is_planted(Canary::SnapshotWithoutTerms) {
             let digest = digest_of(&self.store, &self.dedup, &TermTable::new());
             (Mark { terms: Vec::new(), ..mark }, digest)
         } else {
@@ -202,33 +208,67 @@ impl ShardMachine {
         self.applied = Position { offset: first.offset + header.writes.saturating_sub(1), ..first };
         self.bytes_since += proposal.body.len() as u64;
         self.terms.append(first.term, first.index).map_err(|error| ApplyError(error.to_string()))?;
-        match self.dedup.look_up(&header.client, header.sequence, header.retry) {
-            Known::Done(WriteResult { first, replaced }) => {
-                return Ok(WriteOutcome::Done { first, replaced });
-            }
+        let known = self.dedup.look_up(&header.client, header.sequence, header.retry);
+        #[cfg(feature = "canary")]
+        let known = if is_planted(Canary::RetryExecuted) { Known::Fresh } else { known };
+        match known {
+            Known::Done(result) => return Ok(WriteOutcome::Done(result)),
             Known::Forgotten => return Ok(WriteOutcome::Forgotten),
             Known::Fresh => {}
         }
         // The leader checked all of it before it went into the log.
         let ops =
             Ops::check_layout(proposal.body).map_err(|error| ApplyError(format!("at {first}: {error}")))?;
-        let mut replaced = 0;
-        for (offset, op) in (first.offset..).zip(ops.iter()) {
-            let version = version_of(Position { offset, ..first });
-            let before = match op {
-                Op::Put { id, vector, payload } => {
-                    self.store.put(id.as_bytes(), VectorRef::LeBytes(vector), payload, version)
-                }
-                Op::Delete { id } => self.store.delete(id.as_bytes()),
-            };
-            let before = before.map_err(|error| {
+        let made = Envelope { level: header.level, hlc: header.hlc, was: None };
+        let mut result = WriteResult { first, replaced: 0, unmet: Vec::new() };
+        for (write, op) in (0..).zip(ops.iter()) {
+            let position = Position { offset: first.offset + write, ..first };
+            let done = self.execute(&op, position, &made).map_err(|error| {
                 self.torn = true;
                 ApplyError(format!("at {first}: {error}"))
             })?;
-            replaced += u32::from(before.is_some());
+            match done {
+                Ok(existed) => result.replaced += u32::from(existed),
+                Err(current) => result.unmet.push(Unmet { write, current }),
+            }
         }
-        self.dedup.remember(header.client, header.sequence, WriteResult { first, replaced });
-        Ok(WriteOutcome::Done { first, replaced })
+        self.dedup.remember(header.client, header.sequence, result.clone());
+        Ok(WriteOutcome::Done(result))
+    }
+
+    /// Does a write, and says whether there was a record; unless its condition does not hold, then says what version
+    /// there is.
+    fn execute(
+        &mut self,
+        op: &Op<'_>,
+        position: Position,
+        made: &Envelope,
+    ) -> Result<Result<bool, Option<Position>>, WriteError> {
+        let condition = op.condition();
+        #[cfg(feature = "canary")]
+        let condition = condition.filter(|_| !is_planted(Canary::ConditionByLeader));
+        if let Some(condition) = condition {
+            let current = self.store.version(op.id().as_bytes())?.map(position_of);
+            if !condition.holds(current) {
+                return Ok(Err(current));
+            }
+        }
+        let before = match op {
+            Op::Put { id, vector, payload, .. } => {
+                self.wrapped.clear();
+                made.wrap(payload, &mut self.wrapped);
+                let version = version_of(position);
+                self.store.put(id.as_bytes(), VectorRef::LeBytes(vector), &self.wrapped, version)?
+            }
+            Op::Delete { id, .. } => self.store.delete(id.as_bytes())?,
+        };
+        Ok(Ok(before.is_some()))
+    }
+
+    /// The version of a record at this moment.
+    #[cfg(feature = "canary")]
+    pub(crate) fn version(&self, id: &str) -> Option<Position> {
+        self.store.version(id.as_bytes()).ok().flatten().map(position_of)
     }
 
     /// Begins a checkpoint of what is applied; `None` if there is nothing new or one is being made.

@@ -10,6 +10,7 @@
 //!
 //! The mark is the first part. What is staged is a store of its own, beside the one in use.
 
+use crate::envelope::Envelope;
 use crate::shard::digest_with_mark;
 use slowdb_repl::{ApplyError, FinishJob, SnapshotSource, Staging};
 use slowdb_storage::{RecordRef, Snapshot, Store, VectorRef, Version};
@@ -116,6 +117,9 @@ impl ShardStaging {
         let (id, rest) = rest.split_at_checked(id_len).ok_or_else(cut)?;
         let (payload, rest) = rest.split_at_checked(payload_len).ok_or_else(cut)?;
         let (vector, rest) = rest.split_at_checked(self.store.dimension() * 4).ok_or_else(cut)?;
+        if Envelope::unwrap(payload).is_none() {
+            return Err(ApplyError("a record of a snapshot does not say how it came to be".to_owned()));
+        }
         let put = self.store.put(id, VectorRef::LeBytes(vector), payload, version);
         put.map_err(|error| ApplyError(format!("a record of a snapshot: {error}")))?;
         Ok(rest)

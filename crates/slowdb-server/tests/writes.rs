@@ -30,7 +30,7 @@ fn others(leader: usize) -> Vec<usize> {
 fn a_quorum_write_is_on_a_majority_and_readable_at_quorum() {
     let mut cluster = three();
     let (leader, id) = (cluster.leader(0), id_in(0, 2, 0));
-    let WriteReply { first, writes, replaced, durable_on, replicas } =
+    let WriteReply { first, writes, replaced, durable_on, replicas, .. } =
         cluster.written(leader, write(0, 1, WriteLevel::Quorum), &put(&id, &V));
     assert_eq!((writes, replaced, replicas), (1, Some(0), 3));
     assert!(durable_on >= 2, "{durable_on}");

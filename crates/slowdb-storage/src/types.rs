@@ -4,8 +4,8 @@ use std::fmt;
 
 /// The longest id, in bytes.
 pub const ID_BYTES_MAX: usize = 512;
-/// The longest payload, in bytes.
-pub const PAYLOAD_BYTES_MAX: usize = 65_536;
+/// The longest payload, in bytes: 64 KiB, and room for what whoever embeds the store keeps beside its users' payloads.
+pub const PAYLOAD_BYTES_MAX: usize = 65_536 + 64;
 /// The largest dimension.
 pub const DIMENSION_MAX: usize = 65_536;
 /// The largest number of slots of one store: live records, and dead ones not yet reused.

@@ -32,7 +32,7 @@ fn bad_writes_are_refused() {
     let err = put(&[b'x'; ID_BYTES_MAX + 1], good, b"");
     assert!(matches!(err, WriteError::IdTooLong(513)), "{err}");
     let err = put(b"a", good, &vec![0; PAYLOAD_BYTES_MAX + 1]);
-    assert!(matches!(err, WriteError::PayloadTooLong(65_537)), "{err}");
+    assert!(matches!(err, WriteError::PayloadTooLong(65_601)), "{err}");
     let err = put(b"a", (&[1.0; 4]).into(), b"");
     assert!(matches!(err, WriteError::Dimension { expected: 5, got: 4 }), "{err}");
     let err = put(b"a", VectorRef::LeBytes(&[0; 21]), b"");

@@ -50,5 +50,5 @@ struct ReadmeExamples;
 pub use error::Error;
 pub use replication::{Replica, ReplicationBuilder, ReplicationManager};
 pub use sharding::{Shard, ShardBuilder, ShardManager};
-pub use slowdb_client::{CertError, Client, ClientError, Hit, Metric, Position, Written};
+pub use slowdb_client::{CertError, Client, ClientError, Condition, Hit, Metric, Position, Written};
 pub use slowdb_server::{StartError, StopError};

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::node::{COLLECTION, EmbeddedNode, LOOK_EVERY, LOOK_WITHIN, START_WITHIN, Settings, Waited};
-use slowdb_client::{Client, ClientError, ClusterMap, Position, WriteOptions, Written};
+use slowdb_client::{Client, ClientError, ClusterMap, Condition, Position, Put, WriteOptions, Written};
 use slowdb_proto::limits::REPLICATION_FACTOR_MAX;
 use slowdb_proto::{CollectionInfo, GroupKind, GroupStatus, NodeStatus, Role};
 use std::net::SocketAddr;
@@ -146,6 +146,22 @@ impl ReplicationManager {
     /// [`Error::Client`]. Only [`ClientError::OutcomeUnknown`] can mean that the write took effect.
     pub async fn replicate_vector(&self, id: &str, vector: &[f32]) -> Result<Written, Error> {
         Ok(self.node.vectors.put(id, vector, &WriteOptions::default()).await?)
+    }
+
+    /// Makes or replaces a vector if a condition holds when the write is applied: compare-and-set. A vector's version is
+    /// [`Written::position`] of the write that made it.
+    ///
+    /// # Errors
+    /// As [`ReplicationManager::replicate_vector`]; [`ClientError::ConditionNotMet`] with the version that there was,
+    /// and nothing changed.
+    pub async fn replicate_vector_if(
+        &self,
+        id: &str,
+        vector: &[f32],
+        condition: Condition,
+    ) -> Result<Written, Error> {
+        let put = Put { id, vector, payload: &[] };
+        Ok(self.node.vectors.put_if(put, condition, &WriteOptions::default()).await?)
     }
 
     /// Reads a vector; `None` if there is none. On a node that was started as the leader: what is true now, as a

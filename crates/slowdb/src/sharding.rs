@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::node::{COLLECTION, EmbeddedNode, LOOK_EVERY, Settings, Waited};
-use slowdb_client::{Client, Hit, Metric, ReadOptions, SearchOptions, WriteOptions, Written};
+use slowdb_client::{Client, Condition, Hit, Metric, Put, ReadOptions, SearchOptions, WriteOptions, Written};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -134,6 +134,22 @@ impl ShardManager {
     /// [`Error::Client`]. Only [`slowdb_client::ClientError::OutcomeUnknown`] can mean that the write took effect.
     pub async fn store_vector(&self, id: &str, vector: &[f32]) -> Result<Written, Error> {
         Ok(self.node.vectors.put(id, vector, &WriteOptions::default()).await?)
+    }
+
+    /// Makes or replaces a vector if a condition holds when the write is applied: compare-and-set. A vector's version is
+    /// [`Written::position`] of the write that made it.
+    ///
+    /// # Errors
+    /// As [`ShardManager::store_vector`]; [`slowdb_client::ClientError::ConditionNotMet`] with the version that there
+    /// was, and nothing changed.
+    pub async fn store_vector_if(
+        &self,
+        id: &str,
+        vector: &[f32],
+        condition: Condition,
+    ) -> Result<Written, Error> {
+        let put = Put { id, vector, payload: &[] };
+        Ok(self.node.vectors.put_if(put, condition, &WriteOptions::default()).await?)
     }
 
     /// Reads a vector; `None` if there is none.

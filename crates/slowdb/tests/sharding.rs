@@ -1,6 +1,6 @@
 //! A sharded store: restarts, copies, and what is refused.
 
-use slowdb::{Error, ReplicationManager, ShardBuilder, ShardManager};
+use slowdb::{ClientError, Condition, Error, ReplicationManager, ShardBuilder, ShardManager};
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,6 +47,12 @@ async fn with_copies_every_node_has_its_share_and_all_come_back() {
         let found = manager.search(&[1.0, 3.0], 2).await.expect("found");
         assert_eq!(found.iter().map(|hit| hit.id.as_str()).collect::<Vec<_>>(), ["id3", "id4"]);
     }
+    let made = first.store_vector_if("new", &[1.0, 1.0], Condition::IfAbsent).await.expect("it was absent");
+    let again = second.store_vector_if("new", &[2.0, 1.0], Condition::IfAbsent).await;
+    let Err(Error::Client(ClientError::ConditionNotMet { current, .. })) = again else { panic!("{again:?}") };
+    assert_eq!(current, Some(made.position));
+    let condition = Condition::IfVersion(made.position);
+    second.store_vector_if("new", &[2.0, 1.0], condition).await.expect("nobody else wrote");
     second.stop().await.expect("stopped");
     first.stop().await.expect("stopped");
 }

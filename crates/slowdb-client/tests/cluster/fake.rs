@@ -429,26 +429,32 @@ impl Store {
         self.under_way -= 1;
         if let Some(reply) = self.done.get(&(write.client, write.sequence)) {
             assert!(write.retry, "a second attempt has to say that it is one");
-            return *reply;
+            return reply.clone();
         }
         self.executed += 1;
         let ops = Ops::check(body, DIMENSION as u32).expect("clients send good batches");
         let first = Position { term: 1, index: self.executed, offset: 0 };
         let mut replaced = 0;
+        let mut unmet = Vec::new();
         for (offset, op) in (0..).zip(ops.iter()) {
+            let current = self.records.get(op.id()).map(|record| record.position);
+            if op.condition().is_some_and(|condition| !condition.holds(current)) {
+                unmet.push(Unmet { write: offset, current });
+                continue;
+            }
             let position = Position { offset, ..first };
             let before = match op {
-                Op::Put { id, vector, payload } => {
+                Op::Put { id, vector, payload, .. } => {
                     let (vector, payload) = (vector.to_vec(), payload.to_vec());
                     self.records.insert(id.to_owned(), Stored { vector, payload, position })
                 }
-                Op::Delete { id } => self.records.remove(id),
+                Op::Delete { id, .. } => self.records.remove(id),
             };
             replaced += u32::from(before.is_some());
         }
-        let reply =
-            WriteReply { first, writes: ops.writes(), replaced: Some(replaced), durable_on: 2, replicas: 3 };
-        self.done.insert((write.client, write.sequence), reply);
+        let (writes, replaced) = (ops.writes(), Some(replaced));
+        let reply = WriteReply { first, writes, replaced, unmet, durable_on: 2, replicas: 3 };
+        self.done.insert((write.client, write.sequence), reply.clone());
         reply
     }
 

@@ -2,8 +2,8 @@
 
 use crate::fake::{CLUSTER, FakeCluster, Manner, SHORT, error, is_write, within};
 use slowdb_client::{
-    BulkOptions, BulkProgress, Client, ClientError, ClientOptions, Identity, Put, ReadLevel, ReadOptions,
-    Role, SearchOptions, WriteLevel, WriteOptions,
+    BulkOptions, BulkProgress, Client, ClientError, ClientOptions, Condition, Identity, Put, ReadLevel,
+    ReadOptions, Role, SearchOptions, WriteLevel, WriteOptions,
 };
 use slowdb_proto::{ClusterId, Code, ErrorReply, RequestKind};
 use slowdb_ring::shard_of;
@@ -44,6 +44,29 @@ async fn what_is_written_is_read_found_and_removed() {
     assert!(cluster.writes().iter().all(|(node, _, retry)| node == "n2" && !retry));
     let after_the_first = &cluster.seen()[1..];
     assert!(after_the_first.iter().all(|seen| seen.cluster == Some(CLUSTER)));
+}
+
+/// The reply to a write that took effect is lost: by then its condition does not hold any more, and it is none the
+/// less what the first attempt came to that is told.
+#[tokio::test]
+async fn a_condition_is_decided_by_the_first_attempt() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.elect_all("n2", 1);
+    let collection = cluster.client().await.collection("default");
+    let options = WriteOptions::default();
+    let put = Put { id: "a", vector: &[1.0, 2.0], payload: b"" };
+    cluster.manner("n2", Manner::DoButSay(error(Code::LeaderChanged)));
+    let made = collection.put_if(put, Condition::IfAbsent, &options).await.expect("it was absent");
+    assert_eq!(cluster.writes().iter().map(|(_, _, retry)| *retry).collect::<Vec<_>>(), [false, true]);
+    cluster.manner("n2", Manner::DoButSay(error(Code::LeaderChanged)));
+    let again = collection.put_if(put, Condition::IfAbsent, &options).await.expect_err("it is there");
+    assert_eq!(again.code(), "condition_not_met");
+    let ClientError::ConditionNotMet { id, current } = again else { panic!("{again}") };
+    assert_eq!((id.as_str(), current), ("a", Some(made.position)));
+    let version = Condition::IfVersion(made.position);
+    assert_eq!(collection.delete_if("a", version, &options).await.expect("it is that").existed, Some(true));
+    let gone = collection.delete_if("a", version, &options).await.expect_err("it is gone");
+    assert!(gone.to_string().contains("there is no record"), "{gone}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Tests on real processes: one program, so that it is linked once.
 
 mod bad_input;
+mod conditions;
 mod deposed;
 mod failover;
 mod links;

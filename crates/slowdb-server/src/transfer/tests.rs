@@ -1,6 +1,7 @@
 //! A shard's state goes to another replica whole, or not at all.
 
 use super::*;
+use crate::envelope::Envelope;
 use crate::shard::{ShardMachine, ShardPlace, WriteOutcome};
 use slowdb_disk::SimDisk;
 use slowdb_proto::OpsBuilder;
@@ -96,13 +97,15 @@ fn a_shard_arrives_as_it_was() {
             shown.expect("it is whole")
         };
         assert_eq!(record(&here), record(&there), "record {number}");
-        let payload = record(&here).map(|(_, payload, _)| payload);
+        let unwrapped = |payload: Vec<u8>| Envelope::unwrap(&payload).expect("it is wrapped").1.to_vec();
+        let payload = record(&here).map(|(_, payload, _)| unwrapped(payload));
         assert!(payload.is_none_or(|payload| payload == self::payload(number)), "record {number}");
     }
     // It also knows what became of writes, and goes on like the one that it came from.
     let again = put("again", b"");
     let outcome = write(&mut machine, 2_001, 5, true, &again);
-    assert_eq!(outcome, WriteOutcome::Done { first: Position::new(2, 7, 0), replaced: 0 });
+    let WriteOutcome::Done(result) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((result.first, result.replaced), (Position::new(2, 7, 0), 0));
     machine.forget();
     drop(machine);
     let machine = open(&disk.crash(&mut || 0), 2_000);
@@ -128,10 +131,18 @@ fn a_second_attempt_begins_anew() {
     let mut staging = machine.stage(90).expect("the disk works");
     staging.write(&parts[0]).expect("it is the mark");
     let mut other = vec![RECORDS];
-    let record =
-        |id: &'static [u8]| RecordRef { id, payload: b"", vector: &[0.0; 3], version: Version::default() };
-    push_record(&mut other, &record(b"of the first attempt"));
+    let record = |payload: &'static [u8]| RecordRef {
+        id: b"of the first attempt",
+        payload,
+        vector: &[0.0; 3],
+        version: Version::default(),
+    };
+    push_record(&mut other, &record(&[0; 9]));
     staging.write(&other).expect("it is a record");
+    let mut bare = vec![RECORDS];
+    push_record(&mut bare, &record(b""));
+    let why = staging.write(&bare).expect_err("it does not say how it came to be");
+    assert!(why.0.contains("how it came to be"), "{why}");
     drop(staging);
     assert_eq!(take(&machine, 90, &parts), Ok(source.digest()));
     assert!(machine.stage(0).is_err(), "the state in use is not written over");
