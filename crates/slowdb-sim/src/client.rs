@@ -2,16 +2,17 @@
 //!
 //! It decides what to ask and whom; sending and time are the cluster's business.
 
-use crate::events::{Ask, Key, OpId, Outcome, Seen};
+use crate::events::{Ask, Expected, Key, OpId, Outcome, Seen};
 use crate::keys::{DIMENSION, Keys};
 use crate::node::node_name;
 use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
 use slowdb_proto::{
-    ClientId, Code, ErrorReply, GetRequest, ReadLevel, Reply, Request, RequestKind, WriteLevel, WriteRequest,
+    ClientId, Code, ErrorReply, GetRequest, Position, ReadLevel, Reply, Request, RequestKind, WriteLevel,
+    WriteRequest,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 const COLLECTION: &str = "default";
 
@@ -56,6 +57,8 @@ pub(crate) struct Client {
     source: Source,
     sequence: u64,
     leaders: Vec<Option<usize>>,
+    /// What it last knew of each id, for writes that depend on that.
+    known: BTreeMap<Key, Expected>,
     pub(crate) current: Option<Current>,
     /// The attempt whose answer is waited for; answers to others are late.
     pub(crate) attempt: Option<u64>,
@@ -75,6 +78,7 @@ impl Client {
             source: Source::Drawn { stopped: false },
             sequence: 0,
             leaders: vec![None; options.shards as usize],
+            known: BTreeMap::new(),
             current: None,
             attempt: None,
             timer: 0,
@@ -109,13 +113,16 @@ impl Client {
             Source::Drawn { .. } => {
                 let only_reads = self.index < options.readers;
                 let ask = draw(&mut self.random, op, only_reads, keys, options);
+                let ask = sometimes_if(&mut self.random, &self.known, ask);
                 (ask, self.random.between(options.patience))
             }
             Source::Script(script) => (script.pop_front()?, u64::MAX / 2),
         };
         self.sequence += 1;
         let (shard, body) = match &ask {
-            Ask::Write { writes, .. } => (keys.shard(writes[0].0), Bytes::from(keys.batch(writes))),
+            Ask::Write { writes, condition, .. } => {
+                (keys.shard(writes[0].0), Bytes::from(keys.batch(writes, *condition)))
+            }
             Ask::Read { keys: read, .. } => (keys.shard(read[0]), Bytes::new()),
         };
         self.current = Some(Current {
@@ -207,7 +214,10 @@ impl Client {
         let outcome = match (reply, &current.ask) {
             (Reply::Written(written), Ask::Write { .. }) => {
                 self.leaders[current.shard as usize] = Some(current.node);
-                Outcome::Written { first: written.first, durable_on: written.durable_on }
+                match written.unmet.first() {
+                    Some(unmet) => Outcome::Unmet { current: unmet.current },
+                    None => Outcome::Written { first: written.first, durable_on: written.durable_on },
+                }
             }
             (Reply::Records { applied, records }, Ask::Read { keys: asked, .. }) => {
                 let mut seen = Vec::new();
@@ -230,7 +240,28 @@ impl Client {
                 return Err(ErrorReply::new(Code::BadRequest, message));
             }
         };
+        self.learn(&outcome);
         Ok(self.done(outcome))
+    }
+
+    /// Remembers what it was told, right or stale.
+    fn learn(&mut self, outcome: &Outcome) {
+        let Some(current) = &self.current else { return };
+        match (&current.ask, outcome) {
+            (Ask::Write { writes, .. }, Outcome::Written { first, .. }) => {
+                for (offset, (key, value)) in (first.offset..).zip(writes) {
+                    let position = Position { offset, ..*first };
+                    let state =
+                        value.map_or(Expected::Absent, |value| Expected::Record(Seen { value, position }));
+                    self.known.insert(*key, state);
+                }
+            }
+            (Ask::Read { keys, .. }, Outcome::Read { seen, .. }) => {
+                let states = seen.iter().map(|seen| seen.map_or(Expected::Absent, Expected::Record));
+                self.known.extend(keys.iter().copied().zip(states));
+            }
+            _ => {}
+        }
     }
 
     fn setback(&mut self, now: u64, error: &ErrorReply, options: &Options) -> Step {
@@ -280,7 +311,20 @@ fn draw(random: &mut Random, op: OpId, only_reads: bool, keys: &Keys, options: &
     let keys = some_of(random, class);
     let mut write = |(at, key): (usize, &Key)| (*key, (!random.chance(200)).then(|| value(op, at)));
     let writes = keys.iter().enumerate().map(&mut write).collect();
-    Ask::Write { level, writes }
+    Ask::Write { level, writes, condition: None }
+}
+
+/// Lets some writes depend on what the client last knew.
+fn sometimes_if(random: &mut Random, known: &BTreeMap<Key, Expected>, ask: Ask) -> Ask {
+    match ask {
+        Ask::Write { level, writes, condition: None }
+            if level != WriteLevel::One && writes.len() == 1 && random.chance(300) =>
+        {
+            let condition = known.get(&writes[0].0).copied().or(Some(Expected::Absent));
+            Ask::Write { level, writes, condition }
+        }
+        other => other,
+    }
 }
 
 /// One id mostly, now and then several.

@@ -27,6 +27,8 @@ pub enum Ask {
         level: WriteLevel,
         /// Id and value of each write.
         writes: Vec<(Key, Option<u64>)>,
+        /// What must be there for it to take effect; of a single write only.
+        condition: Option<Expected>,
     },
     /// Reads ids of one shard.
     Read {
@@ -37,6 +39,15 @@ pub enum Ask {
         /// The one node that is asked, if it matters.
         at: Option<usize>,
     },
+}
+
+/// What a write depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expected {
+    /// There is no record.
+    Absent,
+    /// The record is this one, by its version.
+    Record(Seen),
 }
 
 /// A record as a read found it.
@@ -57,6 +68,11 @@ pub enum Outcome {
         first: Position,
         /// Replicas on which it is known to be durable.
         durable_on: u32,
+    },
+    /// What the write depended on was not so when it was applied: it changed nothing.
+    Unmet {
+        /// The version of the record then, if there was one.
+        current: Option<Position>,
     },
     /// The write stands at `quorum`, but not at `all`.
     StandsAtQuorum,

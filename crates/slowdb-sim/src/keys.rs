@@ -1,7 +1,7 @@
 //! The ids that clients use, and what a record holds so that it can be told from any other.
 
-use crate::events::Key;
-use slowdb_proto::{Code, ErrorReply, OpsBuilder};
+use crate::events::{Expected, Key};
+use slowdb_proto::{Code, Condition, ErrorReply, OpsBuilder};
 
 /// Components of each vector.
 pub(crate) const DIMENSION: usize = 4;
@@ -52,13 +52,17 @@ impl Keys {
     }
 
     /// Lays out a batch.
-    pub(crate) fn batch(&self, writes: &[(Key, Option<u64>)]) -> Vec<u8> {
+    pub(crate) fn batch(&self, writes: &[(Key, Option<u64>)], expected: Option<Expected>) -> Vec<u8> {
+        let condition = expected.map(|expected| match expected {
+            Expected::Absent => Condition::IfAbsent,
+            Expected::Record(seen) => Condition::IfVersion(seen.position),
+        });
         let mut builder = OpsBuilder::new();
         for (key, value) in writes {
             let name = self.name(*key);
             let added = match value {
-                Some(value) => builder.put(name, &vector_of(*key, *value), &payload_of(*value)),
-                None => builder.delete(name),
+                Some(value) => builder.put_if(name, &vector_of(*key, *value), &payload_of(*value), condition),
+                None => builder.delete_if(name, condition),
             };
             added.expect("a small batch of sound writes");
         }

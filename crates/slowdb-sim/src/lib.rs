@@ -31,7 +31,7 @@ mod traffic;
 #[cfg(feature = "canary")]
 pub use canary::{Catch, SEEDS_MAX, hunt};
 pub use checks::{Cell, Property, Tallies, Tally, Violation};
-pub use events::{Ask, Event, EventLog, Key, OpId, Outcome, Seen, Stop};
+pub use events::{Ask, Event, EventLog, Expected, Key, OpId, Outcome, Seen, Stop};
 pub use options::{Bug, ChangeOptions, DiskOptions, FaultOptions, NetOptions, Options, Profile, Span};
 pub use run::{Report, RunFailure, exercise, run};
 pub use shrink::shrink;

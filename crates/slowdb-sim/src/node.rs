@@ -461,6 +461,8 @@ fn plant(mut core: Node, options: &Options) -> Node {
         Some(Bug::SnapshotWithoutTerms) => Some(Server::SnapshotWithoutTerms),
         Some(Bug::ReplicaIdReused) => Some(Server::ReplicaIdReused),
         Some(Bug::StaleExecutor) => Some(Server::StaleExecutor),
+        Some(Bug::RetryExecuted) => Some(Server::RetryExecuted),
+        Some(Bug::ConditionByLeader) => Some(Server::ConditionByLeader),
         Some(_) | None => None,
     });
     core

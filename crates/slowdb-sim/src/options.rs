@@ -72,11 +72,15 @@ pub enum Bug {
     JointSkipped,
     /// Members are changed by who knows less than was decided.
     StaleExecutor,
+    /// A retry is executed as if it were the first attempt.
+    RetryExecuted,
+    /// A condition is decided by what the leader has when it is asked, not when the write is applied.
+    ConditionByLeader,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 13] = [
+    pub const ALL: [Bug; 15] = [
         Bug::AckBeforeSync,
         Bug::VoteNotPersisted,
         Bug::ReadWithoutMajority,
@@ -90,6 +94,8 @@ impl Bug {
         Bug::ReplicaIdReused,
         Bug::JointSkipped,
         Bug::StaleExecutor,
+        Bug::RetryExecuted,
+        Bug::ConditionByLeader,
     ];
 
     /// The faults under which it shows.
@@ -102,6 +108,8 @@ impl Bug {
             Bug::SlotReusedEarly => Profile::Checkpoints,
             Bug::TermNotChecked => Profile::LateMessages,
             Bug::LearnerCounted => Profile::Minority,
+            Bug::RetryExecuted => Profile::Minority,
+            Bug::ConditionByLeader => Profile::Minority,
             Bug::RemovalFirst
             | Bug::RemovalByWish
             | Bug::SnapshotWithoutTerms
@@ -127,6 +135,8 @@ impl Bug {
             Bug::ReplicaIdReused => "replica id reused",
             Bug::JointSkipped => "joint step skipped",
             Bug::StaleExecutor => "stale catalog executor",
+            Bug::RetryExecuted => "retry not deduplicated",
+            Bug::ConditionByLeader => "condition decided by the leader",
         }
     }
 }

@@ -170,7 +170,11 @@ impl Cluster {
         for shard in 0..self.options.shards {
             let key = self.keys.of_shard(shard)[0];
             let value = LAST_VALUES + u64::from(shard) * 2 + 1;
-            script.push(Ask::Write { level: WriteLevel::All, writes: vec![(key, Some(value))] });
+            script.push(Ask::Write {
+                level: WriteLevel::All,
+                writes: vec![(key, Some(value))],
+                condition: None,
+            });
             script.push(Ask::Read { level: ReadLevel::Quorum, keys: vec![key], at: None });
         }
         self.ask(script, "with all replicas in place");
@@ -183,7 +187,11 @@ impl Cluster {
             let keys = self.keys.of_shard(shard);
             let value = LAST_VALUES + u64::from(shard) * 2;
             // Ids of both kinds stay as the faults left them, but for the first of each shard.
-            script.push(Ask::Write { level: WriteLevel::Quorum, writes: vec![(keys[0], Some(value))] });
+            script.push(Ask::Write {
+                level: WriteLevel::Quorum,
+                writes: vec![(keys[0], Some(value))],
+                condition: None,
+            });
             let read = |key: &crate::Key| Ask::Read { level: ReadLevel::Quorum, keys: vec![*key], at: None };
             script.extend(keys.iter().map(read));
         }

@@ -92,7 +92,7 @@ impl Story {
     }
 
     fn write(&self, value: u64) -> Ask {
-        Ask::Write { level: WriteLevel::Quorum, writes: vec![(self.key(), Some(value))] }
+        Ask::Write { level: WriteLevel::Quorum, writes: vec![(self.key(), Some(value))], condition: None }
     }
 
     fn read(&self) -> Ask {

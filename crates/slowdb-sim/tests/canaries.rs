@@ -78,6 +78,16 @@ fn a_change_by_a_stale_catalog_is_caught() {
 }
 
 #[test]
+fn a_retry_that_is_executed_again_is_caught() {
+    caught(Bug::RetryExecuted);
+}
+
+#[test]
+fn a_condition_that_the_leader_decides_is_caught() {
+    caught(Bug::ConditionByLeader);
+}
+
+#[test]
 fn a_failing_run_is_made_small() {
     let bug = Bug::AckBeforeSync;
     let Some((seed, _, checker)) = hunt(bug, 1).caught else { panic!("not caught: {}", bug.name()) };

@@ -14,7 +14,7 @@ fn nothing_out_of_thin_air(ops: &[Op]) -> Result<(), String> {
     let mut written: BTreeMap<u64, (Key, usize, bool)> = BTreeMap::new();
     for op in ops {
         if let Ask::Write { writes, .. } = &op.ask {
-            let refused = matches!(op.outcome(), Outcome::Refused(_));
+            let refused = matches!(op.outcome(), Outcome::Refused(_) | Outcome::Unmet { .. });
             let puts = writes.iter().filter_map(|(key, value)| Some(((*value)?, (*key, op.begun, refused))));
             written.extend(puts);
         }

@@ -23,7 +23,7 @@ pub(super) fn check(ops: &[Op]) -> Result<(), String> {
         let mut newest: Option<Acked> = None;
         let mut late_delete = false;
         for op in ops.iter().filter(|op| op.shard == *shard) {
-            let Ask::Write { level, writes } = &op.ask else { continue };
+            let Ask::Write { level, writes, .. } = &op.ask else { continue };
             let Some(offset) = writes.iter().position(|(written, _)| written == key) else { continue };
             let value = writes[offset].1;
             match op.outcome() {
@@ -37,7 +37,7 @@ pub(super) fn check(ops: &[Op]) -> Result<(), String> {
                     late_delete |= value.is_none() && !binding;
                 }
                 Outcome::Unknown | Outcome::StandsAtQuorum => late_delete |= value.is_none(),
-                Outcome::Refused(_) | Outcome::Read { .. } => {}
+                Outcome::Refused(_) | Outcome::Unmet { .. } | Outcome::Read { .. } => {}
             }
         }
         let Some(newest) = newest else { continue };

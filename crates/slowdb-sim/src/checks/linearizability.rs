@@ -1,13 +1,16 @@
 //! Each id that is never written at `one` is a linearizable register, as far as operations at `quorum` and `all` go.
 //!
+//! A write with a condition is one that also reads: where it took effect, what it expected was there; where it did not,
+//! its reply names the version that was there instead.
+//!
 //! The search is Wing and Gong's with Lowe's memory: take the operations in some order that their intervals allow,
 //! go back where a read does not fit, and never look twice at the same set of operations with the same value.
 //! A write of unknown outcome may take effect at any time after it began, or never.
 
 use super::{Cell, Op, Property};
-use crate::events::{Ask, Key, OpId, Outcome};
+use crate::events::{Ask, Expected, Key, OpId, Outcome};
 use crate::keys::Keys;
-use slowdb_proto::{ReadLevel, WriteLevel};
+use slowdb_proto::{Position, ReadLevel, WriteLevel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -16,15 +19,55 @@ const STEPS_MAX: u64 = 5_000_000;
 /// The same where nothing is promised, and many orders may have to be tried to find that none fits.
 const QUICK_STEPS_MAX: u64 = 200_000;
 
-/// An operation on one id: it sets the value, or finds it.
+/// What an operation does to one id, or finds. A value is `None` where there is no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    /// It finds this.
+    Reads(Option<u64>),
+    /// It leaves this behind.
+    Writes(Option<u64>),
+    /// It found the first, and leaves the second behind.
+    Swaps(Option<u64>, Option<u64>),
+    /// It leaves the second behind if it finds the first, and else does nothing.
+    MaySwap(Option<u64>, Option<u64>),
+}
+
+impl Does {
+    /// The value after it, if it can come after `value`.
+    fn after(self, value: Option<u64>) -> Option<Option<u64>> {
+        match self {
+            Does::Reads(found) => (found == value).then_some(value),
+            Does::Writes(left) => Some(left),
+            Does::Swaps(found, left) => (found == value).then_some(left),
+            Does::MaySwap(found, left) => Some(if found == value { left } else { value }),
+        }
+    }
+
+    /// What it shows of the value before it.
+    fn shows(self) -> Option<Option<u64>> {
+        match self {
+            Does::Reads(found) | Does::Swaps(found, _) => Some(found),
+            Does::Writes(_) | Does::MaySwap(..) => None,
+        }
+    }
+
+    /// What it may leave behind.
+    fn leaves(self) -> Option<Option<u64>> {
+        match self {
+            Does::Reads(_) => None,
+            Does::Writes(left) | Does::Swaps(_, left) | Does::MaySwap(_, left) => Some(left),
+        }
+    }
+}
+
+/// An operation on one id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Step {
     id: OpId,
     begun: usize,
     /// `usize::MAX` if it may take effect at any later time.
     ended: usize,
-    sets: bool,
-    value: Option<u64>,
+    does: Does,
 }
 
 pub(super) fn check(ops: &[Op], keys: &Keys) -> Result<(), String> {
@@ -39,7 +82,7 @@ pub(super) fn check(ops: &[Op], keys: &Keys) -> Result<(), String> {
 pub(super) fn registers(ops: &[Op]) -> Vec<(Cell, bool)> {
     let mut weakest: BTreeMap<Key, WriteLevel> = BTreeMap::new();
     for op in ops {
-        if let Ask::Write { level, writes } = &op.ask {
+        if let Ask::Write { level, writes, .. } = &op.ask {
             for (key, _) in writes {
                 let known = weakest.entry(*key).or_insert(*level);
                 *known = (*known).min(*level);
@@ -50,7 +93,9 @@ pub(super) fn registers(ops: &[Op]) -> Vec<(Cell, bool)> {
     for read in [ReadLevel::One, ReadLevel::Quorum] {
         let mut steps = steps(ops, |level| level == read);
         steps.values_mut().for_each(prune);
-        for (key, steps) in steps.iter().filter(|(_, steps)| steps.iter().any(|step| !step.sets)) {
+        for (key, steps) in
+            steps.iter().filter(|(_, steps)| steps.iter().any(|step| step.does.shows().is_some()))
+        {
             let Some(write) = weakest.get(key) else { continue };
             let cell = Cell { write: *write, read, property: Property::Linearizable };
             if let Some(holds) = search(steps, QUICK_STEPS_MAX).map_or_else(Stuck::decided, |()| Some(true)) {
@@ -65,7 +110,7 @@ pub(super) fn registers(ops: &[Op]) -> Vec<(Cell, bool)> {
 fn histories(ops: &[Op]) -> BTreeMap<Key, Vec<Step>> {
     let mut weak: BTreeSet<Key> = BTreeSet::new();
     for op in ops {
-        if let Ask::Write { level: WriteLevel::One, writes } = &op.ask {
+        if let Ask::Write { level: WriteLevel::One, writes, .. } = &op.ask {
             weak.extend(writes.iter().map(|(key, _)| *key));
         }
     }
@@ -77,28 +122,49 @@ fn histories(ops: &[Op]) -> BTreeMap<Key, Vec<Step>> {
 
 /// What was done to each id, as far as the level of reads is wanted.
 fn steps(ops: &[Op], wanted: impl Fn(ReadLevel) -> bool) -> BTreeMap<Key, Vec<Step>> {
+    let values = values_by_version(ops);
     let mut steps: BTreeMap<Key, Vec<Step>> = BTreeMap::new();
     for op in ops {
         let ended = op.outcome.as_ref().map_or(usize::MAX, |(at, _)| *at);
+        let mut push = |key: &Key, ended: usize, does: Does| {
+            steps.entry(*key).or_default().push(Step { id: op.id, begun: op.begun, ended, does });
+        };
         match (&op.ask, op.outcome()) {
             (Ask::Write { .. }, Outcome::Refused(_)) => {}
-            (Ask::Write { writes, .. }, outcome) => {
-                let ended = if *outcome == Outcome::Unknown { usize::MAX } else { ended };
+            (Ask::Write { writes, .. }, Outcome::Unmet { current }) => {
+                for (key, _) in writes {
+                    // A version that nobody ever read shows nothing that could be checked.
+                    let found = match current {
+                        None => Some(None),
+                        Some(version) => values.get(&(*key, *version)).map(|value| Some(*value)),
+                    };
+                    if let Some(found) = found {
+                        push(key, ended, Does::Reads(found));
+                    }
+                }
+            }
+            (Ask::Write { writes, condition, .. }, outcome) => {
+                let is_known = *outcome != Outcome::Unknown;
+                let ended = if is_known { ended } else { usize::MAX };
+                let expected = condition.map(|condition| match condition {
+                    Expected::Absent => None,
+                    Expected::Record(seen) => Some(seen.value),
+                });
                 for (key, value) in writes {
-                    let step = Step { id: op.id, begun: op.begun, ended, sets: true, value: *value };
-                    steps.entry(*key).or_default().push(step);
+                    push(
+                        key,
+                        ended,
+                        match expected {
+                            None => Does::Writes(*value),
+                            Some(expected) if is_known => Does::Swaps(expected, *value),
+                            Some(expected) => Does::MaySwap(expected, *value),
+                        },
+                    );
                 }
             }
             (Ask::Read { level, keys, .. }, Outcome::Read { seen, .. }) if wanted(*level) => {
                 for (key, seen) in keys.iter().zip(seen) {
-                    let value = seen.map(|seen| seen.value);
-                    steps.entry(*key).or_default().push(Step {
-                        id: op.id,
-                        begun: op.begun,
-                        ended,
-                        sets: false,
-                        value,
-                    });
+                    push(key, ended, Does::Reads(seen.map(|seen| seen.value)));
                 }
             }
             (Ask::Read { .. }, _) => {}
@@ -107,11 +173,32 @@ fn steps(ops: &[Op], wanted: impl Fn(ReadLevel) -> bool) -> BTreeMap<Key, Vec<St
     steps
 }
 
+/// The value of each version of each id that anybody read or was told of.
+fn values_by_version(ops: &[Op]) -> BTreeMap<(Key, Position), u64> {
+    let mut values = BTreeMap::new();
+    for op in ops {
+        match (&op.ask, op.outcome()) {
+            (Ask::Write { writes, .. }, Outcome::Written { first, .. }) => {
+                for (offset, (key, value)) in (first.offset..).zip(writes) {
+                    values.extend(value.map(|value| ((*key, Position { offset, ..*first }), value)));
+                }
+            }
+            (Ask::Read { keys, .. }, Outcome::Read { seen, .. }) => {
+                let seen = keys.iter().zip(seen).filter_map(|(key, seen)| Some((key, seen.as_ref()?)));
+                values.extend(seen.map(|(key, seen)| ((*key, seen.position), seen.value)));
+            }
+            _ => {}
+        }
+    }
+    values
+}
+
 /// Leaves out writes of unknown outcome whose value nobody saw: if an order exists with one of them, it exists without
 /// it, since nothing was read between it and the next write.
 fn prune(steps: &mut Vec<Step>) {
-    let seen: BTreeSet<Option<u64>> = steps.iter().filter(|step| !step.sets).map(|step| step.value).collect();
-    steps.retain(|step| !step.sets || step.ended != usize::MAX || seen.contains(&step.value));
+    let seen: BTreeSet<Option<u64>> = steps.iter().filter_map(|step| step.does.shows()).collect();
+    let may_count = |step: &Step| step.does.leaves().is_none_or(|left| seen.contains(&left));
+    steps.retain(|step| step.ended != usize::MAX || may_count(step));
 }
 
 /// Why no order was found.
@@ -154,9 +241,8 @@ fn search(steps: &[Step], steps_max: u64) -> Result<(), Stuck> {
         let event = pending.event(place);
         let step = &steps[event.step];
         if event.is_begin {
-            let fits = step.sets || step.value == value;
-            let next_value = if step.sets { step.value } else { value };
-            if fits && tried.insert((taken.with(event.step), next_value)) {
+            let next = step.does.after(value);
+            if let Some(next_value) = next.filter(|next| tried.insert((taken.with(event.step), *next))) {
                 path.push((event.step, value));
                 value = next_value;
                 taken.set(event.step, true);
@@ -278,11 +364,37 @@ mod tests {
     use super::*;
 
     fn write(begun: usize, ended: usize, value: u64) -> Step {
-        Step { id: OpId(value as u32), begun, ended, sets: true, value: Some(value) }
+        Step { id: OpId(value as u32), begun, ended, does: Does::Writes(Some(value)) }
     }
 
     fn read(begun: usize, ended: usize, value: Option<u64>) -> Step {
-        Step { id: OpId(0), begun, ended, sets: false, value }
+        Step { id: OpId(0), begun, ended, does: Does::Reads(value) }
+    }
+
+    fn swap(begun: usize, ended: usize, found: u64, left: u64) -> Step {
+        let does = if ended == usize::MAX {
+            Does::MaySwap(Some(found), Some(left))
+        } else {
+            Does::Swaps(Some(found), Some(left))
+        };
+        Step { id: OpId(left as u32), begun, ended, does }
+    }
+
+    #[test]
+    fn of_two_swaps_of_one_value_only_one_can_have_taken_effect() {
+        let both = [write(0, 1, 7), swap(2, 5, 7, 8), swap(3, 4, 7, 9)];
+        assert!(search_all(&both).is_err());
+        assert_eq!(search_all(&both[..2]), Ok(()));
+        assert_eq!(search_all(&[write(0, 1, 7), swap(2, 5, 7, 8), swap(3, 4, 8, 9)]), Ok(()));
+    }
+
+    #[test]
+    fn a_swap_of_unknown_outcome_may_take_effect_where_it_fits_or_never() {
+        let late = [write(0, 1, 7), swap(2, usize::MAX, 7, 8), read(3, 4, Some(7)), read(5, 6, Some(8))];
+        assert_eq!(search_all(&late), Ok(()));
+        assert_eq!(search_all(&late[..3]), Ok(()));
+        let never = [write(0, 1, 7), swap(2, usize::MAX, 6, 8), read(3, 4, Some(7)), read(5, 6, Some(8))];
+        assert!(search_all(&never).is_err(), "what it expected was never there");
     }
 
     fn search_all(steps: &[Step]) -> Result<(), Stuck> {

@@ -22,7 +22,9 @@ pub(super) fn check(ops: &[Op]) -> Result<(), String> {
     };
     for op in ops {
         match (&op.ask, op.outcome()) {
-            (Ask::Write { level, writes }, Outcome::Written { first, .. }) if *level != WriteLevel::One => {
+            (Ask::Write { level, writes, .. }, Outcome::Written { first, .. })
+                if *level != WriteLevel::One =>
+            {
                 for (offset, (key, value)) in (first.offset..).zip(writes) {
                     if let Some(value) = value {
                         note(op.id, *key, *value, Position { offset, ..*first })?;
@@ -66,7 +68,7 @@ mod tests {
     }
 
     fn write(id: u32, level: WriteLevel, index: u64) -> Op {
-        let ask = Ask::Write { level, writes: vec![(KEY, Some(7))] };
+        let ask = Ask::Write { level, writes: vec![(KEY, Some(7))], condition: None };
         op(id, ask, Outcome::Written { first: at(index), durable_on: 2 })
     }
 

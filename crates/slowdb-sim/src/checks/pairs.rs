@@ -154,7 +154,7 @@ impl Counter {
         // How each value was written.
         let mut levels: BTreeMap<u64, WriteLevel> = BTreeMap::new();
         for op in ops {
-            if let Ask::Write { level, writes } = &op.ask {
+            if let Ask::Write { level, writes, .. } = &op.ask {
                 levels.extend(writes.iter().filter_map(|(_, value)| Some(((*value)?, *level))));
             }
         }
@@ -162,7 +162,7 @@ impl Counter {
         let mut read: BTreeMap<(usize, Key, ReadLevel), Seen> = BTreeMap::new();
         for op in ops {
             match (&op.ask, op.outcome()) {
-                (Ask::Write { level, writes }, Outcome::Written { first, .. }) => {
+                (Ask::Write { level, writes, .. }, Outcome::Written { first, .. }) => {
                     for (offset, (key, value)) in (first.offset..).zip(writes) {
                         let position = Position { offset, ..*first };
                         let state = Own { level: *level, position, is_put: value.is_some() };
@@ -170,6 +170,7 @@ impl Counter {
                         self.durable(op, *key, state);
                     }
                 }
+                (Ask::Write { .. }, Outcome::Unmet { .. }) => {}
                 (Ask::Write { writes, .. }, _) => {
                     // What became of it is not known, so neither is what a read has to show.
                     for (key, _) in writes {

@@ -260,7 +260,8 @@ fn clocks_that_jump_change_no_order() {
             story.cluster.nodes[node].wall_offset = offset;
             for level in [WriteLevel::Quorum, WriteLevel::All] {
                 expected += 1;
-                let write = Ask::Write { level, writes: vec![(story.key(), Some(expected))] };
+                let write =
+                    Ask::Write { level, writes: vec![(story.key(), Some(expected))], condition: None };
                 let done = story.ask(vec![write, story.read()]);
                 assert_eq!(value(&done[1]), Some(expected), "with a clock {offset} ms off");
             }
