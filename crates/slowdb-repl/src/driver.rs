@@ -69,6 +69,8 @@ pub enum Stopped {
     LogFailed(String),
     /// The core failed.
     CoreFailed(String),
+    /// Another live process is this node.
+    Duplicate(String),
 }
 
 /// A running core.
@@ -158,7 +160,8 @@ impl<C: Core> Driver<C> {
                 });
             }
         })?;
-        let worker = Worker { core, transport, perform, clock: Clock::start(), to_log, log_bytes: 0 };
+        let worker =
+            Worker { core, transport, perform, clock: Clock::start(), to_log, log_bytes: 0, duplicate: None };
         let core = std::thread::Builder::new().name("core".into()).spawn(move || {
             let panicked = PanicGuard(Some(say_stopped.clone()));
             let why = runtime.block_on(worker.run(events, command_queue, from_log, stop_seen));
@@ -234,6 +237,8 @@ struct Worker<C: Core, P> {
     to_log: std_mpsc::Sender<Batch>,
     /// Bytes of records handed to the log and not yet durable.
     log_bytes: usize,
+    /// What another node says of another process that is this one.
+    duplicate: Option<String>,
 }
 
 impl<C: Core, P: FnMut(C::Effect)> Worker<C, P> {
@@ -266,6 +271,9 @@ impl<C: Core, P: FnMut(C::Effect)> Worker<C, P> {
                 },
             }
             self.take_more(&mut events, &mut commands, &mut from_log);
+            if let Some(why) = self.duplicate.take() {
+                return Stopped::Duplicate(why);
+            }
             self.turn();
         }
     }
@@ -303,6 +311,10 @@ impl<C: Core, P: FnMut(C::Effect)> Worker<C, P> {
         match event {
             PeerEvent::Frame { from, meta, body } => self.core.receive(now, &from, &meta, &body),
             PeerEvent::Unreachable { node } => self.core.unreachable(now, &node),
+            PeerEvent::Duplicate { by, reason } => {
+                tracing::error!(%by, %reason, "refused: this node stops");
+                self.duplicate = Some(reason);
+            }
         }
     }
 

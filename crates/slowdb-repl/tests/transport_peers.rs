@@ -104,6 +104,49 @@ async fn a_node_that_comes_back_with_another_disk_is_refused_and_with_its_own_is
     a.reaches("b", Lane::Control, &mut again, "welcome back").await;
 }
 
+/// The same id and the same storage, at another address.
+async fn copy_of_b(identity: &slowdb_net::Identity, at_a: &str) -> transport_common::Bare {
+    let endpoint = bind(identity, "127.0.0.1:0").await;
+    start(TestGate { instance: 4, ..TestGate::new("b") }, endpoint, &[("a", at_a)])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_of_a_live_node_is_told_to_stop_and_the_first_goes_on() {
+    let dir = dir();
+    let identity = identity(dir.path());
+    let (a, b) = (bind(&identity, "127.0.0.1:0").await, bind(&identity, "127.0.0.1:0").await);
+    let (at_a, at_b) = (address(&a), address(&b));
+    let mut a = start(TestGate::new("a"), a, &[("b", &at_b)]);
+    let mut b = start(TestGate::new("b"), b, &[("a", &at_a)]);
+    a.reaches("b", Lane::Control, &mut b, "hello").await;
+    b.reaches("a", Lane::Control, &mut a, "hello").await;
+
+    let mut copy = copy_of_b(&identity, &at_a).await;
+    let reason = copy.told_to_stop().await;
+    assert!(reason.contains("node b runs already") && reason.contains(&at_b), "{reason}");
+    assert!(a.transport.is_connected(&slowdb_repl::NodeId::new("b")), "the first one did not notice");
+    a.reaches("b", Lane::Control, &mut b, "still here").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_was_there_first_is_told_to_stop_when_the_node_is_back_at_its_address() {
+    let dir = dir();
+    let identity = identity(dir.path());
+    let (a, b) = (bind(&identity, "127.0.0.1:0").await, bind(&identity, "127.0.0.1:0").await);
+    let (at_a, at_b) = (address(&a), address(&b));
+    drop(b);
+    let mut a = start(TestGate::new("a"), a, &[("b", &at_b)]);
+    let mut copy = copy_of_b(&identity, &at_a).await;
+    copy.reaches("a", Lane::Control, &mut a, "nobody else is b").await;
+
+    let b = rebind(&identity, &at_b).await;
+    let mut b = start(TestGate::new("b"), b, &[("a", &at_a)]);
+    let reason = copy.told_to_stop().await;
+    assert!(reason.contains("node b runs already"), "{reason}");
+    a.reaches("b", Lane::Control, &mut b, "welcome").await;
+    b.reaches("a", Lane::Control, &mut a, "thanks").await;
+}
+
 /// The port is free once the last task that holds the old endpoint is gone.
 async fn rebind(identity: &slowdb_net::Identity, address: &str) -> slowdb_net::Endpoint {
     use slowdb_net::{AcceptLimits, Endpoint};

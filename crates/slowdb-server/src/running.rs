@@ -131,7 +131,9 @@ impl RunningNode {
         tasks.spawn(tell_surroundings(commands.clone(), transport, others, driver.log_gauge()));
         let stopped = driver.stopped();
         tasks.spawn(async move {
-            if let Stopped::LogFailed(why) | Stopped::CoreFailed(why) = stopped.await {
+            if let Stopped::LogFailed(why) | Stopped::CoreFailed(why) | Stopped::Duplicate(why) =
+                stopped.await
+            {
                 fail.send_replace(Some(why));
             }
         });
@@ -173,7 +175,9 @@ impl RunningNode {
         }
         match stopped {
             Ok(Stopped::Asked) => Ok(()),
-            Ok(Stopped::LogFailed(why) | Stopped::CoreFailed(why)) => Err(StopError::Failed(why)),
+            Ok(Stopped::LogFailed(why) | Stopped::CoreFailed(why) | Stopped::Duplicate(why)) => {
+                Err(StopError::Failed(why))
+            }
             Err(error) => Err(StopError::Failed(error.to_string())),
         }
     }

@@ -1,6 +1,6 @@
 //! Who and what real nodes refuse: strangers, paths and ports of others, nodes that forgot.
 
-use crate::nodes::{DEADLINE, Nodes, Outcome, run, small};
+use crate::nodes::{DEADLINE, Nodes, Outcome, PROGRAM, run, small};
 use slowdb_client::{Client, ClientOptions, Identity, ReadOptions, Role, WriteOptions};
 use std::fs;
 use std::path::Path;
@@ -202,6 +202,51 @@ async fn paths_and_ports_of_others_are_refused() {
     let client = view::wait_ready(&nodes.cluster, DEADLINE).await.expect("it is ready");
     let record = client.collection("default").get("a", &ReadOptions::default()).await.expect("read");
     assert_eq!(record.expect("it is there").vector, [1.0; 4]);
+}
+
+/// A process on a copy of a live node's path, killed at the end of the test should it still run.
+struct Copy(std::process::Child);
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // Either call fails only if it has ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_a_live_nodes_path_is_refused_and_stops() {
+    let (mut nodes, client) = Nodes::start(small(DIMENSION)).await;
+    let collection = client.collection("default");
+    let options = WriteOptions { timeout: Some(DEADLINE), ..WriteOptions::default() };
+    collection.put("a", &[1.0; 4], &options).await.expect("written");
+    nodes.cluster.terminate("n2").expect("it stops");
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    copy_dir(&nodes.cluster.storage().join("n2"), &elsewhere.path().join("n2"));
+    nodes.cluster.start("n2").expect("it starts");
+    view::wait_equal(&client, &nodes.cluster, DEADLINE).await.expect("digests are equal");
+
+    let mut args = nodes.cluster.start_args("n2").expect("a known node");
+    for (flag, value) in [("--storage-path", text(elsewhere.path())), ("--port", "0")] {
+        let at = args.iter().position(|arg| arg == flag).expect("a flag that is there");
+        args[at + 1] = value.to_owned();
+    }
+    let log = elsewhere.path().join("log");
+    let mut command = std::process::Command::new(PROGRAM);
+    command.args(args).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    let stderr = fs::File::create(&log).expect("a file");
+    let mut copy = Copy(command.stderr(stderr).spawn().expect("it starts"));
+    wait_until("the copy stops", DEADLINE, || Ok(copy.0.try_wait()?.is_some())).expect("it is told to stop");
+    assert!(!copy.0.wait().expect("it has ended").success());
+    let says = fs::read_to_string(&log).expect("text");
+    assert!(says.contains("node n2 runs already") && says.contains("do not start copies"), "{says}");
+
+    // The node that was copied has noticed nothing, and may come back as often as it likes.
+    collection.put("b", &[2.0; 4], &options).await.expect("written");
+    nodes.cluster.kill("n2").expect("it ran");
+    nodes.cluster.start("n2").expect("it starts");
+    view::wait_equal(&client, &nodes.cluster, DEADLINE).await.expect("digests are equal");
 }
 
 fn copy_dir(from: &Path, to: &Path) {

@@ -1,7 +1,8 @@
 //! Who is on the other end of a peer connection, and whether it may be.
 //!
 //! The dialling node opens a bidirectional stream and sends a hello; the other side answers with its own, or
-//! with a refusal. Both are frames without a body whose meta is, little endian:
+//! with a refusal. A refusal of another kind says that another live process is the node already, and that this one has to
+//! stop. All are frames without a body whose meta is, little endian:
 //!
 //! ```text
 //! hello    0..16   cluster id (zero: part of none yet)
@@ -20,6 +21,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub(crate) const KIND_HELLO: u16 = 16;
 /// Frame kind of a refusal.
 pub(crate) const KIND_REFUSAL: u16 = 17;
+/// Frame kind of a refusal because another process is this node: the one that is refused stops.
+pub(crate) const KIND_DUPLICATE: u16 = 19;
 /// Frame kind of consensus messages.
 pub(crate) const KIND_MESSAGES: u16 = 18;
 

@@ -6,6 +6,7 @@
 //! is told, which is all that consensus needs.
 
 mod hello;
+mod instances;
 mod peer;
 
 pub use hello::{Gate, Hello};
@@ -13,7 +14,7 @@ pub use hello::{Gate, Hello};
 use crate::ids::NodeId;
 use crate::replicator::{Lane, Outgoing};
 use bytes::Bytes;
-use hello::{KIND_HELLO, KIND_MESSAGES, KIND_REFUSAL};
+use hello::{KIND_DUPLICATE, KIND_HELLO, KIND_MESSAGES, KIND_REFUSAL};
 use peer::Peer;
 use slowdb_net::{Connection, Connector, Frame, FrameLimits, FrameOut, Profile, RecvStream, Service};
 use std::collections::BTreeMap;
@@ -53,6 +54,13 @@ pub enum PeerEvent {
     Unreachable {
         /// The node.
         node: NodeId,
+    },
+    /// Another live process is this node: this one has to stop.
+    Duplicate {
+        /// The node that says so.
+        by: NodeId,
+        /// What it found, and what to do.
+        reason: String,
     },
 }
 
@@ -133,8 +141,9 @@ impl Transport {
     pub async fn serve(&self, connection: Connection) {
         let Some(hello) = self.greet(&connection).await else { return };
         let from = hello.node;
-        if let Some(peer) = self.peers().get(&from) {
-            peer.seen_alive(hello.instance);
+        let state = self.peers().get(&from).map(Peer::state);
+        if let Some(state) = state {
+            state.came_in(hello.instance, &connection);
         }
         while let Ok(stream) = connection.accept_uni().await {
             let (from, events, connection) = (from.clone(), self.shared.events.clone(), connection.clone());
@@ -152,25 +161,37 @@ impl Transport {
             tokio::time::timeout(HELLO_WITHIN, connection.accept_bi()).await.ok()?.ok()?;
         let frame = slowdb_net::read_frame(&mut recv, &hello_limits()).await.ok()??;
         let verdict = match Hello::decode(&frame.meta).filter(|_| frame.kind == KIND_HELLO) {
-            None => Err("malformed hello: is it another version?".to_owned()),
-            Some(hello) => admit(&self.shared.gate, hello).await,
+            None => Err((KIND_REFUSAL, "malformed hello: is it another version?".to_owned())),
+            Some(hello) => match admit(&self.shared.gate, hello).await {
+                Ok(hello) => match self.another_process(&hello).await {
+                    Some(reason) => Err((KIND_DUPLICATE, reason)),
+                    None => Ok(hello),
+                },
+                Err(reason) => Err((KIND_REFUSAL, reason)),
+            },
         };
         let answer = match &verdict {
             Ok(hello) => (KIND_HELLO, self.shared.gate.hello(&hello.node).encode()),
-            Err(reason) => (KIND_REFUSAL, Bytes::from(reason.clone())),
+            Err((kind, reason)) => (*kind, Bytes::from(reason.clone())),
         };
         let frame = FrameOut { kind: answer.0, meta: answer.1, body: Vec::new() };
         let written = slowdb_net::write_frame(&mut send, frame, HELLO_WITHIN).await;
         let _ = send.finish();
         match verdict {
             Ok(hello) => written.ok().map(|()| hello),
-            Err(reason) => {
+            Err((_, reason)) => {
                 tracing::warn!(address = %connection.remote_addr(), %reason, "refused a node");
                 // The reason is on its way; the other side closes when it has read it.
                 let _ = tokio::time::timeout(HELLO_WITHIN, connection.closed()).await;
                 None
             }
         }
+    }
+
+    /// Why a process is not the node that it says it is, though its storage is: another one is.
+    async fn another_process(&self, hello: &Hello) -> Option<String> {
+        let state = self.peers().get(&hello.node).map(Peer::state);
+        state?.is_another(hello.instance).await
     }
 }
 

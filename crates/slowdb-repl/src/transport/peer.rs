@@ -1,6 +1,6 @@
 //! The connections that this node dials to one other node.
 
-use super::hello::{Gate, Hello, KIND_HELLO, KIND_REFUSAL};
+use super::hello::{Gate, Hello, KIND_DUPLICATE, KIND_HELLO, KIND_REFUSAL};
 use super::{ALPN_CONTROL, ALPN_DATA, HELLO_WITHIN, PeerEvent, admit, hello_limits};
 use crate::ids::{GroupId, NodeId};
 use bytes::Bytes;
@@ -59,16 +59,18 @@ impl Queue {
 }
 
 /// What the tasks of a peer share.
-struct State {
-    node: NodeId,
-    address: String,
+pub(super) struct State {
+    pub(super) node: NodeId,
+    pub(super) address: String,
     connector: Connector,
     gate: Arc<dyn Gate>,
     events: mpsc::Sender<PeerEvent>,
-    connected: AtomicBool,
+    pub(super) connected: AtomicBool,
     trouble: Mutex<Option<String>>,
     /// Instance of the other node's process that it was last heard to be.
-    instance: AtomicU64,
+    pub(super) instance: AtomicU64,
+    /// Connections that processes of the other node have dialled, each with its instance.
+    pub(super) incoming: Mutex<Vec<(u64, Connection)>>,
     wake: [Notify; 3],
 }
 
@@ -96,6 +98,7 @@ impl Peer {
             connected: AtomicBool::new(false),
             trouble: Mutex::new(None),
             instance: AtomicU64::new(0),
+            incoming: Mutex::default(),
             wake: [Notify::new(), Notify::new(), Notify::new()],
         });
         let control = lane(&state, Line::Control, CONTROL_QUEUE_BYTES);
@@ -128,15 +131,13 @@ impl Peer {
         self.state.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The other node has just dialled us. If its process is another one than the one that our connections
-    /// lead to, they are dead, long before the idle time-out would say so.
-    pub(super) fn seen_alive(&self, instance: u64) {
-        self.state.heard_of(instance);
+    pub(super) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.state)
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Line {
+pub(super) enum Line {
     Control,
     Data,
     Snapshot,
@@ -207,7 +208,7 @@ async fn run(state: Arc<State>, line: Line, mut queue: mpsc::UnboundedReceiver<Q
 
 impl State {
     /// The other node's process is this one. If it was another one before, all lanes have to dial anew.
-    fn heard_of(&self, instance: u64) {
+    pub(super) fn heard_of(&self, instance: u64) {
         if self.instance.swap(instance, Ordering::Relaxed) != instance {
             self.wake.iter().for_each(Notify::notify_one);
         }
@@ -224,7 +225,7 @@ impl State {
     }
 }
 
-async fn dial(state: &State, line: Line) -> Result<(Connection, u64), String> {
+pub(super) async fn dial(state: &State, line: Line) -> Result<(Connection, u64), String> {
     let connecting = state.connector.connect(&state.address, line.alpn(), line.profile(), CONNECT_WITHIN);
     let connection = connecting.await.map_err(|error| error.to_string())?;
     let hello = state.gate.hello(&state.node).encode();
@@ -239,6 +240,11 @@ async fn dial(state: &State, line: Line) -> Result<(Connection, u64), String> {
     let answer = answer.ok_or_else(|| "it hung up without a hello".to_owned())?;
     let verdict = match answer.kind {
         KIND_REFUSAL => Err(format!("it refused us: {}", printable(&answer.meta))),
+        KIND_DUPLICATE => {
+            let (by, reason) = (state.node.clone(), printable(&answer.meta));
+            let _ = state.events.send(PeerEvent::Duplicate { by, reason: reason.clone() }).await;
+            Err(reason)
+        }
         KIND_HELLO => match Hello::decode(&answer.meta) {
             Some(hello) if hello.node == state.node => admit(&state.gate, hello).await,
             Some(hello) => Err(format!("it says that it is node {}, not {}", hello.node, state.node)),
@@ -249,7 +255,7 @@ async fn dial(state: &State, line: Line) -> Result<(Connection, u64), String> {
     match verdict {
         Ok(hello) => {
             // The other lanes may still lead to an earlier process of that node.
-            state.heard_of(hello.instance);
+            state.found(hello.instance);
             Ok((connection, hello.instance))
         }
         Err(reason) => {

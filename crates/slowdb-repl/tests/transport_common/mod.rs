@@ -121,10 +121,24 @@ impl Bare {
                 match self.events.recv().await.expect("the transport lives") {
                     PeerEvent::Frame { from, meta, body } => return (from, meta, body),
                     PeerEvent::Unreachable { .. } => {}
+                    PeerEvent::Duplicate { reason, .. } => panic!("{reason}"),
                 }
             }
         };
         tokio::time::timeout(PATIENCE, next).await.expect("a frame arrives")
+    }
+
+    /// Waits until it is told that another process is this node, and says what it is told.
+    pub(crate) async fn told_to_stop(&mut self) -> String {
+        let told = async {
+            loop {
+                let event = self.events.recv().await.expect("the transport lives");
+                if let PeerEvent::Duplicate { reason, .. } = event {
+                    return reason;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.expect("it is told")
     }
 
     /// Sends `what` to `node` again and again until `other` has it: while a connection is being made, frames

@@ -36,6 +36,7 @@ fn state(endpoint: &Endpoint, events: mpsc::Sender<PeerEvent>) -> State {
         connected: AtomicBool::new(false),
         trouble: Mutex::new(None),
         instance: AtomicU64::new(1),
+        incoming: Mutex::default(),
         wake: [Notify::new(), Notify::new(), Notify::new()],
     }
 }
