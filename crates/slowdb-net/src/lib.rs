@@ -25,7 +25,7 @@ mod transport;
 
 pub use certs::{CertError, Identity, Role, create, load_or_create};
 pub use connection::{CallError, Connection, LostError};
-pub use endpoint::{AcceptLimits, BindError, ConnectError, Connector, Endpoint, Service};
+pub use endpoint::{AcceptLimits, BindError, ConnectError, Connector, Endpoint, Release, Service};
 pub use frame::{
     BODY_ALIGN, Frame, FrameError, FrameLimits, FrameOut, HEADER_LEN, META_ALIGN, decode, encode, read_frame,
     write_frame,

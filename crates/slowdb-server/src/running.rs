@@ -30,6 +30,8 @@ const OVERLOADED_RETRY_MS: u32 = 50;
 /// How long a stopping node waits for others to take over, and for its checkpoints.
 const PREPARE_WITHIN: Duration = Duration::from_secs(10);
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// How long a stopped node waits for its port to be free: until the last task that serves a connection has ended.
+const RELEASE_WITHIN: Duration = Duration::from_secs(5);
 const SURROUNDINGS_EVERY: Duration = Duration::from_millis(500);
 
 /// A node that runs in this process. Needs a tokio runtime with threads.
@@ -154,7 +156,7 @@ impl RunningNode {
         }
     }
 
-    /// Hands over leadership, makes everything durable, and stops.
+    /// Hands over leadership, makes everything durable, and stops. Its port is free then.
     pub async fn shutdown(mut self) -> Result<(), StopError> {
         if self.failed.borrow().is_none() {
             let prepared = async {
@@ -167,9 +169,14 @@ impl RunningNode {
             }
         }
         self.endpoint.close(CLOSE_WITHIN).await;
-        self.tasks.abort_all();
+        self.tasks.shutdown().await;
+        let release = self.endpoint.release();
+        drop(self.endpoint);
         let driver = self.driver;
         let stopped = tokio::task::spawn_blocking(move || driver.stop()).await;
+        if !release.wait(RELEASE_WITHIN).await {
+            tracing::warn!(address = %self.address, "stopped, but something still holds the port");
+        }
         if let Some(why) = self.failed.borrow().clone() {
             return Err(StopError::Failed(why));
         }

@@ -77,6 +77,25 @@ async fn a_path_of_another_node_or_nobody_is_refused() {
     assert!(why.contains("'identity' is missing"), "{why}");
 }
 
+/// A client's connection holds the node's socket until whoever serves it has noticed that it is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_port_of_a_node_that_has_stopped_is_free() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let good = config(dir.path(), "ada");
+    let alpn = std::str::from_utf8(slowdb_proto::ALPN_CLIENT).expect("ASCII");
+    for _ in 0..5 {
+        let node = RunningNode::start(good.clone()).await.expect("it starts");
+        let address = node.address();
+        let connector = slowdb_net::Connector::new(&good.identity).expect("a socket");
+        let within = std::time::Duration::from_secs(60);
+        let to = address.to_string();
+        let dialled = connector.connect(&to, alpn, slowdb_net::Profile::Client, within);
+        let _connection = dialled.await.expect("it listens");
+        assert_eq!(node.shutdown().await, Ok(()));
+        std::net::UdpSocket::bind(address).expect("the port is free");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_files_are_named() {
     let dir = tempfile::tempdir().expect("a directory can be made");

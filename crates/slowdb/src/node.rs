@@ -17,8 +17,6 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(crate) const LOOK_WITHIN: Duration = Duration::from_secs(1);
 /// How long a node tries to be part of a cluster.
 pub(crate) const START_WITHIN: Duration = Duration::from_secs(60);
-/// How long a node that has stopped waits for its port to be free.
-const RELEASE_WITHIN: Duration = Duration::from_secs(5);
 /// Below a storage path, beside the directories of its nodes.
 const CERTS: &str = "certs";
 const NODE_DOWN_AFTER: Duration = Duration::from_secs(30);
@@ -123,7 +121,6 @@ pub(crate) struct EmbeddedNode {
     pub(crate) client: Client,
     pub(crate) vectors: Collection,
     pub(crate) num_shards: u32,
-    host: String,
     node: RunningNode,
 }
 
@@ -168,18 +165,11 @@ impl EmbeddedNode {
         match attach(&settings, format!("{}:{port}", settings.host), &identity, fits).await {
             Ok((client, num_shards)) => {
                 let vectors = client.collection(COLLECTION);
-                Ok(EmbeddedNode {
-                    id: settings.node_id,
-                    client,
-                    vectors,
-                    num_shards,
-                    host: settings.host,
-                    node,
-                })
+                Ok(EmbeddedNode { id: settings.node_id, client, vectors, num_shards, node })
             }
             Err(error) => {
                 // What went wrong first is what is told.
-                let _ = stop(node, &settings.host).await;
+                let _ = node.shutdown().await;
                 Err(error)
             }
         }
@@ -195,21 +185,10 @@ impl EmbeddedNode {
 
     /// Stops the node. It can be started again then.
     pub(crate) async fn stop(self) -> Result<(), Error> {
-        let EmbeddedNode { node, host, client, vectors, .. } = self;
+        let EmbeddedNode { node, client, vectors, .. } = self;
         drop((client, vectors));
-        stop(node, &host).await
+        Ok(node.shutdown().await?)
     }
-}
-
-/// Stops a node, and waits until its port is free: sockets go a moment after the last task that has to do with them.
-async fn stop(node: RunningNode, host: &str) -> Result<(), Error> {
-    let port = node.address().port();
-    let stopped = node.shutdown().await;
-    let waited = Waited::at_most(RELEASE_WITHIN);
-    while !ports::is_free(host, port) && !waited.is_over() {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-    Ok(stopped?)
 }
 
 /// Connects to the node itself, once it is part of a cluster.

@@ -10,14 +10,18 @@ use quinn::{ConnectionError, Incoming, ServerConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::connect::Connector;
 use super::error::BindError;
+use super::socket::Held;
 use super::{reset, socket};
 use crate::certs::{Identity, Role, role_of};
 use crate::connection::{ADMISSION_NOTE, CODE_NOT_ADMITTED, CODE_SHUTDOWN, Connection, LostError, canonical};
 use crate::transport::{Profile, Tuning, is_loopback, transport};
+
+/// Between looks at whether a socket is closed, which nothing tells.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A protocol that an endpoint offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,7 @@ impl Default for AcceptLimits {
 #[derive(Debug)]
 pub struct Endpoint {
     sockets: Vec<quinn::Endpoint>,
+    held: Vec<Held>,
     addrs: Vec<SocketAddr>,
     ready: Mutex<mpsc::Receiver<Connection>>,
     connector: Connector,
@@ -76,18 +81,20 @@ impl Endpoint {
     ) -> Result<Self, BindError> {
         let admission = Arc::new(Admission::new(identity, services, limits)?);
         let (sender, ready) = mpsc::channel(limits.ready_max.max(1));
-        let (mut sockets, mut addrs, mut loops) = (Vec::new(), Vec::new(), JoinSet::new());
+        let (mut sockets, mut held, mut addrs, mut loops) =
+            (Vec::new(), Vec::new(), Vec::new(), JoinSet::new());
         for socket in listen(target).await? {
             let addr = socket.local_addr().map_err(|source| unbound(target, source))?;
             let config = reset::config_for(identity.private_key(), addr);
-            let quic = socket::endpoint(socket, config, Some(admission.network.as_ref().clone()))
+            let (quic, socket) = socket::endpoint(socket, config, Some(admission.network.as_ref().clone()))
                 .map_err(|source| BindError::Socket { addr, source })?;
             loops.spawn(accept_loop(quic.clone(), Arc::clone(&admission), sender.clone()));
             sockets.push(quic);
+            held.push(socket);
             addrs.push(addr);
         }
         let connector = Connector::new(identity)?;
-        Ok(Self { sockets, addrs, ready: Mutex::new(ready), connector, _loops: loops })
+        Ok(Self { sockets, held, addrs, ready: Mutex::new(ready), connector, _loops: loops })
     }
 
     /// The addresses listened on.
@@ -125,10 +132,32 @@ impl Endpoint {
 }
 
 impl Endpoint {
+    /// To be asked for before the endpoint is dropped, by whoever wants to know when its port is free.
+    #[must_use]
+    pub fn release(&self) -> Release {
+        Release(self.held.clone())
+    }
+
     fn close_accepted(&self) {
         for quic in &self.sockets {
             quic.close(VarInt::from_u32(CODE_SHUTDOWN), b"the node is shutting down");
         }
+    }
+}
+
+/// Tells when the sockets of an [`Endpoint`] are closed.
+#[derive(Debug)]
+pub struct Release(Vec<Held>);
+
+impl Release {
+    /// Waits until the endpoint and everything that came in by it is gone, at most so long. True if the port is free.
+    pub async fn wait(self, within: Duration) -> bool {
+        let free = async {
+            while !self.0.iter().all(Held::is_closed) {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        timeout(within, free).await.is_ok()
     }
 }
 

@@ -159,6 +159,7 @@ fn outgoing(ip: IpAddr) -> Result<quinn::Endpoint, BindError> {
     let addr = SocketAddr::new(ip, 0);
     socket::bind(addr)
         .and_then(|socket| socket::endpoint(socket, EndpointConfig::default(), None))
+        .map(|(quic, _)| quic)
         .map_err(|source| BindError::Socket { addr, source })
 }
 

@@ -10,6 +10,6 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-pub use accept::{AcceptLimits, Endpoint, Service};
+pub use accept::{AcceptLimits, Endpoint, Release, Service};
 pub use connect::Connector;
 pub use error::{BindError, ConnectError};

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use quinn::{EndpointConfig, TokioRuntime};
+use quinn::{AsyncUdpSocket, EndpointConfig, Runtime, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::transport::UDP_PAYLOAD_MAX;
@@ -28,12 +28,25 @@ pub(super) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// A socket that others hold. It is closed, and its port free, when the last of them has let go: connections hold it too.
+#[derive(Clone, Debug)]
+pub(super) struct Held(Weak<dyn AsyncUdpSocket>);
+
+impl Held {
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
 /// Turns a socket into a QUIC endpoint.
 pub(super) fn endpoint(
     socket: UdpSocket,
     mut config: EndpointConfig,
     server: Option<quinn::ServerConfig>,
-) -> io::Result<quinn::Endpoint> {
+) -> io::Result<(quinn::Endpoint, Held)> {
     config.max_udp_payload_size(UDP_PAYLOAD_MAX).map_err(io::Error::other)?;
-    quinn::Endpoint::new(config, server, socket, Arc::new(TokioRuntime))
+    let runtime = Arc::new(TokioRuntime);
+    let socket = runtime.wrap_udp_socket(socket)?;
+    let held = Held(Arc::downgrade(&socket));
+    Ok((quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime)?, held))
 }
