@@ -119,6 +119,7 @@ impl<M: StateMachine> ReplicatorCore<M> {
                 }
             }
             Event::Failed { token, why, .. } => self.fail(token, why),
+            Event::Stands { token, missing, .. } => self.fail(token, Failure::LevelNotReached { missing }),
             Event::ReadReady { token, group } => {
                 if let Some(Waiting::Read(answer)) = self.waiting.remove(&token) {
                     answer(self.repl.machine(group).ok_or(Failure::NotLeader));

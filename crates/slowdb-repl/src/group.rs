@@ -102,6 +102,23 @@ pub enum Event<O> {
         /// All members.
         members: u32,
     },
+    /// A proposal at [`AckLevel::All`] stands at [`AckLevel::Quorum`], and not everywhere in time.
+    Stands {
+        /// The request.
+        token: Token,
+        /// The group.
+        group: GroupId,
+        /// Position of its first write.
+        first: Position,
+        /// What the state machine said.
+        outcome: O,
+        /// Members on which it is known to be durable.
+        durable_on: u32,
+        /// All members.
+        members: u32,
+        /// Nodes that did not confirm.
+        missing: Vec<NodeId>,
+    },
     /// A request failed.
     Failed {
         /// The request.

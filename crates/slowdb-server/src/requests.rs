@@ -17,7 +17,7 @@ use slowdb_proto::{
 };
 #[cfg(feature = "canary")]
 use slowdb_proto::{Position, Unmet};
-use slowdb_repl::{AckLevel, Event, Failure, GroupId, Now, Proposal, Token};
+use slowdb_repl::{AckLevel, Event, Failure, GroupId, NodeId, Now, Proposal, Token};
 use std::sync::Arc;
 
 /// When to come back to an overloaded node, in milliseconds.
@@ -348,6 +348,23 @@ impl Node {
                 };
                 self.reply(Pending::request(token), reply);
             }
+            Event::Stands { token, group, first, outcome, durable_on, members, missing } => {
+                let Some(write) = self.pending.writes.get(&token) else { return };
+                let unmet = match &outcome {
+                    Outcome::Write(WriteOutcome::Done(result)) => result.unmet.len(),
+                    _ => 0,
+                };
+                let has_outcome = matches!(outcome, Outcome::Write(WriteOutcome::Done(_)));
+                if !has_outcome || unmet == write.writes as usize {
+                    // Nothing was changed, so there is nothing that others could lack.
+                    let outcome = Some(outcome);
+                    return self.answer(Event::Acked { token, first, outcome, durable_on, members });
+                }
+                self.pending.writes.remove(&token);
+                let mut reply = self.failure(group, Failure::LevelNotReached { missing: Vec::new() });
+                reply.message = stands(&missing, unmet);
+                self.reply(Pending::request(token), Reply::Error(*reply));
+            }
             Event::Failed { token, group, why } => {
                 let waited = self.pending.writes.remove(&token).is_some()
                     | self.pending.reads.remove(&token).is_some();
@@ -401,12 +418,7 @@ impl Node {
                 format!("{group} did not answer in time: a majority of its replicas may be out of reach"),
                 0,
             ),
-            Failure::LevelNotReached { missing } => {
-                let missing: Vec<&str> = missing.iter().map(|node| node.as_str()).collect();
-                let message =
-                    format!("the write stands at quorum, but is not confirmed by: {}", missing.join(", "));
-                (Code::LevelNotReached, message, 0)
-            }
+            Failure::LevelNotReached { missing } => (Code::LevelNotReached, stands(&missing, 0), 0),
             Failure::Halted => {
                 let why = self.halted.get(&group).map_or("", String::as_str);
                 (Code::StorageFailed, format!("{group} is halted on node {}: {why}", self.name), 0)
@@ -415,6 +427,16 @@ impl Node {
         let epoch = self.catalog().map_or(0, |catalog| catalog.epoch);
         Box::new(ErrorReply { code, message, leader, term, epoch, retry_after_ms })
     }
+}
+
+/// What is to be said of a write that was not confirmed by all.
+fn stands(missing: &[NodeId], unmet: usize) -> String {
+    let missing: Vec<&str> = missing.iter().map(NodeId::as_str).collect();
+    let but = match unmet {
+        0 => String::new(),
+        unmet => format!(" (but for {unmet} whose conditions did not hold)"),
+    };
+    format!("the write stands at quorum{but}, but is not confirmed by: {}", missing.join(", "))
 }
 
 pub(crate) type Answer<T> = Result<T, Box<ErrorReply>>;

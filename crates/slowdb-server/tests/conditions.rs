@@ -136,3 +136,25 @@ fn of_writes_that_depend_on_one_version_one_takes_effect() {
     });
     assert_eq!(met.count(), 1);
 }
+
+/// Found by the simulator: the condition did not hold, and the reply said that the write stands at quorum.
+#[test]
+fn a_write_that_changes_nothing_does_not_stand_at_quorum() {
+    let mut cluster = Cluster::founded(&founding(&["ada", "bob", "cyd"], 2, 2));
+    let (leader, id) = (cluster.leader(0), id_in(0, 2, 0));
+    let made = cluster.written(leader, write(0, 1, QUORUM), &put(&id, &V));
+    let missing = (leader + 1) % 3;
+    cluster.kill(missing);
+    let all = |sequence| Request {
+        cluster: None,
+        timeout_ms: 300,
+        kind: RequestKind::Write(write(0, sequence, WriteLevel::All)),
+    };
+    let (reply, _) = cluster.ask_as(leader, all(2), &put_if(&id, &W, Condition::IfAbsent));
+    let Reply::Written(reply) = reply else { panic!("{reply:?}") };
+    assert_eq!((unmet(&reply), reply.durable_on), (Some(Some(made.first)), 2));
+    assert_eq!(cluster.get(leader, 0, &id), Some((made.first, bytes_of(&V))));
+    let (reply, _) = cluster.ask_as(leader, all(3), &put_if(&id, &W, Condition::IfVersion(made.first)));
+    let Reply::Error(error) = reply else { panic!("{reply:?}") };
+    assert_error(&error, Code::LevelNotReached, ["ada", "bob", "cyd"][missing]);
+}

@@ -12,21 +12,25 @@ impl<M: StateMachine> Group<M> {
         let group = self.id;
         let applied = self.engine.applied();
         let late = |deadline: u64| deadline <= now.micros;
-        let mut timed_out = Vec::new();
+        let term = self.leading.unwrap_or_default();
+        let members = self.membership.members.len() as u32;
+        let mut standing = Vec::new();
         for (index, entry) in &mut self.waiters {
             for waiter in entry.waiters.iter_mut().filter(|w| !w.answered && late(w.deadline)) {
                 waiter.answered = true;
                 let Whom::Embedder(token) = waiter.whom else { continue };
-                timed_out
-                    .push((token, (waiter.level == AckLevel::All && *index <= applied).then_some(*index)));
+                let first = Position { term, index: *index, offset: waiter.offset };
+                let stands = waiter.level == AckLevel::All && *index <= applied;
+                match waiter.outcome.take().filter(|_| stands) {
+                    Some(outcome) => standing.push((token, first, outcome)),
+                    None => events.push(Event::Failed { token, group, why: Failure::Timeout }),
+                }
             }
         }
-        for (token, stands_at) in timed_out {
-            let why = match stands_at {
-                Some(index) => Failure::LevelNotReached { missing: self.missing(index) },
-                None => Failure::Timeout,
-            };
-            events.push(Event::Failed { token, group, why });
+        for (token, first, outcome) in standing {
+            let missing = self.missing(first.index);
+            let durable_on = members.saturating_sub(missing.len() as u32);
+            events.push(Event::Stands { token, group, first, outcome, durable_on, members, missing });
         }
         let waiting_bytes = &mut self.waiting_bytes;
         self.queue.retain(|proposal| {

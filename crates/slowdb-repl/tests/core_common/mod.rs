@@ -527,6 +527,9 @@ impl Trio {
     pub(crate) fn failure(&self, node: usize, token: Token) -> Option<Failure> {
         self.peers[node].events.iter().find_map(|event| match event {
             Event::Failed { token: t, why, .. } if *t == token => Some(why.clone()),
+            Event::Stands { token: t, missing, .. } if *t == token => {
+                Some(Failure::LevelNotReached { missing: missing.clone() })
+            }
             _ => None,
         })
     }
