@@ -218,7 +218,8 @@ mod tests {
     }
 
     fn unmet(index: u64, writes: u32) -> WriteResult {
-        let current = |write: u32| (write.is_multiple_of(2)).then_some(Position { term: 1, index: 3, offset: write });
+        let current =
+            |write: u32| (write.is_multiple_of(2)).then_some(Position { term: 1, index: 3, offset: write });
         let unmet = (0..writes).map(|write| Unmet { write, current: current(write) }).collect();
         WriteResult { unmet, ..result(index) }
     }

@@ -103,8 +103,10 @@ pub(crate) fn next_changes(catalog: &Catalog, plan: &Plan) -> Vec<CatalogChange>
     }
     let moves = plan.moves().iter().map(|it| (it.shard, it.reason.to_string()));
     let transfers = plan.transfers().iter().map(|it| (it.shard, String::new()));
+    let votes = catalog.shards().filter(|(_, shard)| votes_are_lost(catalog, &shard.spec));
+    let votes = votes.map(|(_, shard)| (shard.spec.group, "a vote is lost".to_owned()));
     let mut seen = BTreeSet::new();
-    for (group, reason) in moves.chain(transfers) {
+    for (group, reason) in moves.chain(transfers).chain(votes) {
         if !seen.insert(group) {
             continue;
         }
@@ -152,7 +154,7 @@ fn place_change(
         return None;
     }
     let leader = target.leader.filter(|leader| !goes(leader)).unwrap_or(&spec.leader).to_owned();
-    let nodes = with_votes(spec, nodes, &leader);
+    let nodes = with_votes(catalog, spec, nodes, &leader);
     let mut next = spec.clone();
     let different = next.want(spec.epoch + 1, &nodes, &leader, "", &mut { UNUSED_ID });
     if !different {
@@ -176,10 +178,31 @@ fn elsewhere(catalog: &Catalog, spec: &GroupSpec) -> Option<String> {
     Some(least.id.clone())
 }
 
-/// Who votes among the replicas on these nodes: those that do already first, and an odd number.
-fn with_votes(spec: &GroupSpec, mut nodes: Vec<String>, leader: &str) -> Vec<(String, Wanted)> {
-    let votes = |node: &String| spec.replica_on(node).is_some_and(|r| r.wanted == Wanted::Voter);
-    nodes.sort_by_cached_key(|node| (node != leader, !votes(node), node.clone()));
+/// Whether some voter is lost, enough are left to decide on others, and a replica that lives has no vote.
+fn votes_are_lost(catalog: &Catalog, spec: &GroupSpec) -> bool {
+    let is_down = |replica: &&Replica| catalog.node(&replica.node).is_some_and(|node| node.down);
+    let voters = spec.replicas.iter().filter(|replica| replica.standing == Standing::Voter);
+    let lost = voters.clone().filter(is_down).count();
+    let follows =
+        |replica: &Replica| replica.wanted == Wanted::Learner && replica.standing == Standing::Learner;
+    lost > 0 && lost * 2 < voters.count() && spec.staying().any(|r| follows(r) && !is_down(&r))
+}
+
+/// Who votes among the replicas on these nodes, an odd number: those that do already first, then those that hold the data;
+/// but where a vote is lost and somebody can take it, those that live before all others.
+fn with_votes(
+    catalog: &Catalog,
+    spec: &GroupSpec,
+    mut nodes: Vec<String>,
+    leader: &str,
+) -> Vec<(String, Wanted)> {
+    let moves_votes = votes_are_lost(catalog, spec);
+    let is_down = |node: &str| moves_votes && catalog.node(node).is_some_and(|node| node.down);
+    let votes = |node: &str| spec.replica_on(node).is_some_and(|r| r.wanted == Wanted::Voter);
+    let follows = |node: &str| spec.replica_on(node).is_some_and(|r| r.standing != Standing::None);
+    nodes.sort_by_cached_key(|node| {
+        (is_down(node), node != leader, !votes(node), !follows(node), node.clone())
+    });
     let voters = voters_of(nodes.len());
     let wanted = |at| if at < voters { Wanted::Voter } else { Wanted::Learner };
     nodes.into_iter().enumerate().map(|(at, node)| (node, wanted(at))).collect()

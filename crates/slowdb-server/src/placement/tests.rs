@@ -95,6 +95,24 @@ fn a_lost_replica_keeps_its_vote_until_another_is_in_its_place() {
 }
 
 #[test]
+fn a_live_learner_gets_the_vote_of_a_lost_voter() {
+    let mut world = joined(4, 4, 4);
+    let lost = nodes_of(&world.catalog.collections[0].shards[0].spec, Wanted::Voter)[0].to_owned();
+    world.down(&lost, true);
+    world.settle("a node is down, and there is nowhere to go");
+    for (_, shard) in world.catalog.shards() {
+        assert_eq!(nodes_of(&shard.spec, Wanted::Voter).len(), 3);
+        assert_eq!(nodes_of(&shard.spec, Wanted::Learner), [lost.as_str()], "it may come back");
+    }
+    world.join("e");
+    world.settle("a copy is made");
+    for (_, shard) in world.catalog.shards() {
+        assert_eq!(nodes_of(&shard.spec, Wanted::Voter).len(), 3);
+        assert!(shard.spec.replica_on(&lost).is_none(), "there is another in its place");
+    }
+}
+
+#[test]
 fn only_so_much_is_on_its_way_at_a_time() {
     let mut world = joined(3, 64, 3);
     assert!(changes(&world.catalog).is_empty());
