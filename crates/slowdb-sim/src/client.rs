@@ -304,6 +304,7 @@ fn draw(random: &mut Random, op: OpId, only_reads: bool, keys: &Keys, options: &
         return Ask::Read { level, keys, at: None };
     }
     let level = match random.below(100) {
+        _ if strict && options.strict_at_all => WriteLevel::All,
         0..15 => WriteLevel::All,
         15..60 if !strict => WriteLevel::One,
         _ => WriteLevel::Quorum,

@@ -26,6 +26,7 @@ mod run;
 mod scenarios;
 mod shrink;
 mod strike;
+pub mod table;
 mod traffic;
 
 #[cfg(feature = "canary")]

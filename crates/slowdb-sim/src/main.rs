@@ -1,8 +1,9 @@
 //! Runs seeds, replays one, or plants bugs and sees whether they are caught.
 
 use clap::Parser;
-use slowdb_sim::{Cell, Options, Profile, Tally, exercise, run};
+use slowdb_sim::{Cell, Options, Profile, Tally, exercise, run, table};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -39,6 +40,9 @@ struct Arguments {
     /// Counts how the seeds fare with each pair of levels, and names the first seed in which each was put to the test.
     #[arg(long, conflicts_with_all = ["replay", "canaries"])]
     pairs: bool,
+    /// Writes the seeds that were found into the table of pairs in this document.
+    #[arg(long, value_name = "FILE", requires = "pairs")]
+    write: Option<PathBuf>,
     /// Looks for a run with as few faults and clients as possible that fails like the one that is replayed.
     #[arg(long, requires = "replay")]
     shrink: bool,
@@ -122,14 +126,24 @@ fn pairs(arguments: &Arguments) -> bool {
             }
         }
     }
+    let mut seeds = BTreeMap::new();
     println!("{:<36} {:<9} {:>9} {:>9}  seed", "write, read: property", "promised", "judged", "broken");
     for cell in Cell::all() {
-        let (tally, best, seed) = found.remove(&cell).unwrap_or_default();
+        let (tally, best, best_seed) = found.remove(&cell).unwrap_or_default();
         let promised = if cell.is_promised() { "yes" } else { "no" };
-        let seed = if best > 0 { seed.to_string() } else { "none shows it".to_owned() };
+        let seed = if best > 0 { best_seed.to_string() } else { "none shows it".to_owned() };
         println!("{:<36} {promised:<9} {:>9} {:>9}  {seed}", cell.to_string(), tally.judged, tally.broken);
+        if best > 0 {
+            seeds.insert(cell, best_seed);
+        }
     }
-    true
+    let Some(path) = &arguments.write else { return true };
+    let written = std::fs::read_to_string(path)
+        .and_then(|document| std::fs::write(path, table::write(&document, &seeds)));
+    if let Err(error) = &written {
+        println!("{}: {error}", path.display());
+    }
+    written.is_ok()
 }
 
 fn many(arguments: &Arguments) -> bool {

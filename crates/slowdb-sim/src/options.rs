@@ -252,6 +252,8 @@ pub struct Options {
     pub faults_from: u64,
     /// When faults stop, in microseconds.
     pub faults_until: u64,
+    /// Strict ids are written at `all` only, and not at `quorum` as well.
+    pub strict_at_all: bool,
     /// Between two operations of a client.
     pub think: Span,
     /// How long a client waits for one answer.
@@ -305,6 +307,7 @@ impl Options {
             keys_per_shard: random.pick(&[2, 4, 8]),
             faults_from: random.pick(&[0, 0, 2 * SECOND]),
             faults_until: random.between((10 * SECOND, 30 * SECOND)),
+            strict_at_all: false,
             think: (0, random.pick(&[5, 20, 100]) * MILLI),
             attempt: (100 * MILLI, random.pick(&[300, 800]) * MILLI),
             patience: (500 * MILLI, 4 * SECOND),
@@ -343,6 +346,7 @@ impl Options {
         if profile == Profile::Changes || (profile == Profile::General && random.chance(500)) {
             options.changes = Some(ChangeOptions::draw(random));
         }
+        options.strict_at_all = random.fork(8).chance(120);
         options
     }
 
