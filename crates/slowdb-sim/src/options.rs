@@ -347,6 +347,11 @@ impl Options {
             options.changes = Some(ChangeOptions::draw(random));
         }
         options.strict_at_all = random.fork(8).chance(120);
+        let random = &mut random.fork(9);
+        if matches!(profile, Profile::General | Profile::Changes) && random.chance(100) {
+            options.nodes = random.pick(&[4, 6, 7]);
+            options.replication_factor = random.pick(&[3, 4, 5]);
+        }
         options
     }
 

@@ -43,14 +43,6 @@ impl Does {
         }
     }
 
-    /// What it shows of the value before it.
-    fn shows(self) -> Option<Option<u64>> {
-        match self {
-            Does::Reads(found) | Does::Swaps(found, _) => Some(found),
-            Does::Writes(_) | Does::MaySwap(..) => None,
-        }
-    }
-
     /// What it may leave behind.
     fn leaves(self) -> Option<Option<u64>> {
         match self {
@@ -94,7 +86,7 @@ pub(super) fn registers(ops: &[Op]) -> Vec<(Cell, bool)> {
         let mut steps = steps(ops, |level| level == read);
         steps.values_mut().for_each(prune);
         for (key, steps) in
-            steps.iter().filter(|(_, steps)| steps.iter().any(|step| step.does.shows().is_some()))
+            steps.iter().filter(|(_, steps)| steps.iter().any(|step| matches!(step.does, Does::Reads(_))))
         {
             let Some(write) = weakest.get(key) else { continue };
             let cell = Cell { write: *write, read, property: Property::Linearizable };
@@ -196,7 +188,11 @@ fn values_by_version(ops: &[Op]) -> BTreeMap<(Key, Position), u64> {
 /// Leaves out writes of unknown outcome whose value nobody saw: if an order exists with one of them, it exists without
 /// it, since nothing was read between it and the next write.
 fn prune(steps: &mut Vec<Step>) {
-    let seen: BTreeSet<Option<u64>> = steps.iter().filter_map(|step| step.does.shows()).collect();
+    let needs = |step: &Step| match step.does {
+        Does::Reads(found) | Does::Swaps(found, _) | Does::MaySwap(found, _) => Some(found),
+        Does::Writes(_) => None,
+    };
+    let seen: BTreeSet<Option<u64>> = steps.iter().filter_map(needs).collect();
     let may_count = |step: &Step| step.does.leaves().is_none_or(|left| seen.contains(&left));
     steps.retain(|step| step.ended != usize::MAX || may_count(step));
 }
@@ -436,6 +432,20 @@ mod tests {
         let mut twice = late.to_vec();
         twice.extend([write(7, 8, 9), read(9, 10, Some(7))]);
         assert!(search_all(&twice).is_err());
+    }
+
+    /// Nobody read what the first left behind, but the second, which was read, can have come only after it.
+    #[test]
+    fn what_a_swap_of_unknown_outcome_needs_is_not_left_out() {
+        let mut steps = vec![
+            write(0, usize::MAX, 7),
+            swap(1, usize::MAX, 7, 8),
+            read(2, 3, Some(8)),
+            write(4, usize::MAX, 9),
+        ];
+        prune(&mut steps);
+        assert_eq!(steps.len(), 3);
+        assert_eq!(search_all(&steps), Ok(()));
     }
 
     #[test]
