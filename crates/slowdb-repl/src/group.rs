@@ -13,7 +13,7 @@ mod reads;
 mod transfer;
 
 use crate::engine::wire::Payload;
-use crate::engine::{Committed, Engine, Message};
+use crate::engine::{Beat, Committed, Engine, Message};
 use crate::entry::{AckLevel, EntryBuilder, EntryView, ProposalHeader};
 use crate::ids::{GroupId, Membership, NodeId, ReplicaId};
 use crate::machine::{Staging, StateMachine};
@@ -32,6 +32,8 @@ use transfer::Transfers;
 
 /// Proposals are merged into one entry up to this many bytes.
 const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// Ticks between looks at what is to be done now and then in a group in which nothing happens.
+const QUIET_LOOK_TICKS: u64 = 16;
 /// Replicas that are no members as far as is known here, and whose nodes are remembered.
 const STRANGERS_MAX: usize = 64;
 
@@ -265,6 +267,8 @@ pub(crate) struct Group<M: StateMachine> {
     members_changed: bool,
     told_leader: Option<(Option<ReplicaId>, u64)>,
     told_halted: bool,
+    /// There was nothing left to do after the last flush.
+    quiet: bool,
     ticks: u64,
     #[cfg(feature = "canary")]
     pub(crate) canary: Option<crate::Canary>,
@@ -300,6 +304,7 @@ impl<M: StateMachine> Group<M> {
             members_changed: false,
             told_leader: None,
             told_halted: false,
+            quiet: false,
             ticks: 0,
             #[cfg(feature = "canary")]
             canary: None,
@@ -324,18 +329,35 @@ impl<M: StateMachine> Group<M> {
         self.queue.len() + self.waiters.len()
     }
 
-    /// A message arrived from a replica on this node.
-    pub(crate) fn receive(&mut self, node: &NodeId, message: Payload) {
+    /// A message arrived from a replica on this node. What is to be sent at once goes to `beats`; says whether there is
+    /// more to do than that.
+    pub(crate) fn receive(
+        &mut self,
+        node: &NodeId,
+        message: Payload,
+        beats: &mut Vec<(GroupId, Payload)>,
+    ) -> bool {
         let (from, _) = crate::engine::wire::parties(&message);
-        match self.membership.member(from) {
-            Some(member) if member.node != *node => return,
-            Some(_) => {}
-            // This replica may not have heard yet of a change that made it one.
-            None if self.strangers.contains_key(&from) || self.strangers.len() < STRANGERS_MAX => {
-                self.strangers.insert(from, node.clone());
-            }
-            None => return,
+        let member = self.membership.member(from);
+        let is_member = member.is_some();
+        // This replica may not have heard yet of a change that made the other one.
+        let may_remember = self.strangers.contains_key(&from) || self.strangers.len() < STRANGERS_MAX;
+        if member.is_some_and(|member| member.node != *node) || !(is_member || may_remember) {
+            return false;
         }
+        if !is_member {
+            self.strangers.insert(from, node.clone());
+        }
+        let message = match message {
+            Payload::Consensus(message) if is_member => match self.engine.hear_beat(message) {
+                Beat::Noted(answer) => {
+                    beats.extend(consensus(self.id, answer));
+                    return false;
+                }
+                Beat::ForEngine(message) => Payload::Consensus(message),
+            },
+            message => message,
+        };
         match message {
             Payload::Consensus(message) => {
                 if let Err(error) = self.engine.step(message) {
@@ -363,6 +385,7 @@ impl<M: StateMachine> Group<M> {
                 self.outbox.extend(answer);
             }
         }
+        true
     }
 
     /// Sends something to the leader. False if none is known, or this replica leads.
@@ -383,15 +406,47 @@ impl<M: StateMachine> Group<M> {
         self.halted.get_or_insert(why);
     }
 
-    pub(crate) fn tick(&mut self, now: Now, events: &mut Vec<Event<M::Outcome>>) {
+    /// One tick of time passed. Heartbeats go to `beats`; says whether there is more to do than to send them.
+    pub(crate) fn tick(
+        &mut self,
+        now: Now,
+        events: &mut Vec<Event<M::Outcome>>,
+        beats: &mut Vec<(GroupId, Payload)>,
+    ) -> bool {
         self.ticks += 1;
-        self.engine.tick();
+        let did_more = self.engine.tick();
+        if did_more {
+            beats.extend(consensus(self.id, self.engine.take_beats()));
+        }
+        let is_quiet = self.quiet && !(did_more && self.engine.has_output());
+        if is_quiet && !(self.ticks + self.id.0).is_multiple_of(QUIET_LOOK_TICKS) {
+            return false;
+        }
         self.engine.evict();
         self.compare_sometimes();
         let offers = self.tick_transfers();
         self.outbox.extend(offers);
         self.expire(now, events);
         self.tick_reads(now, events);
+        self.has_work()
+    }
+
+    /// Whether a flush could do anything. What waits for others counts, too: with time it is asked for again.
+    fn has_work(&self) -> bool {
+        let waits = !self.queue.is_empty() || !self.waiters.is_empty() || !self.reads.is_empty();
+        let has_news = !self.outbox.is_empty()
+            || !self.news.is_empty()
+            || !self.settled.is_empty()
+            || self.finish.is_some()
+            || self.members_changed;
+        let told = (self.engine.leader(), self.engine.term());
+        waits
+            || has_news
+            || self.is_receiving()
+            || self.engine.has_behind()
+            || self.told_leader != Some(told)
+            || self.halted.is_some() != self.told_halted
+            || self.engine.has_output()
     }
 
     /// Whether something waits for this batch or an earlier one.
@@ -434,6 +489,7 @@ impl<M: StateMachine> Group<M> {
             self.told_halted = true;
             sink.events.push(Event::Halted { group: self.id, why: why.clone() });
         }
+        self.quiet = !self.has_work();
     }
 
     fn flush_engine(&mut self, hlc: &mut Hlc, sink: &mut Sink<'_, M::Outcome>) {
@@ -632,7 +688,10 @@ impl<M: StateMachine> Group<M> {
     }
 }
 
-fn consensus(group: GroupId, messages: Vec<Message>) -> impl Iterator<Item = (GroupId, Payload)> {
+fn consensus(
+    group: GroupId,
+    messages: impl IntoIterator<Item = Message>,
+) -> impl Iterator<Item = (GroupId, Payload)> {
     messages.into_iter().map(move |message| (group, Payload::Consensus(message)))
 }
 

@@ -48,6 +48,7 @@ pub struct Replicator<M: StateMachine> {
     limits: Limits,
     reader: WalReader,
     groups: BTreeMap<GroupId, Group<M>>,
+    names: BTreeSet<NodeId>,
     dirty: BTreeSet<GroupId>,
     hlc: Hlc,
     next_batch: u64,
@@ -56,6 +57,8 @@ pub struct Replicator<M: StateMachine> {
     /// For the next batch.
     records: Vec<Record>,
     quarantine: Quarantine,
+    /// Heartbeats and answers to them, for the next flush.
+    beats: Vec<(GroupId, Payload)>,
     /// For other nodes, with the next flush.
     offers: Vec<(GroupId, Note)>,
     ticks: u64,
@@ -77,12 +80,14 @@ impl<M: StateMachine> Replicator<M> {
             limits,
             reader,
             groups: BTreeMap::new(),
+            names: BTreeSet::new(),
             dirty: BTreeSet::new(),
             hlc: Hlc::default(),
             next_batch: 1,
             submitted: VecDeque::new(),
             records: Vec::new(),
             quarantine: Quarantine::default(),
+            beats: Vec::new(),
             offers: Vec::new(),
             ticks: 0,
             snapshot_bytes: 0,
@@ -289,6 +294,8 @@ impl<M: StateMachine> Replicator<M> {
             let data = Bytes::from(membership.encode());
             self.records.push(Record::Config { group: membership.own.0, data });
         }
+        let mut membership = membership;
+        membership.members.iter_mut().for_each(|member| member.node = self.shared_name(&member.node));
         let seed = self.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let engine = Engine::open(&membership, recovered, machine.held(), self.reader.clone(), seed)
             .map_err(|error| OpenGroupError::Engine(id, error))?;
@@ -305,9 +312,29 @@ impl<M: StateMachine> Replicator<M> {
         Ok(())
     }
 
+    /// The one copy of a node's name: groups by the thousand compare it with every message.
+    fn shared_name(&mut self, node: &NodeId) -> NodeId {
+        if let Some(name) = self.names.get(node) {
+            return name.clone();
+        }
+        self.names.insert(node.clone());
+        node.clone()
+    }
+
     /// Ids of all groups, sorted.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         self.groups.keys().copied()
+    }
+
+    /// Ids of the groups that this node leads, sorted.
+    pub fn led(&self) -> impl Iterator<Item = GroupId> + '_ {
+        let leads = |group: &Group<M>| group.engine.is_leader() && group.halted.is_none();
+        self.groups.iter().filter(move |(_, group)| leads(group)).map(|(id, _)| *id)
+    }
+
+    /// All groups with their state machines, in the order of their ids.
+    pub fn machines(&self) -> impl Iterator<Item = (GroupId, &M)> {
+        self.groups.iter().map(|(id, group)| (*id, &group.machine))
     }
 
     /// The state machine of a group.
@@ -412,8 +439,10 @@ impl<M: StateMachine> Replicator<M> {
                 continue;
             };
             if wire::parties(&message).1 == group.membership.own {
-                group.receive(from, message);
-                self.dirty.insert(id);
+                let has_work = group.receive(from, message, &mut self.beats);
+                if has_work {
+                    self.dirty.insert(id);
+                }
             }
         }
         Ok(())
@@ -439,11 +468,13 @@ impl<M: StateMachine> Replicator<M> {
         let per_tick = (self.limits.snapshot_bytes_per_second / TICKS_PER_SECOND) as i64;
         self.snapshot_bytes = (self.snapshot_bytes + per_tick).min(per_tick.max(PART_BYTES as i64) * 4);
         for (id, group) in self.groups.iter_mut().filter(|(_, group)| group.halted.is_none()) {
-            group.tick(now, events);
+            let has_work = group.tick(now, events, &mut self.beats);
             if compacts && let Some(record) = group.compact(self.limits.retained_bytes_per_group) {
                 self.records.push(record);
             }
-            self.dirty.insert(*id);
+            if has_work {
+                self.dirty.insert(*id);
+            }
         }
         self.offer_quarantined();
     }
@@ -543,12 +574,13 @@ impl<M: StateMachine> Replicator<M> {
 
     /// Whether a flush would do anything.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty() || !self.records.is_empty() || !self.offers.is_empty()
+        let has_messages = !self.offers.is_empty() || !self.beats.is_empty();
+        !self.dirty.is_empty() || !self.records.is_empty() || has_messages
     }
 
     /// Does all that can be done without waiting, and says what has to be done outside.
     pub fn flush(&mut self, now: Now) -> Output<M::Outcome> {
-        let mut messages = Vec::new();
+        let mut messages = std::mem::take(&mut self.beats);
         let mut records = std::mem::take(&mut self.records);
         let mut entries = Vec::new();
         let mut events = Vec::new();
@@ -683,6 +715,13 @@ impl<M: StateMachine> Replicator<M> {
     /// Checks what must hold after every turn. For tests and simulation: it panics on a violation.
     pub fn check_invariants(&self) {
         self.groups.values().for_each(Group::check_invariants);
+        for (id, group) in &self.groups {
+            let has_output = group.halted.is_none() && group.engine.has_output();
+            assert!(
+                !has_output || self.dirty.contains(id),
+                "{id}: its engine has output, and nobody will ask"
+            );
+        }
     }
 
     /// Whether the node is part of a cluster.

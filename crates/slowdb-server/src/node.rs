@@ -10,6 +10,7 @@ use crate::identity::Own;
 use crate::machine::{Machine, Outcome};
 use crate::pending::Pending;
 use crate::read::ReadWork;
+use crate::shard::ShardMachine;
 use crate::tend::Tending;
 use bytes::Bytes;
 use slowdb_disk::Disk;
@@ -261,17 +262,19 @@ impl Node {
     fn queue_checkpoints(&mut self) {
         let every_change = self.ticks.is_multiple_of(self.setup.checkpoints.ticks);
         // A group that halted in the middle of an entry holds part of it: no checkpoint may call that all of it.
-        let ids: Vec<GroupId> = self.repl.groups().filter(|id| !self.halted.contains_key(id)).collect();
-        for id in ids {
-            let Some(shard) = self.repl.machine(id).and_then(Machine::shard) else {
-                self.note_catalog_checkpoint(id);
-                continue;
-            };
-            let bytes = shard.bytes_since();
-            let due = bytes >= self.setup.checkpoints.bytes || (every_change && bytes > 0);
-            if due && !self.checkpoint_queue.contains(&id) {
+        let is_due = |machine: &Machine| {
+            let bytes = machine.shard().map_or(0, ShardMachine::bytes_since);
+            bytes >= self.setup.checkpoints.bytes || (every_change && bytes > 0)
+        };
+        let due =
+            self.repl.machines().filter(|(id, machine)| is_due(machine) && !self.halted.contains_key(id));
+        for (id, _) in due {
+            if !self.checkpoint_queue.contains(&id) {
                 self.checkpoint_queue.push_back(id);
             }
+        }
+        if !self.halted.contains_key(&CATALOG) {
+            self.note_catalog_checkpoint(CATALOG);
         }
     }
 
@@ -318,7 +321,7 @@ impl Node {
 
     /// Hands over what this node leads; says once when nothing is left to do.
     fn prepare_to_stop(&mut self) {
-        let led: Vec<GroupId> = self.repl.groups().filter(|id| self.repl.leads(*id)).collect();
+        let led: Vec<GroupId> = self.repl.led().collect();
         for id in led {
             if self.repl.hand_over(id) {
                 self.handing.insert(id);

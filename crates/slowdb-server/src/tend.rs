@@ -151,7 +151,7 @@ impl Node {
     /// Lets others lead, as far as there are others.
     fn give_up_leadership(&mut self, why: &str) {
         let ticks = self.tending.ticks;
-        let led: Vec<GroupId> = self.repl.groups().filter(|id| self.repl.leads(*id)).collect();
+        let led: Vec<GroupId> = self.repl.led().collect();
         for id in led {
             let tended = tended_mut(&mut self.tending, id);
             if tended.handed_over_at == 0 || tended.handed_over_at + HAND_OVER_TICKS <= ticks {
@@ -318,8 +318,8 @@ impl Node {
     fn tend_groups(&mut self, now: Now) {
         let ticks = self.tending.ticks;
         let urgent = std::mem::take(&mut self.tending.look_at);
-        let led: Vec<GroupId> = self.repl.groups().filter(|id| self.repl.leads(*id)).collect();
-        self.tending.groups.retain(|id, _| led.contains(id));
+        let led: Vec<GroupId> = self.repl.led().collect();
+        self.tending.groups.retain(|id, _| led.binary_search(id).is_ok());
         for id in led {
             let tended = self
                 .tending

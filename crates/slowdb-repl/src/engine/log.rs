@@ -96,6 +96,10 @@ impl GroupLog {
         std::mem::take(&mut self.behind.borrow_mut())
     }
 
+    pub(crate) fn has_behind(&self) -> bool {
+        !self.behind.borrow().is_empty()
+    }
+
     /// What is applied is committed, whatever the hard state on disk had got to.
     pub(crate) fn raise_commit(&mut self, applied: u64) {
         self.hard_state.commit = self.hard_state.commit.max(applied);

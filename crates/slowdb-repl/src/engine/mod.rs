@@ -38,6 +38,7 @@
     reason = "the generated messages have fields that are not ours to name"
 )]
 
+mod beats;
 mod log;
 pub(crate) mod wire;
 
@@ -45,6 +46,7 @@ use crate::entry::EntryView;
 use crate::ids::{Membership, Part, ReplicaId};
 use crate::quarantine::CutEntry;
 use crate::wal::{HardState, Location, Record, RecoveredGroup, WalReader};
+pub(crate) use beats::Beat;
 use bytes::Bytes;
 use log::{GroupLog, conf_state, data_of, kind_to_byte};
 pub(crate) use raft::eraftpb::Message;
@@ -254,10 +256,13 @@ impl Engine {
         raft.set_randomized_election_timeout(ELECTION_TICKS + draw);
     }
 
-    /// Time passes.
-    pub(crate) fn tick(&mut self) {
-        self.raw.tick();
-        self.fix_timeout();
+    /// Time passes. False if that changed nothing but how late it is.
+    pub(crate) fn tick(&mut self) -> bool {
+        let did_more = self.raw.tick();
+        if did_more {
+            self.fix_timeout();
+        }
+        did_more
     }
 
     /// A message arrived from a member.
@@ -392,6 +397,11 @@ impl Engine {
     /// Members that need what this log does not hold any more, since this was last asked.
     pub(crate) fn take_behind(&self) -> BTreeSet<ReplicaId> {
         self.raw.store().take_behind()
+    }
+
+    /// Whether [`Engine::take_behind`] would give any.
+    pub(crate) fn has_behind(&self) -> bool {
+        self.raw.store().has_behind()
     }
 
     /// See [`GroupLog::index_over`].

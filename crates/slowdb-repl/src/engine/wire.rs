@@ -186,7 +186,7 @@ pub(crate) fn decode(cluster: [u8; 16], meta: &[u8], body: &Bytes) -> Result<Vec
     }
     reader.u32()?;
     let mut body_at = 0;
-    let mut messages = Vec::new();
+    let mut messages = Vec::with_capacity((count as usize).min(meta.len() / MESSAGE_BYTES));
     for _ in 0..count {
         messages.push(decode_message(&mut reader, body, &mut body_at)?);
     }

@@ -51,6 +51,14 @@ impl Reads {
         Reads { life, ..Reads::default() }
     }
 
+    /// Whether nobody waits, here or elsewhere.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+            && self.asked.is_empty()
+            && self.rounds.is_empty()
+            && self.confirmed.is_empty()
+    }
+
     fn waiting(&self) -> usize {
         let in_rounds: usize = self.rounds.iter().map(|round| round.reads.len()).sum();
         self.waiting.len() + in_rounds + self.confirmed.values().map(Vec::len).sum::<usize>()

@@ -277,6 +277,11 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
+    /// Whether a snapshot is arriving, or waits to be switched to.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.transfers.receiving.is_some()
+    }
+
     /// The job is done.
     pub(crate) fn staged(&mut self, result: Result<[u8; 16], ApplyError>) {
         let finishing = |receiving: &&mut Receiving| matches!(receiving.staged, Staged::Finishing);

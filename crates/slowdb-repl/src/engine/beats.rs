@@ -1,0 +1,85 @@
+//! Heartbeats of groups in which nothing else happens.
+//!
+//! A node has thousands of them a second, and what the engine does with one is little beside what it takes to ask the
+//! engine what to do. So a heartbeat, or the answer to one, that changes nothing but when the other was last heard is
+//! noted here, on the engine's own state, as the engine would. Everything else is left to the engine.
+
+use super::{Engine, Message, MessageType, StateRole};
+use raft::{INVALID_INDEX, ProgressState};
+
+/// What became of a message.
+pub(crate) enum Beat {
+    /// It is noted, and this is the answer to send now, if there is one.
+    Noted(Option<Message>),
+    /// The engine has to see it.
+    ForEngine(Message),
+}
+
+impl Engine {
+    /// Notes a message if it says no more than that its sender is alive.
+    pub(crate) fn hear_beat(&mut self, message: Message) -> Beat {
+        if message.term != self.raw.raft.term || !message.context.is_empty() {
+            return Beat::ForEngine(message);
+        }
+        match (message.msg_type, self.raw.raft.state) {
+            (MessageType::MsgHeartbeat, StateRole::Follower) => self.hear_leader(message),
+            (MessageType::MsgHeartbeatResponse, StateRole::Leader) => self.hear_follower(message),
+            _ => Beat::ForEngine(message),
+        }
+    }
+
+    fn hear_leader(&mut self, message: Message) -> Beat {
+        let has_term_saved = self.has_term_saved();
+        let raft = &mut self.raw.raft;
+        let is_news = raft.leader_id != message.from
+            || message.commit > raft.raft_log.committed
+            || raft.pending_request_snapshot != INVALID_INDEX;
+        if is_news || !has_term_saved {
+            return Beat::ForEngine(message);
+        }
+        raft.election_elapsed = 0;
+        let mut answer = Message::default();
+        answer.msg_type = MessageType::MsgHeartbeatResponse;
+        answer.from = raft.id;
+        answer.to = message.from;
+        answer.term = raft.term;
+        answer.commit = raft.raft_log.committed;
+        Beat::Noted(Some(answer))
+    }
+
+    fn hear_follower(&mut self, message: Message) -> Beat {
+        let raft = &mut self.raw.raft;
+        let last = raft.raft_log.last_index();
+        // One that lacks something is sent it when it is heard.
+        let has_all = |progress: &&mut raft::Progress| {
+            progress.state == ProgressState::Replicate
+                && progress.matched >= last
+                && progress.pending_request_snapshot == INVALID_INDEX
+                && !progress.ins.full()
+        };
+        let Some(progress) = raft.mut_prs().get_mut(message.from).filter(has_all) else {
+            return Beat::ForEngine(message);
+        };
+        progress.update_committed(message.commit);
+        progress.recent_active = true;
+        progress.resume();
+        Beat::Noted(None)
+    }
+
+    /// Takes what a leader has to send if that is heartbeats only: they rest on nothing that is not durable.
+    pub(crate) fn take_beats(&mut self) -> Vec<Message> {
+        let messages = &self.raw.raft.msgs;
+        let beats_only = messages.iter().all(|message| message.msg_type == MessageType::MsgHeartbeat);
+        if messages.is_empty() || !beats_only || !self.is_leader() || !self.has_term_saved() {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.raw.raft.msgs)
+    }
+
+    /// Whether the term that this replica is in, and its vote, are durable: else nothing may be said in that term.
+    fn has_term_saved(&self) -> bool {
+        let raft = &self.raw.raft;
+        let handed_out = self.raw.store().hard_state();
+        self.term_unsaved.is_none() && (handed_out.term, handed_out.vote) == (raft.term, raft.vote)
+    }
+}
