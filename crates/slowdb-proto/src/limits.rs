@@ -12,6 +12,13 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const BATCH_WRITES_MAX: usize = 10_000;
 /// Largest body of a write request, in bytes.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most that the tombstones of one shard may count for, in bytes: each for its id and 64.
+pub const TOMBSTONE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most that the conflicts of one shard with a value that lost may count for, in bytes: each for the value, its id and
+/// 192. There is room for those of a whole batch.
+pub const CONFLICT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most that the other conflicts of one shard may count for, in bytes: each for its id and 192.
+pub const CONFLICT_NOTE_BYTES_MAX: usize = 1024 * 1024;
 /// Most ids in one get request.
 pub const GET_IDS_MAX: usize = 10_000;
 /// Most queries in one search request.

@@ -570,7 +570,7 @@ impl<M: StateMachine> Group<M> {
             }
             self.applied.offset = proposal.first.offset + proposal.header.writes.saturating_sub(1);
         }
-        self.machine.end_of_entry(*index).map_err(|error| error.to_string())?;
+        self.machine.end_of_entry(*index, view.floor()).map_err(|error| error.to_string())?;
         self.floor = self.floor.max(view.floor());
         Ok(())
     }

@@ -18,6 +18,10 @@ pub enum Canary {
     StaleExecutor,
     /// A retry is executed as if it were the first attempt.
     RetryExecuted,
+    /// A write that was overtaken is applied whenever it is offered, however often.
+    LateAppliedAgain,
+    /// Tombstones are dropped with the entry that they come with.
+    TombstonesDropped,
     /// Whether a write's condition holds is decided by what the leader has when it is asked, not when the write is applied.
     ConditionByLeader,
 }

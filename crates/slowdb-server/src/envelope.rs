@@ -8,17 +8,18 @@
 //!
 //! Little endian. To the store it is part of the payload.
 
-use slowdb_proto::Position;
+use rkyv::{Archive, Deserialize, Serialize};
+use slowdb_proto::{Position, WriteLevel};
 use slowdb_repl::AckLevel;
 
 const WAS: u8 = 4;
 const HEAD_BYTES: usize = 9;
 
 /// How a record, or a tombstone, came to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {
     /// When its write was acknowledged.
-    pub(crate) level: AckLevel,
+    pub(crate) level: WriteLevel,
     /// Hybrid logical time at the leader that accepted the write.
     pub(crate) hlc: u64,
     /// If that leader was overtaken and the write was offered again: its position in that leader's log.
@@ -26,6 +27,16 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
+    /// Of a write that was not overtaken.
+    pub(crate) fn of(level: AckLevel, hlc: u64) -> Self {
+        let level = match level {
+            AckLevel::One => WriteLevel::One,
+            AckLevel::Quorum => WriteLevel::Quorum,
+            AckLevel::All => WriteLevel::All,
+        };
+        Envelope { level, hlc, was: None }
+    }
+
     /// Appends it, and the payload.
     pub(crate) fn wrap(&self, payload: &[u8], out: &mut Vec<u8>) {
         out.push(self.level as u8 | if self.was.is_some() { WAS } else { 0 });
@@ -47,9 +58,9 @@ impl Envelope {
             (Some(Position::decode(was)), payload)
         };
         let level = match flags & !WAS {
-            0 => AckLevel::One,
-            1 => AckLevel::Quorum,
-            2 => AckLevel::All,
+            0 => WriteLevel::One,
+            1 => WriteLevel::Quorum,
+            2 => WriteLevel::All,
             _ => return None,
         };
         Some((Envelope { level, hlc: u64::from_le_bytes(hlc), was }, payload))
@@ -62,12 +73,12 @@ mod tests {
 
     #[test]
     fn what_is_wrapped_is_unwrapped() {
-        let plain = Envelope { level: AckLevel::All, hlc: 0x0102, was: None };
+        let plain = Envelope { level: WriteLevel::All, hlc: 0x0102, was: None };
         let mut bytes = Vec::new();
         plain.wrap(b"pay", &mut bytes);
         assert_eq!(bytes, [2, 2, 1, 0, 0, 0, 0, 0, 0, b'p', b'a', b'y']);
         assert_eq!(Envelope::unwrap(&bytes), Some((plain, &b"pay"[..])));
-        let late = Envelope { level: AckLevel::One, was: Some(Position::new(3, 4, 5)), ..plain };
+        let late = Envelope { level: WriteLevel::One, was: Some(Position::new(3, 4, 5)), ..plain };
         bytes.clear();
         late.wrap(b"", &mut bytes);
         assert_eq!((bytes[0], bytes.len()), (4, 29));
@@ -82,7 +93,7 @@ mod tests {
     fn the_store_has_room_for_it() {
         let payload = vec![0; slowdb_proto::limits::PAYLOAD_BYTES_MAX];
         let mut bytes = Vec::new();
-        Envelope { level: AckLevel::One, hlc: 0, was: Some(Position::START) }.wrap(&payload, &mut bytes);
+        Envelope { level: WriteLevel::One, hlc: 0, was: Some(Position::START) }.wrap(&payload, &mut bytes);
         assert!(bytes.len() <= slowdb_storage::PAYLOAD_BYTES_MAX);
     }
 }

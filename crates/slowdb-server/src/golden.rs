@@ -9,7 +9,7 @@ use crate::shard::{ShardMachine, ShardPlace};
 use crate::tend::Told;
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_proto::{ClusterId, Condition, Metric, NodeState, OpsBuilder, Standing, Wanted};
-use slowdb_repl::{AckLevel, Position, ProposalHeader, ProposalView};
+use slowdb_repl::{AckLevel, Late, Position, ProposalHeader, ProposalView};
 use slowdb_storage::{Options, Store};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -445,4 +445,53 @@ fn mark() {
     drop(store);
     let shard = open();
     assert_eq!((shard.digest(), shard.held()), (digest, 5));
+}
+
+/// What a mark says of deletes and of late writes.
+#[test]
+fn mark_of_conflicts() {
+    let place = ShardPlace { disk: Arc::new(SimDisk::new()), replica: 4, options: Options::new(2) };
+    let mut shard = ShardMachine::open(place, 0).expect("it opens");
+    shard.begin_term(1, 2).expect("it is the first");
+    let mut batch = OpsBuilder::new();
+    batch.delete("a").expect("a good delete");
+    shard.apply(&proposal(5, 1, 3, &batch.finish())).expect("the disk works");
+    let mut batch = OpsBuilder::new();
+    batch.put("a", &[1.0, -2.0], b"p").expect("a good put");
+    let body = batch.finish();
+    let mut late = proposal(6, 1, 4, &body);
+    late.header = ProposalHeader {
+        level: AckLevel::One,
+        hlc: 9,
+        late: Some(Late { was: Position::new(7, 8, 0), fork: 4 }),
+        ..late.header
+    };
+    // Of a term that this history never heard of, as forced recovery makes them.
+    shard.apply(&late).expect("the disk works");
+    let mut part = Vec::new();
+    shard.snapshot().expect("it can be shown").read(0, &mut part).expect("the disk works");
+    let root = Struct::root(&part[1..], "Mark");
+    let position = |at: &Struct<'_>| (at.u64("term"), at.u64("index"), at.u32("offset"));
+    assert_eq!((root.u64("index"), root.u64("horizon")), (6, 0));
+    let [tombstone] = &root.items("tombstones", "Tombstone")[..] else { panic!("one tombstone") };
+    assert_eq!((tombstone.text("id"), position(&tombstone.inner("position", "Position"))), ("a", (1, 5, 0)));
+    let made = tombstone.inner("made", "Made");
+    assert_eq!((made.byte("level"), made.u64("hlc"), made.byte("was")), (1, 0, 0));
+    let [conflict] = &root.items("conflicts", "Conflict")[..] else { panic!("one conflict") };
+    assert_eq!((conflict.text("id"), conflict.byte("became")), ("a", 3));
+    assert_eq!(position(&conflict.inner("was", "Position")), (7, 8, 0));
+    assert_eq!(position(&conflict.inner("decided", "Position")), (1, 6, 0));
+    assert_eq!((conflict.byte("met"), position(&conflict.inner("met.position", "Position"))), (1, (1, 5, 0)));
+    let made = conflict.inner("made", "Made");
+    assert_eq!((made.byte("level"), made.u64("hlc"), made.byte("was")), (0, 9, 0));
+    assert_eq!((conflict.byte("loser"), conflict.byte("loser.number")), (1, 0));
+    let bytes = |field: &str| {
+        let at = conflict.place(field);
+        let from = target(conflict.bytes, at, at);
+        &conflict.bytes[from..from + u32_at(conflict.bytes, at + 4) as usize]
+    };
+    assert_eq!(
+        (bytes("loser.vector"), bytes("loser.payload")),
+        (&[0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0][..], &b"p"[..])
+    );
 }

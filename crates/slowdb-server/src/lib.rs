@@ -10,6 +10,7 @@ mod canary;
 mod catalog;
 mod clients;
 mod config;
+mod conflicts;
 mod dedup;
 mod disk_pace;
 mod envelope;
@@ -17,6 +18,7 @@ mod envelope;
 mod golden;
 mod hosting;
 mod identity;
+mod late;
 mod machine;
 mod node;
 mod pending;
@@ -30,6 +32,7 @@ mod sealed;
 mod shard;
 mod status;
 mod tend;
+mod tombstones;
 mod transfer;
 
 #[cfg(doctest)]

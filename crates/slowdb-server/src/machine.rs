@@ -21,6 +21,19 @@ pub(crate) enum Outcome {
 impl StateMachine for Machine {
     type Outcome = Outcome;
 
+    const TAKES_LATE: bool = true;
+
+    fn begin_term(&mut self, term: u64, index: u64) -> Result<(), ApplyError> {
+        match self {
+            Machine::Catalog(_) => Ok(()),
+            Machine::Shard(shard) => shard.begin_term(term, index),
+        }
+    }
+
+    fn settles(outcome: &Outcome) -> bool {
+        *outcome != Outcome::Write(WriteOutcome::NoRoom)
+    }
+
     fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<Outcome, ApplyError> {
         match self {
             Machine::Catalog(catalog) => {
@@ -30,11 +43,14 @@ impl StateMachine for Machine {
         }
     }
 
-    fn end_of_entry(&mut self, index: u64) -> Result<(), ApplyError> {
+    fn end_of_entry(&mut self, index: u64, floor: u64) -> Result<(), ApplyError> {
         match self {
             Machine::Catalog(catalog) => catalog.end_of_entry(index),
             // Shards are checkpointed between entries.
-            Machine::Shard(_) => Ok(()),
+            Machine::Shard(shard) => {
+                shard.end_of_entry(index, floor);
+                Ok(())
+            }
         }
     }
 

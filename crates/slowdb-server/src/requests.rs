@@ -344,7 +344,10 @@ impl Node {
                         "the write was retried after it had been forgotten: whether an earlier attempt took \
                          effect cannot be told, and it was not executed again. Read the ids to find out",
                     )),
-                    Some(Outcome::Catalog(_)) | None => reply(first, None, Vec::new()),
+                    // Of late writes, which nobody waits for, too.
+                    Some(Outcome::Catalog(_) | Outcome::Write(WriteOutcome::NoRoom)) | None => {
+                        reply(first, None, Vec::new())
+                    }
                 };
                 self.reply(Pending::request(token), reply);
             }

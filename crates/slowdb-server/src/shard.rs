@@ -2,8 +2,10 @@
 
 #[cfg(feature = "canary")]
 use crate::canary::{Canary, is_planted};
+use crate::conflicts::{Conflict, Conflicts};
 use crate::dedup::{DedupState, DedupWindow, Known, WriteResult};
 use crate::envelope::Envelope;
+use crate::tombstones::{TombstoneState, Tombstones};
 use crate::transfer::{ShardSnapshot, ShardStaging};
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
@@ -15,6 +17,8 @@ use slowdb_storage::{CheckpointDone, CheckpointJob, Options, Reader, Store, Vect
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
+mod overtaken;
+
 /// What comes of a batch of writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WriteOutcome {
@@ -22,15 +26,47 @@ pub(crate) enum WriteOutcome {
     Done(WriteResult),
     /// It may have been executed by an earlier attempt that is forgotten; it was not executed now.
     Forgotten,
+    /// Of a late write: there is no room for a value that would lose. Nothing was done.
+    NoRoom,
 }
 
 /// What is checkpointed, and sent, beside the records.
 #[derive(Archive, Serialize, Deserialize)]
 pub(crate) struct Mark {
     applied: Position,
+    /// Index of the last entry that is in it, whether it was a write or not.
+    index: u64,
     dedup: DedupState,
-    /// Term and index of the first write of each term.
+    /// Term and index of the first entry of each term.
     terms: Vec<(u64, u64)>,
+    tombstones: TombstoneState,
+    conflicts: Vec<Conflict>,
+}
+
+/// What is replicated beside the records.
+struct Beside {
+    dedup: DedupWindow,
+    terms: TermTable,
+    tombstones: Tombstones,
+    conflicts: Conflicts,
+}
+
+impl Beside {
+    fn of(mark: Mark, dimension: usize) -> Result<Self, String> {
+        Ok(Beside {
+            dedup: DedupWindow::from_state(mark.dedup),
+            terms: terms_of(&mark.terms)?,
+            tombstones: Tombstones::from_state(mark.tombstones)?,
+            conflicts: Conflicts::from_state(mark.conflicts, dimension)?,
+        })
+    }
+
+    /// Digest of all replicated state, with these records.
+    fn digest(&self, records: &Store) -> [u8; 16] {
+        let terms = xxh3_128(&self.terms.encode());
+        let parts = [self.dedup.digest(), terms, self.tombstones.digest(), self.conflicts.digest()];
+        parts.into_iter().fold(records.digest().0, u128::wrapping_add).to_le_bytes()
+    }
 }
 
 /// Where a replica keeps its stores, one for each incarnation.
@@ -65,9 +101,10 @@ pub(crate) struct ShardMachine {
     place: ShardPlace,
     incarnation: u64,
     store: Store,
-    dedup: DedupWindow,
-    terms: TermTable,
+    beside: Beside,
     applied: Position,
+    /// Index of the last entry that was applied, as far as the machine hears of them.
+    index: u64,
     /// An entry was applied in part: what is here is nobody's state.
     torn: bool,
     /// Index up to which the last durable checkpoint reaches.
@@ -104,17 +141,17 @@ impl ShardMachine {
         let store = Store::open(Arc::clone(&place.disk), &dir, place.options.clone());
         let store = store.map_err(|error| error.to_string())?;
         let mark = decode_mark(store.mark())?;
-        let terms = terms_of(&mark.terms)?;
+        // A snapshot holds everything up to the index that it was made at, whether or not it heard of the last of it.
+        let (applied, index) = (mark.applied, mark.index.max(incarnation));
         Ok(ShardMachine {
             place,
             incarnation,
+            beside: Beside::of(mark, store.dimension())?,
             store,
-            dedup: DedupWindow::from_state(mark.dedup),
-            terms,
-            applied: mark.applied,
+            applied,
+            index,
             torn: false,
-            // A snapshot holds everything up to the index that it was made at, whether or not the last of it was a write.
-            held: mark.applied.index.max(incarnation),
+            held: index,
             in_progress: None,
             bytes_since: 0,
             wrapped: Vec::new(),
@@ -140,7 +177,7 @@ impl ShardMachine {
     }
 
     pub(crate) fn terms(&self) -> &TermTable {
-        &self.terms
+        &self.beside.terms
     }
 
     pub(crate) fn records(&self) -> u64 {
@@ -149,11 +186,19 @@ impl ShardMachine {
 
     /// Digest of all replicated state.
     pub(crate) fn digest(&self) -> [u8; 16] {
-        digest_of(&self.store, &self.dedup, &self.terms)
+        self.beside.digest(&self.store)
     }
 
     fn mark(&self) -> Mark {
-        Mark { applied: self.applied, dedup: self.dedup.to_state(), terms: self.terms.iter().collect() }
+        let Beside { dedup, terms, tombstones, conflicts } = &self.beside;
+        Mark {
+            applied: self.applied,
+            index: self.index,
+            dedup: dedup.to_state(),
+            terms: terms.iter().collect(),
+            tombstones: tombstones.to_state(),
+            conflicts: conflicts.to_state(),
+        }
     }
 
     /// The state as it is now.
@@ -162,7 +207,9 @@ impl ShardMachine {
         let (mark, digest) = (self.mark(), self.digest());
         #[cfg(feature = "canary")]
         let (mark, digest) = if is_planted(Canary::SnapshotWithoutTerms) {
-            let digest = digest_of(&self.store, &self.dedup, &TermTable::new());
+            let bytes = |terms: &TermTable| xxh3_128(&terms.encode());
+            let digest = u128::from_le_bytes(digest).wrapping_sub(bytes(&self.beside.terms));
+            let digest = digest.wrapping_add(bytes(&TermTable::new())).to_le_bytes();
             (Mark { terms: Vec::new(), ..mark }, digest)
         } else {
             (mark, digest)
@@ -207,8 +254,11 @@ impl ShardMachine {
         let first = proposal.first;
         self.applied = Position { offset: first.offset + header.writes.saturating_sub(1), ..first };
         self.bytes_since += proposal.body.len() as u64;
-        self.terms.append(first.term, first.index).map_err(|error| ApplyError(error.to_string()))?;
-        let known = self.dedup.look_up(&header.client, header.sequence, header.retry);
+        self.begin_term(first.term, first.index)?;
+        if let Some(late) = header.late {
+            return self.apply_late(proposal, late);
+        }
+        let known = self.beside.dedup.look_up(&header.client, header.sequence, header.retry);
         #[cfg(feature = "canary")]
         let known = if is_planted(Canary::RetryExecuted) { Known::Fresh } else { known };
         match known {
@@ -219,7 +269,7 @@ impl ShardMachine {
         // The leader checked all of it before it went into the log.
         let ops =
             Ops::check_layout(proposal.body).map_err(|error| ApplyError(format!("at {first}: {error}")))?;
-        let made = Envelope { level: header.level, hlc: header.hlc, was: None };
+        let made = Envelope::of(header.level, header.hlc);
         let mut result = WriteResult { first, replaced: 0, unmet: Vec::new() };
         for (write, op) in (0..).zip(ops.iter()) {
             let position = Position { offset: first.offset + write, ..first };
@@ -232,7 +282,7 @@ impl ShardMachine {
                 Err(current) => result.unmet.push(Unmet { write, current }),
             }
         }
-        self.dedup.remember(header.client, header.sequence, result.clone());
+        self.beside.dedup.remember(header.client, header.sequence, result.clone());
         Ok(WriteOutcome::Done(result))
     }
 
@@ -253,16 +303,45 @@ impl ShardMachine {
                 return Ok(Err(current));
             }
         }
+        Ok(Ok(self.write(op, position, made)?))
+    }
+
+    /// Does a write, and says whether there was a record.
+    fn write(&mut self, op: &Op<'_>, position: Position, made: &Envelope) -> Result<bool, WriteError> {
         let before = match op {
             Op::Put { id, vector, payload, .. } => {
+                self.beside.tombstones.remove(id);
                 self.wrapped.clear();
                 made.wrap(payload, &mut self.wrapped);
                 let version = version_of(position);
                 self.store.put(id.as_bytes(), VectorRef::LeBytes(vector), &self.wrapped, version)?
             }
-            Op::Delete { id, .. } => self.store.delete(id.as_bytes())?,
+            Op::Delete { id, .. } => {
+                let before = self.store.delete(id.as_bytes())?;
+                self.beside.tombstones.bury(id, position, *made);
+                before
+            }
         };
-        Ok(Ok(before.is_some()))
+        Ok(before.is_some())
+    }
+
+    /// The entry at this index is the first of its term, and about to be applied.
+    pub(crate) fn begin_term(&mut self, term: u64, index: u64) -> Result<(), ApplyError> {
+        let terms = &mut self.beside.terms;
+        // After a restart entries come again that the table knows.
+        if terms.last().is_none_or(|(_, first)| first < index) {
+            terms.append(term, index).map_err(|error| ApplyError(error.to_string()))?;
+            self.index = self.index.max(index);
+        }
+        Ok(())
+    }
+
+    /// The entry is applied; every member has the log up to the floor.
+    pub(crate) fn end_of_entry(&mut self, index: u64, floor: u64) {
+        #[cfg(feature = "canary")]
+        let floor = if is_planted(Canary::TombstonesDropped) { index } else { floor };
+        self.beside.tombstones.pass(floor);
+        self.index = self.index.max(index);
     }
 
     /// The version of a record at this moment.
@@ -281,7 +360,7 @@ impl ShardMachine {
         }
         let mark = rkyv::to_bytes::<RkyvError>(&self.mark()).map_err(|error| error.to_string())?;
         let job = self.store.begin_checkpoint(&mark).map_err(|error| error.to_string())?;
-        self.in_progress = Some(self.applied.index);
+        self.in_progress = Some(self.index);
         self.bytes_since = 0;
         Ok(Some(job))
     }
@@ -306,7 +385,14 @@ impl ShardMachine {
 /// Reads a mark; an empty one is that of a new store.
 pub(crate) fn decode_mark(mark: &[u8]) -> Result<Mark, String> {
     if mark.is_empty() {
-        return Ok(Mark { applied: Position::default(), dedup: DedupState::default(), terms: Vec::new() });
+        return Ok(Mark {
+            applied: Position::default(),
+            index: 0,
+            dedup: DedupState::default(),
+            terms: Vec::new(),
+            tombstones: TombstoneState::default(),
+            conflicts: Vec::new(),
+        });
     }
     let mut aligned = AlignedVec::<16>::with_capacity(mark.len());
     aligned.extend_from_slice(mark);
@@ -321,18 +407,12 @@ fn terms_of(rows: &[(u64, u64)]) -> Result<TermTable, String> {
     Ok(terms)
 }
 
-fn digest_of(store: &Store, dedup: &DedupWindow, terms: &TermTable) -> [u8; 16] {
-    let terms = xxh3_128(&terms.encode());
-    store.digest().0.wrapping_add(dedup.digest()).wrapping_add(terms).to_le_bytes()
-}
-
 /// Digest of what a store and the mark that came with it, in a snapshot made at an index, are.
 pub(crate) fn digest_with_mark(store: &Store, mark: &[u8], index: u64) -> Result<[u8; 16], String> {
     let mark = decode_mark(mark)?;
-    let terms = terms_of(&mark.terms)?;
-    let latest = mark.applied.index.max(terms.last().map_or(0, |(_, first)| first));
+    let latest = mark.applied.index.max(mark.index).max(mark.terms.last().map_or(0, |(_, first)| *first));
     if latest > index {
         return Err(format!("the mark of a snapshot at {index} says that {latest} is in it"));
     }
-    Ok(digest_of(store, &DedupWindow::from_state(mark.dedup), &terms))
+    Ok(Beside::of(mark, store.dimension())?.digest(store))
 }

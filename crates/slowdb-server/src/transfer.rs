@@ -3,12 +3,12 @@
 //! Parts begin with a byte that says what follows:
 //!
 //! ```text
-//! 1  the mark: an archive, as in a checkpoint
+//! 1  the mark, or more of it: an archive, as in a checkpoint
 //! 2  records, one after the other:
 //!    id length u16, payload length u32, version 3 x u64, id, payload, vector (f32), all little endian
 //! ```
 //!
-//! The mark is the first part. What is staged is a store of its own, beside the one in use.
+//! The mark comes first, in as many parts as it needs. What is staged is a store of its own, beside the one in use.
 
 use crate::envelope::Envelope;
 use crate::shard::digest_with_mark;
@@ -20,8 +20,10 @@ const PART_BYTES: usize = 256 * 1024;
 const MARK: u8 = 1;
 const RECORDS: u8 = 2;
 const RECORD_HEADER_BYTES: usize = 30;
+/// Largest mark that is taken in: twice what a shard can have.
+const MARK_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// A shard at one moment. Cursor 0 is the mark, and `n + 1` the store's cursor `n`.
+/// A shard at one moment. The mark has as many cursors as parts, from 0; the store's cursor `n` follows `n` after those.
 pub(crate) struct ShardSnapshot {
     pub(crate) records: Snapshot,
     pub(crate) mark: Vec<u8>,
@@ -39,10 +41,13 @@ impl SnapshotSource for ShardSnapshot {
     }
 
     fn read(&mut self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError> {
-        let Some(from) = cursor.checked_sub(1) else {
+        let mark_parts = self.mark.len().div_ceil(PART_BYTES).max(1) as u64;
+        let Some(from) = cursor.checked_sub(mark_parts) else {
             out.push(MARK);
-            out.extend_from_slice(&self.mark);
-            return Ok((!self.records.is_empty()).then_some(1));
+            let rest = &self.mark[cursor as usize * PART_BYTES..];
+            out.extend_from_slice(&rest[..rest.len().min(PART_BYTES)]);
+            let next = cursor + 1;
+            return Ok((next < mark_parts || !self.records.is_empty()).then_some(next));
         };
         out.push(RECORDS);
         let next = self.records.read(from, |record| {
@@ -50,7 +55,7 @@ impl SnapshotSource for ShardSnapshot {
             out.len() < PART_BYTES
         });
         let next = next.map_err(|error| ApplyError(error.to_string()))?;
-        Ok(next.map(|next| next + 1))
+        Ok(next.map(|next| next + mark_parts))
     }
 }
 
@@ -78,8 +83,12 @@ pub(crate) struct ShardStaging {
 impl Staging for ShardStaging {
     fn write(&mut self, part: &[u8]) -> Result<(), ApplyError> {
         match part.split_first() {
-            Some((&MARK, mark)) if self.mark.is_none() => {
-                self.mark = Some(mark.to_vec());
+            Some((&MARK, mark)) if self.store.is_empty() => {
+                let all = self.mark.get_or_insert_default();
+                all.extend_from_slice(mark);
+                if all.len() > MARK_BYTES_MAX {
+                    return Err(ApplyError(format!("the mark of a snapshot is over {MARK_BYTES_MAX} bytes")));
+                }
                 Ok(())
             }
             Some((&RECORDS, mut rest)) if self.mark.is_some() => {

@@ -158,7 +158,7 @@ fn parts_out_of_order_are_refused() {
         ("no parts", vec![]),
         ("no mark", vec![records]),
         ("records before the mark", vec![records, mark]),
-        ("two marks", vec![mark, mark, records]),
+        ("a mark behind records", vec![mark, records, mark]),
         ("a part of nothing", vec![mark, &[]]),
         ("a part of another kind", vec![mark, &[3, 0, 0]]),
         ("a mark that is none", vec![&[MARK, 1, 2, 3], records]),

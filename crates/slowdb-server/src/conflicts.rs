@@ -1,0 +1,244 @@
+//! What became of writes that were acknowledged at `one`, overtaken by a failover, and offered again.
+//!
+//! The log of conflicts is part of a shard's replicated state. Each such write has one entry, under the position that it
+//! had first, so that one that is offered twice comes to one result. Where a value lost (the late write's, or the one
+//! that it replaced) the entry holds its bytes, and stays. Entries without such bytes are notes: the oldest go when
+//! there are too many.
+
+use crate::envelope::Envelope;
+use rkyv::rancor::Error as RkyvError;
+use rkyv::{Archive, Deserialize, Serialize};
+use slowdb_proto::Position;
+use slowdb_proto::limits::{CONFLICT_BYTES_MAX, CONFLICT_NOTE_BYTES_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use std::collections::{BTreeMap, BTreeSet};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// What an entry counts for beside its id and the bytes of a loser.
+const OVERHEAD_BYTES: usize = 192;
+
+/// What became of a late write.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Became {
+    /// Nothing had touched the record since the histories parted, or only an earlier write of the same overtaken leader:
+    /// it was applied anew.
+    Applied,
+    /// The record is what it had written, already.
+    AlreadyThere,
+    /// A later write of the same overtaken leader is there: it would have replaced this one.
+    Superseded,
+    /// It lost to what was there.
+    Lost,
+    /// It won against what was there.
+    Replaced,
+}
+
+/// A value that lost.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// A record.
+    Put {
+        /// Its vector, f32 little endian.
+        vector: Vec<u8>,
+        /// Its payload.
+        payload: Vec<u8>,
+    },
+    /// That there be no record.
+    Delete,
+}
+
+impl Value {
+    fn bytes(&self) -> usize {
+        match self {
+            Value::Put { vector, payload } => vector.len() + payload.len(),
+            Value::Delete => 0,
+        }
+    }
+}
+
+/// An entry.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict {
+    /// Position that the late write had in the log of the leader that was overtaken.
+    pub(crate) was: Position,
+    /// The record.
+    pub(crate) id: String,
+    /// What became of it.
+    pub(crate) became: Became,
+    /// Position at which that was decided: the late write's own, if it was applied.
+    pub(crate) decided: Position,
+    /// What was there: position of the write or delete that the record was left by, if any is known.
+    pub(crate) met: Option<Position>,
+    /// How the late write was made.
+    pub(crate) made: Envelope,
+    /// What lost, if anything did.
+    pub(crate) loser: Option<Value>,
+}
+
+impl Conflict {
+    fn bytes(&self) -> usize {
+        Self::bytes_of(&self.id, self.loser.as_ref().map_or(0, Value::bytes))
+    }
+
+    /// What an entry about an id counts for, whose loser has so many bytes.
+    pub(crate) fn bytes_of(id: &str, loser_bytes: usize) -> usize {
+        OVERHEAD_BYTES + id.len() + loser_bytes
+    }
+}
+
+/// The conflict log of one shard.
+///
+/// Invariants: `notes` are the entries without a loser, by when they were decided; `note_bytes` and `loser_bytes` are
+/// sums over the entries without and with one, `digest` over all.
+#[derive(Default)]
+pub(crate) struct Conflicts {
+    by_was: BTreeMap<Position, Conflict>,
+    notes: BTreeSet<(Position, Position)>,
+    note_bytes: usize,
+    loser_bytes: usize,
+    digest: u128,
+}
+
+impl Conflicts {
+    /// What became of the write that was at this position.
+    pub(crate) fn get(&self, was: Position) -> Option<&Conflict> {
+        self.by_was.get(&was)
+    }
+
+    /// Whether there is room for entries with losers that count for so many bytes.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.loser_bytes + bytes <= CONFLICT_BYTES_MAX
+    }
+
+    /// Notes what became of a write.
+    pub(crate) fn note(&mut self, conflict: Conflict) -> Result<(), String> {
+        let hash = hash(&conflict)?;
+        self.remove(conflict.was)?;
+        self.digest = self.digest.wrapping_add(hash);
+        if conflict.loser.is_some() {
+            self.loser_bytes += conflict.bytes();
+        } else {
+            self.note_bytes += conflict.bytes();
+            self.notes.insert((conflict.decided, conflict.was));
+        }
+        self.by_was.insert(conflict.was, conflict);
+        while self.note_bytes > CONFLICT_NOTE_BYTES_MAX
+            && let Some((_, oldest)) = self.notes.first().copied()
+        {
+            self.remove(oldest)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, was: Position) -> Result<(), String> {
+        let Some(conflict) = self.by_was.remove(&was) else { return Ok(()) };
+        self.digest = self.digest.wrapping_sub(hash(&conflict)?);
+        if conflict.loser.is_some() {
+            self.loser_bytes -= conflict.bytes();
+        } else {
+            self.note_bytes -= conflict.bytes();
+            self.notes.remove(&(conflict.decided, was));
+        }
+        Ok(())
+    }
+
+    /// Set hash of all entries.
+    pub(crate) fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    /// By the position that the write had first.
+    pub(crate) fn to_state(&self) -> Vec<Conflict> {
+        self.by_was.values().cloned().collect()
+    }
+
+    pub(crate) fn from_state(state: Vec<Conflict>, dimension: usize) -> Result<Self, String> {
+        let mut all = Conflicts::default();
+        let entries = state.len();
+        for conflict in state {
+            let fits = match &conflict.loser {
+                Some(Value::Put { vector, payload }) => {
+                    vector.len() == dimension * 4 && payload.len() <= PAYLOAD_BYTES_MAX
+                }
+                Some(Value::Delete) | None => true,
+            };
+            if !fits || conflict.id.is_empty() || conflict.id.len() > ID_BYTES_MAX {
+                return Err(format!("checkpoint mark: the conflict of {} is malformed", conflict.was));
+            }
+            all.note(conflict)?;
+        }
+        if all.by_was.len() != entries || !all.has_room(0) {
+            return Err("checkpoint mark: more conflicts than there can be, or two of one write".to_owned());
+        }
+        Ok(all)
+    }
+}
+
+fn hash(conflict: &Conflict) -> Result<u128, String> {
+    let bytes = rkyv::to_bytes::<RkyvError>(conflict).map_err(|error| error.to_string())?;
+    Ok(xxh3_128(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slowdb_proto::WriteLevel;
+
+    fn conflict(index: u64, loser: Option<Value>) -> Conflict {
+        let made = Envelope { level: WriteLevel::One, hlc: 7, was: None };
+        Conflict {
+            was: Position::new(1, index, 0),
+            id: format!("{index:08}"),
+            became: Became::Lost,
+            decided: Position::new(2, index + 100, 0),
+            met: None,
+            made,
+            loser,
+        }
+    }
+
+    fn value(bytes: usize) -> Option<Value> {
+        Some(Value::Put { vector: vec![0; 8], payload: vec![1; bytes - 8] })
+    }
+
+    #[test]
+    fn notes_are_bounded_and_losers_stay() {
+        let mut conflicts = Conflicts::default();
+        conflicts.note(conflict(1, Some(Value::Delete))).expect("it is noted");
+        let most = (CONFLICT_NOTE_BYTES_MAX / Conflict::bytes_of("12345678", 0)) as u64;
+        for index in 2..most + 12 {
+            conflicts.note(conflict(index, None)).expect("it is noted");
+        }
+        assert!(conflicts.get(Position::new(1, 1, 0)).is_some());
+        assert!(conflicts.get(Position::new(1, 11, 0)).is_none());
+        assert!(conflicts.get(Position::new(1, 12, 0)).is_some());
+        let again = Conflicts::from_state(conflicts.to_state(), 2).expect("it is sound");
+        assert_eq!((again.to_state(), again.digest()), (conflicts.to_state(), conflicts.digest()));
+    }
+
+    #[test]
+    fn losers_have_a_bound_that_is_asked_for_before() {
+        let mut conflicts = Conflicts::default();
+        let mut index = 0;
+        while conflicts.has_room(Conflict::bytes_of("12345678", 60_000)) {
+            index += 1;
+            conflicts.note(conflict(index, value(60_000))).expect("it is noted");
+        }
+        assert_eq!(index as usize, CONFLICT_BYTES_MAX / Conflict::bytes_of("12345678", 60_000));
+        // The same write again takes no more room.
+        conflicts.note(conflict(1, value(60_000))).expect("it is noted");
+        assert!(conflicts.has_room(0));
+    }
+
+    #[test]
+    fn a_mark_that_contradicts_itself_is_refused() {
+        let twice = vec![conflict(1, None), conflict(1, None)];
+        for state in [
+            twice,
+            vec![conflict(1, value(10_000_000))],
+            vec![Conflict { id: String::new(), ..conflict(1, None) }],
+        ] {
+            assert!(Conflicts::from_state(state, 2).is_err());
+        }
+        assert!(Conflicts::from_state(vec![conflict(1, value(9))], 3).is_err(), "of another dimension");
+    }
+}
