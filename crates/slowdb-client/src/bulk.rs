@@ -2,7 +2,7 @@
 
 use crate::batcher::{Batch, BatchLimits, Batcher};
 use crate::client::Inner;
-use crate::collection::{Shape, write};
+use crate::collection::{Collection, Shape, write};
 use crate::error::ClientError;
 use crate::input::{check_id, check_payload, check_vector};
 use bytes::Bytes;
@@ -91,8 +91,7 @@ pub struct BulkShard {
 /// written, or `failed` is set. A batch is taken out of `ready` only when it can be sent at once.
 #[derive(Debug)]
 pub struct BulkWriter {
-    inner: Arc<Inner>,
-    collection: Arc<str>,
+    collection: Collection,
     shape: Shape,
     options: BulkOptions,
     batcher: Batcher,
@@ -118,8 +117,7 @@ impl std::fmt::Debug for Inner {
 
 impl BulkWriter {
     pub(crate) fn new(
-        inner: Arc<Inner>,
-        collection: Arc<str>,
+        collection: Collection,
         shape: Shape,
         options: BulkOptions,
     ) -> Result<Self, ClientError> {
@@ -141,7 +139,6 @@ impl BulkWriter {
             total_bytes: options.buffer_bytes,
         };
         Ok(BulkWriter {
-            inner,
             collection,
             shape,
             options,
@@ -213,13 +210,13 @@ impl BulkWriter {
     }
 
     fn send(&mut self, batch: Batch) {
-        let (inner, collection) = (Arc::clone(&self.inner), Arc::clone(&self.collection));
-        let timeout = self.options.timeout.unwrap_or(self.inner.timeout);
+        let Collection { inner, name, session } = self.collection.clone();
+        let timeout = self.options.timeout.unwrap_or(inner.timeout);
         let level = self.options.level;
         self.under_way.spawn(async move {
             let sent = Instant::now();
             let body = Bytes::from(batch.bytes);
-            let result = write(&inner, &collection, batch.shard, body, level, timeout).await;
+            let result = write(&inner, &name, &session, batch.shard, body, level, timeout).await;
             Outcome { shard: batch.shard, writes: batch.writes, took: sent.elapsed(), result }
         });
     }

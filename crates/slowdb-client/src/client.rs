@@ -10,6 +10,7 @@ use crate::random::{Jitter, identity};
 use crate::retry::{Budget, RetryOptions};
 use crate::routes::Routes;
 use crate::scout::Scout;
+use crate::session::Session;
 use bytes::Bytes;
 use slowdb_net::{Connector, Identity};
 use slowdb_proto::{ClientId, ClusterId, ClusterMap, Code, Reply, RequestKind};
@@ -37,6 +38,10 @@ pub struct ClientOptions {
     pub cluster: Option<ClusterId>,
     /// How to retry.
     pub retry: RetryOptions,
+    /// The node that this program runs beside, if it does: the nearest for reads that any replica may answer.
+    pub node: Option<String>,
+    /// The zone that this program is in: nodes of the same zone are nearer than others.
+    pub zone: Option<String>,
 }
 
 impl ClientOptions {
@@ -48,6 +53,8 @@ impl ClientOptions {
             timeout: Duration::from_secs(5),
             cluster: None,
             retry: RetryOptions::default(),
+            node: None,
+            zone: None,
         }
     }
 }
@@ -66,6 +73,9 @@ pub(crate) struct Inner {
     pub(crate) timeout: Duration,
     pub(crate) retry: RetryOptions,
     pub(crate) scout: Scout,
+    pub(crate) session: Session,
+    node: Option<String>,
+    zone: Option<String>,
     sequence: AtomicU64,
     turn: AtomicUsize,
     routes: RwLock<Routes>,
@@ -100,8 +110,13 @@ impl Client {
         let id = identity()?;
         let seed = u64::from_le_bytes(*id.first_chunk().expect("an identity is longer"));
         let cluster = map.cluster;
+        let session = Session::new();
+        session.bind(cluster)?;
         let inner = Inner {
             pool,
+            session,
+            node: options.node,
+            zone: options.zone,
             cluster,
             id: ClientId(id),
             timeout: options.timeout,
@@ -126,6 +141,12 @@ impl Client {
     /// The id under which this client writes.
     pub fn id(&self) -> ClientId {
         self.inner.id
+    }
+
+    /// The session that this client reads and writes in, unless a handle is put into another one
+    /// ([`Collection::in_session`]).
+    pub fn session(&self) -> Session {
+        self.inner.session.clone()
     }
 
     /// A collection by name. Whether there is one is seen when it is used.
@@ -186,9 +207,14 @@ impl Inner {
     }
 
     /// Sorts nodes nearest first; equally near ones take turns.
-    pub(crate) fn nearest_first(&self, nodes: &mut [String]) {
+    pub(crate) fn nearest_first(&self, routes: &Routes, nodes: &mut [String]) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.latencies().sort(nodes, turn);
+        let tier = |node: &str| match (&self.node, &self.zone) {
+            (Some(own), _) if own == node => 0,
+            (_, Some(zone)) if routes.zone(node) == Some(zone) => 1,
+            _ => 2,
+        };
+        self.latencies().sort(nodes, turn, tier);
     }
 
     pub(crate) fn latencies(&self) -> MutexGuard<'_, Latencies> {

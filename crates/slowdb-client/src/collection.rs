@@ -8,12 +8,14 @@ use crate::input::{check_id, check_payload, check_vector};
 use crate::leader::AtLeader;
 use crate::pool::Answer;
 use crate::reads::Source;
+use crate::scan::{Scan, ScanOptions};
 use crate::search::{Search, SearchOptions, SearchResults};
+use crate::session::Session;
 use crate::{reads, search};
 use bytes::Bytes;
 use slowdb_proto::{
-    ClusterMap, Condition, Metric, OpsBuilder, Position, ReadLevel, Reply, RequestKind, WriteLevel,
-    WriteReply, WriteRequest,
+    ClusterMap, Condition, Metric, OpsBuilder, Position, ReadLevel, Reply, RequestKind, ShardPosition,
+    WriteLevel, WriteReply, WriteRequest,
 };
 use slowdb_ring::shard_of;
 use std::sync::Arc;
@@ -78,6 +80,15 @@ pub struct Record {
     pub position: Position,
 }
 
+/// Records that were read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GetResults {
+    /// In the order of the ids asked for; `None`: there is no such record.
+    pub records: Vec<Option<Record>>,
+    /// How far each shard was applied at least when it was read, in the order of shards.
+    pub shards: Vec<ShardPosition>,
+}
+
 /// What is known of a collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -89,8 +100,9 @@ pub(crate) struct Shape {
 /// A collection of a cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct Collection {
-    inner: Arc<Inner>,
-    name: Arc<str>,
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) name: Arc<str>,
+    pub(crate) session: Session,
 }
 
 impl std::fmt::Debug for Collection {
@@ -101,12 +113,27 @@ impl std::fmt::Debug for Collection {
 
 impl Collection {
     pub(crate) fn new(inner: Arc<Inner>, name: String) -> Self {
-        Collection { inner, name: name.into() }
+        let session = inner.session.clone();
+        Collection { inner, name: name.into(), session }
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same collection, read and written in this session.
+    ///
+    /// # Errors
+    /// [`ClientError::BadInput`] if the session is of another cluster.
+    pub fn in_session(&self, session: &Session) -> Result<Collection, ClientError> {
+        session.bind(self.inner.cluster)?;
+        Ok(Collection { session: session.clone(), ..self.clone() })
+    }
+
+    /// The session that it is read and written in: its client's, unless it was put into another one.
+    pub fn session(&self) -> Session {
+        self.session.clone()
     }
 
     /// Components of each vector.
@@ -214,7 +241,8 @@ impl Collection {
         let shard = shard_of(id.as_bytes(), shape.num_shards);
         let body = Bytes::from(ops.finish());
         let timeout = options.timeout.unwrap_or(self.inner.timeout);
-        let reply = write(&self.inner, &self.name, shard, body, options.level, timeout).await?;
+        let reply =
+            write(&self.inner, &self.name, &self.session, shard, body, options.level, timeout).await?;
         if let Some(unmet) = reply.unmet.first() {
             return Err(ClientError::ConditionNotMet { id: id.to_owned(), current: unmet.current });
         }
@@ -257,7 +285,7 @@ impl Collection {
     /// [`ClientError::UnknownCollection`]; [`ClientError::BadInput`] for options out of bounds.
     pub async fn bulk_writer(&self, options: BulkOptions) -> Result<BulkWriter, ClientError> {
         let shape = self.shape().await?;
-        BulkWriter::new(Arc::clone(&self.inner), Arc::clone(&self.name), shape, options)
+        BulkWriter::new(self.clone(), shape, options)
     }
 
     /// Reads a record; `None` if there is none.
@@ -265,22 +293,18 @@ impl Collection {
     /// # Errors
     /// See [`ClientError`].
     pub async fn get(&self, id: &str, options: &ReadOptions) -> Result<Option<Record>, ClientError> {
-        Ok(self.get_many(&[id], options).await?.pop().flatten())
+        Ok(self.get_many(&[id], options).await?.records.pop().flatten())
     }
 
-    /// Reads many records; the answer is in the order of `ids`.
+    /// Reads many records; the answer is in the order of `ids`, and says how far each shard was applied.
     ///
     /// # Errors
     /// See [`ClientError`]. There is no partial answer.
-    pub async fn get_many(
-        &self,
-        ids: &[&str],
-        options: &ReadOptions,
-    ) -> Result<Vec<Option<Record>>, ClientError> {
+    pub async fn get_many(&self, ids: &[&str], options: &ReadOptions) -> Result<GetResults, ClientError> {
         let deadline = Deadline::after(options.timeout.unwrap_or(self.inner.timeout));
         let shape = self.shape().await?;
         ids.iter().try_for_each(|id| check_id(id))?;
-        let from = Source::level(options.level);
+        let from = Source { level: options.level, only: None, session: &self.session };
         reads::get_many(&self.inner, &self.name, shape, ids, from, deadline).await
     }
 
@@ -299,22 +323,32 @@ impl Collection {
         let deadline = Deadline::after(timeout.unwrap_or(self.inner.timeout));
         let shape = self.shape().await?;
         check_id(id)?;
-        let from = Source { level: ReadLevel::One, only: Some(node) };
-        Ok(reads::get_many(&self.inner, &self.name, shape, &[id], from, deadline).await?.pop().flatten())
+        let from = Source { level: ReadLevel::One, only: Some(node), session: &self.session };
+        let found = reads::get_many(&self.inner, &self.name, shape, &[id], from, deadline).await?;
+        Ok(found.records.into_iter().next().flatten())
     }
 
     /// The exact `k` nearest records to each query, over all shards. Queries lie one after the other.
     ///
     /// # Errors
-    /// See [`ClientError`]. There is no partial answer: if a shard cannot be searched in time, the error
-    /// names it.
+    /// See [`ClientError`]. If a shard cannot be searched in time, the error names it, unless
+    /// [`SearchOptions::min_coverage`] says that the others are enough.
     pub async fn search(
         &self,
         queries: &[f32],
         options: &SearchOptions,
     ) -> Result<SearchResults, ClientError> {
         let shape = self.shape().await?;
-        Search::new(&self.inner, &self.name, shape, options)?.run(queries).await
+        Search::new(self, shape, options)?.run(queries).await
+    }
+
+    /// All records, page by page.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownCollection`]; [`ClientError::BadInput`] for options out of bounds.
+    pub async fn scan(&self, options: ScanOptions) -> Result<Scan, ClientError> {
+        let shape = self.shape().await?;
+        Scan::new(self.clone(), shape, options)
     }
 
     /// The shape, asking around once if this client has not heard of the collection.
@@ -348,6 +382,7 @@ pub(crate) fn unknown_collection(name: &str, map: &ClusterMap) -> ClientError {
 pub(crate) async fn write(
     inner: &Arc<Inner>,
     collection: &str,
+    session: &Session,
     shard: u32,
     body: Bytes,
     level: WriteLevel,
@@ -364,5 +399,7 @@ pub(crate) async fn write(
         Reply::Written(reply) => Ok(reply),
         other => Err(search::unexpected("a write", &other)),
     };
-    call.run(request, body, read).await
+    let reply = call.run(request, body, read).await?;
+    session.wrote(&reply);
+    Ok(reply)
 }

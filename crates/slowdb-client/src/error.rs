@@ -125,6 +125,15 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Whether it says that one shard cannot be read, and nothing of others.
+    pub(crate) fn is_of_shard(&self) -> bool {
+        match self {
+            ClientError::ShardUnavailable { .. } => true,
+            ClientError::Refused(reply) => reply.code == Code::Overtaken || reply.code.is_retryable(),
+            _ => false,
+        }
+    }
+
     /// The error's code as it is spelt in JSON: one of the protocol's, or `unreachable`,
     /// `certificate_refused`, `bad_reply`, `internal`.
     pub fn code(&self) -> &'static str {

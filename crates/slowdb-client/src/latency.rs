@@ -1,4 +1,4 @@
-//! Which replica is nearest, by measured latency.
+//! Which replica is nearest: on the caller's own node, in its zone, then by measured latency.
 //!
 //! Pure. Latencies are smoothed; those within a factor of two count as equal, so that equal replicas share
 //! the load. A node that was not measured yet counts as nearest, so that it gets measured; one that failed
@@ -39,14 +39,18 @@ impl Latencies {
         self.nodes.entry(node.to_owned()).or_default().has_failed = true;
     }
 
-    /// Sorts nodes nearest first. Equal ones keep an order that `turn` rotates.
-    pub(crate) fn sort(&self, nodes: &mut [String], turn: usize) {
+    /// Sorts nodes nearest first. Those of a lower `tier` are nearer, however long they take; equal ones keep an order
+    /// that `turn` rotates.
+    pub(crate) fn sort(&self, nodes: &mut [String], turn: usize, tier: impl Fn(&str) -> u8) {
         if nodes.is_empty() {
             return;
         }
         let turn = turn % nodes.len();
         nodes.rotate_left(turn);
-        nodes.sort_by_key(|node| self.distance(node));
+        nodes.sort_by_key(|node| {
+            let (has_failed, latency) = self.distance(node);
+            (has_failed, tier(node), latency)
+        });
     }
 
     fn distance(&self, node: &str) -> (bool, u32) {
@@ -62,7 +66,7 @@ mod tests {
 
     fn sorted(latencies: &Latencies, turn: usize) -> Vec<String> {
         let mut nodes = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
-        latencies.sort(&mut nodes, turn);
+        latencies.sort(&mut nodes, turn, |_| 0);
         nodes
     }
 
@@ -77,6 +81,23 @@ mod tests {
         assert_eq!(sorted(&latencies, 1), ["b", "a", "c"]);
         latencies.answered("c", Duration::from_micros(100));
         assert_eq!(sorted(&latencies, 2), ["c", "b", "a"]);
+    }
+
+    #[test]
+    fn the_own_node_and_zone_come_before_latency() {
+        let mut latencies = Latencies::default();
+        latencies.answered("a", Duration::from_micros(100));
+        latencies.answered("b", Duration::from_millis(20));
+        latencies.answered("c", Duration::from_millis(2));
+        let sorted = |latencies: &Latencies, tiers: [u8; 3]| {
+            let mut nodes = vec!["a".to_owned(), "b".to_owned(), "c".to_owned()];
+            latencies.sort(&mut nodes, 0, |node| tiers[usize::from(node.as_bytes()[0] - b'a')]);
+            nodes
+        };
+        assert_eq!(sorted(&latencies, [2, 0, 1]), ["b", "c", "a"]);
+        assert_eq!(sorted(&latencies, [1, 1, 0]), ["c", "a", "b"]);
+        latencies.failed("b");
+        assert_eq!(sorted(&latencies, [2, 0, 1]), ["c", "a", "b"], "one that failed is far, wherever it is");
     }
 
     #[test]

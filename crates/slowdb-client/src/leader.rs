@@ -241,7 +241,7 @@ pub(crate) async fn any_replica<T>(
                 // All had their turn. Those that failed have another one, beside those that are only slow.
                 queue = at.place()?.replicas;
                 queue.retain(|node| !asked.contains(node));
-                at.inner.nearest_first(&mut queue);
+                at.inner.nearest_first(&at.inner.read_routes(), &mut queue);
                 queue.reverse();
             }
             if let Some(node) = queue.pop() {

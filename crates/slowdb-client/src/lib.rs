@@ -4,8 +4,10 @@
 //! the nearest replica, directly. It follows leaders when they change, retries inside a deadline and a
 //! budget, and tags each write, so that a retry is never executed twice.
 //!
+//! It remembers what its callers have seen ([`Session`]), so that any replica can show them at least that.
+//!
 //! What it deliberately does not do: it stores nothing, decides nothing about placement, and gives no
-//! partial answers.
+//! partial answers, unless the caller says how much is enough ([`SearchOptions::min_coverage`]).
 //!
 //! ```no_run
 //! use slowdb_client::{Client, ClientOptions, Identity, ReadOptions, Role, SearchOptions, WriteOptions};
@@ -30,6 +32,7 @@ mod catalog;
 mod client;
 mod collection;
 mod course;
+mod coverage;
 mod deadline;
 mod error;
 mod hits;
@@ -44,18 +47,23 @@ mod random;
 mod reads;
 mod retry;
 mod routes;
+mod scan;
 mod scout;
 mod search;
+mod session;
 mod status;
 pub mod vectors;
 
 pub use bulk::{BulkOptions, BulkProgress, BulkReport, BulkShard, BulkWriter};
 pub use client::{Client, ClientOptions};
-pub use collection::{Collection, Put, ReadOptions, Record, WriteOptions, Written};
+pub use collection::{Collection, GetResults, Put, ReadOptions, Record, WriteOptions, Written};
+pub use coverage::MissingShard;
 pub use error::{ClientError, Unreached};
 pub use join::join;
 pub use retry::RetryOptions;
+pub use scan::{Scan, ScanOptions, ScanPage, ScanRecord};
 pub use search::{SearchOptions, SearchResults};
+pub use session::{ParseSessionError, Session};
 pub use slowdb_net::{CertError, Identity, Role};
 pub use slowdb_proto::{
     Admin, AdminReply, ClusterMap, ClusterView, Condition, Explain, Hit, JoinReply, JoinRequest, Metric,

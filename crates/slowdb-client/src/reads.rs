@@ -1,16 +1,17 @@
 //! Reading records by id.
 
 use crate::client::Inner;
-use crate::collection::{Record, Shape};
+use crate::collection::{GetResults, Record, Shape};
 use crate::deadline::Deadline;
 use crate::error::ClientError;
 use crate::leader::{AtLeader, any_replica};
 use crate::pool::Answer;
 use crate::race::Race;
 use crate::search::unexpected;
+use crate::session::Session;
 use bytes::Bytes;
-use slowdb_proto::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use slowdb_proto::{GetRequest, ReadLevel, RecordInfo, Reply, RequestKind};
+use slowdb_proto::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, TIMEOUT_MS_MAX};
+use slowdb_proto::{Freshness, GetRequest, ReadLevel, RecordInfo, Reply, RequestKind, ShardPosition};
 use slowdb_ring::shard_of;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,12 +33,24 @@ pub(crate) struct Source<'a> {
     pub(crate) level: ReadLevel,
     /// At level `one`: this node, and no other.
     pub(crate) only: Option<&'a str>,
+    pub(crate) session: &'a Session,
 }
 
-impl Source<'_> {
-    pub(crate) fn level(level: ReadLevel) -> Self {
-        Source { level, only: None }
-    }
+/// How fresh an attempt wants shards to be. It lets a node wait for half of the time that is left: so much is left for
+/// another one.
+pub(crate) fn fresh(
+    inner: &Inner,
+    collection: &str,
+    shards: &[u32],
+    from: Source<'_>,
+    deadline: Deadline,
+) -> Freshness {
+    let seen = match from.level {
+        ReadLevel::Session => from.session.seen_of(&inner.read_routes(), collection, shards),
+        ReadLevel::One | ReadLevel::Quorum => Vec::new(),
+    };
+    let wait_ms = (deadline.left() / 2).as_millis().clamp(1, u128::from(TIMEOUT_MS_MAX)) as u32;
+    Freshness { level: from.level, seen, wait_ms }
 }
 
 pub(crate) async fn get_many(
@@ -47,9 +60,10 @@ pub(crate) async fn get_many(
     ids: &[&str],
     from: Source<'_>,
     deadline: Deadline,
-) -> Result<Vec<Option<Record>>, ClientError> {
+) -> Result<GetResults, ClientError> {
     let mut chunks = chunks(shape, ids).into_iter();
     let mut records: Vec<Option<Record>> = vec![None; ids.len()];
+    let mut shards: BTreeMap<u32, ShardPosition> = BTreeMap::new();
     let mut race = Race::new();
     loop {
         while race.len() < IN_FLIGHT
@@ -58,9 +72,15 @@ pub(crate) async fn get_many(
             race.push(get_chunk(inner, collection, shape.dimension, chunk, from, deadline));
         }
         if race.is_empty() {
-            return Ok(records);
+            return Ok(GetResults { records, shards: shards.into_values().collect() });
         }
-        for (place, record) in race.next().await? {
+        let (at, found) = race.next().await?;
+        // Of a shard that is asked more than once the answer that is the furthest behind is what is sure of all.
+        shards
+            .entry(at.shard)
+            .and_modify(|known| known.applied = known.applied.min(at.applied))
+            .or_insert(at);
+        for (place, record) in found {
             records[place] = record;
         }
     }
@@ -91,26 +111,29 @@ async fn get_chunk(
     chunk: Chunk,
     from: Source<'_>,
     deadline: Deadline,
-) -> Result<Vec<(usize, Option<Record>)>, ClientError> {
-    let Source { level, only } = from;
+) -> Result<(ShardPosition, Vec<(usize, Option<Record>)>), ClientError> {
+    let Source { level, only, session } = from;
     let request = || {
         let (collection, ids) = (collection.to_owned(), chunk.ids.clone());
-        RequestKind::Get(GetRequest { collection, shard: chunk.shard, level, ids })
+        let fresh = fresh(inner, &collection, &[chunk.shard], from, deadline);
+        RequestKind::Get(GetRequest { collection, shard: chunk.shard, fresh, ids })
     };
     let call = AtLeader { inner, collection, shard: chunk.shard, deadline, is_write: false, only };
     let read = |answer: Answer| {
-        let Answer { reply: Reply::Records { records, .. }, body, .. } = answer else {
+        let Answer { reply: Reply::Records { at, records }, body, .. } = answer else {
             return Err(unexpected("a read", &answer.reply));
         };
-        split(&chunk, dimension, &records, &body).ok_or_else(|| {
+        let found = split(&chunk, dimension, &records, &body).ok_or_else(|| {
             format!("{} records in {} bytes, asked for {}", records.len(), body.len(), chunk.ids.len())
-        })
+        })?;
+        Ok((at, found))
     };
-    let found = match level {
+    let (at, found) = match level {
         ReadLevel::Quorum => call.run(|_| request(), Bytes::new(), read).await?,
-        ReadLevel::One => any_replica(&call, request, read).await?,
+        ReadLevel::One | ReadLevel::Session => any_replica(&call, request, read).await?,
     };
-    Ok(chunk.places.into_iter().zip(found).collect())
+    session.read(&at);
+    Ok((at, chunk.places.into_iter().zip(found).collect()))
 }
 
 /// Takes a reply apart; `None` if its parts do not add up.

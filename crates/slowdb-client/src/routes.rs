@@ -53,6 +53,18 @@ impl Routes {
         Some(&self.map.nodes[at].address)
     }
 
+    /// The highest number of a group in the map.
+    pub(crate) fn newest_group(&self) -> u64 {
+        let shards = self.map.collections.iter().flat_map(|collection| &collection.shards);
+        shards.map(|shard| shard.group).max().unwrap_or_default()
+    }
+
+    /// The zone that a node says it is in.
+    pub(crate) fn zone(&self, node: &str) -> Option<&str> {
+        let at = self.map.nodes.binary_search_by(|n| n.id.as_str().cmp(node)).ok()?;
+        self.map.nodes[at].zone.as_deref()
+    }
+
     pub(crate) fn lead(&self, group: u64) -> Lead {
         self.leads.get(&group).cloned().unwrap_or_default()
     }

@@ -1,11 +1,13 @@
 //! Exact search over all shards of a collection: one request for each node that answers.
 //!
 //! Which node answers for which shards is decided by [`crate::plan`]. Shards are answered for
-//! exactly once: the shards of a request that failed, or whose leader moved while it was under way, are
-//! planned again, until the deadline. There is no partial answer.
+//! exactly once: the shards of a request that failed, or that its answer went without, or whose leader moved
+//! while it was under way, are planned again, until the deadline. There is no partial answer, unless the
+//! caller says how much is enough: then it is given once every replica of the others was asked in vain.
 
 use crate::client::Inner;
-use crate::collection::{Shape, unknown_collection};
+use crate::collection::{Collection, Shape, unknown_collection};
+use crate::coverage::{MissingShard, check_coverage, suffices};
 use crate::deadline::Deadline;
 use crate::error::ClientError;
 use crate::hits;
@@ -13,8 +15,10 @@ use crate::input::{check_k, check_vector};
 use crate::plan::{Places, plan};
 use crate::pool::{Answer, Failure};
 use crate::race::Race;
+use crate::reads::{Source, fresh};
 use crate::retry::Backoff;
 use crate::scout::Interest;
+use crate::session::Session;
 use bytes::Bytes;
 use slowdb_proto::limits::{ID_BYTES_MAX, META_BYTES_MAX};
 use slowdb_proto::{
@@ -44,13 +48,15 @@ pub struct SearchOptions {
     pub metric: Option<Metric>,
     /// Who may answer.
     pub level: ReadLevel,
+    /// Share of the shards, 0 to 1, that have to answer: with less than 1 the rest may be [`SearchResults::missing`].
+    pub min_coverage: f64,
     /// The client's own time-out if not given. With many queries it is for each chunk of up to 64.
     pub timeout: Option<Duration>,
 }
 
 impl Default for SearchOptions {
     fn default() -> Self {
-        SearchOptions { k: 10, metric: None, level: ReadLevel::default(), timeout: None }
+        SearchOptions { k: 10, metric: None, level: ReadLevel::default(), min_coverage: 1.0, timeout: None }
     }
 }
 
@@ -63,12 +69,15 @@ pub struct SearchResults {
     pub results: Vec<Vec<Hit>>,
     /// How far each shard was applied at least when it was searched (by the first chunk of queries).
     pub shards: Vec<ShardPosition>,
+    /// Shards that were not searched, for some query at least; none unless [`SearchOptions::min_coverage`] allows it.
+    pub missing: Vec<MissingShard>,
 }
 
 /// One search.
 pub(crate) struct Search<'a> {
     inner: &'a Arc<Inner>,
     collection: &'a str,
+    session: &'a Session,
     shape: Shape,
     options: &'a SearchOptions,
     timeout: Duration,
@@ -97,14 +106,15 @@ struct Flight {
 
 impl<'a> Search<'a> {
     pub(crate) fn new(
-        inner: &'a Arc<Inner>,
-        collection: &'a str,
+        collection: &'a Collection,
         shape: Shape,
         options: &'a SearchOptions,
     ) -> Result<Self, ClientError> {
         check_k(options.k)?;
+        check_coverage(options.min_coverage)?;
+        let Collection { inner, name, session } = collection;
         let timeout = options.timeout.unwrap_or(inner.timeout);
-        Ok(Search { inner, collection, shape, options, timeout })
+        Ok(Search { inner, collection: name, session, shape, options, timeout })
     }
 
     pub(crate) async fn run(&self, queries: &[f32]) -> Result<SearchResults, ClientError> {
@@ -132,7 +142,13 @@ impl<'a> Search<'a> {
         }
         let mut done = done.into_values();
         let mut all = done.next().expect("there is at least one query");
-        done.for_each(|next| all.results.extend(next.results));
+        for next in done {
+            all.results.extend(next.results);
+            all.missing.extend(next.missing);
+            all.shards.retain(|at| next.shards.iter().any(|other| other.shard == at.shard));
+        }
+        all.missing.sort_by_key(|missing| missing.shard);
+        all.missing.dedup_by_key(|missing| missing.shard);
         Ok(all)
     }
 
@@ -147,7 +163,7 @@ impl<'a> Search<'a> {
         loop {
             let now = Instant::now();
             if now >= deadline.at {
-                return Err(run.give_up());
+                return run.give_up();
             }
             if patience.is_some_and(|at| now >= at) {
                 patience = None;
@@ -172,8 +188,8 @@ impl<'a> Search<'a> {
                         send_at = Some(self.inner.budget().take(Instant::now()).max(at));
                         run.look_around();
                     }
-                    if run.open.is_empty() {
-                        return run.finish();
+                    if run.open.is_empty() || run.has_enough() {
+                        return Ok(run.finish());
                     }
                 }
                 _ = news.changed() => {
@@ -186,11 +202,13 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn request(&self, shards: Vec<u32>) -> RequestKind {
+    fn request(&self, shards: Vec<u32>, deadline: Deadline) -> RequestKind {
+        let source = Source { level: self.options.level, only: None, session: self.session };
+        let fresh = fresh(self.inner, self.collection, &shards, source, deadline);
         RequestKind::Search(SearchRequest {
             collection: self.collection.to_owned(),
             shards,
-            level: self.options.level,
+            fresh,
             k: self.options.k as u32,
             metric: self.options.metric,
         })
@@ -212,7 +230,12 @@ struct Run<'a> {
     lists: Vec<Vec<Vec<Hit>>>,
     positions: Vec<ShardPosition>,
     metric: Option<Metric>,
-    rounds: usize,
+    /// Nodes that were asked for a shard in vain, since all its replicas had their turn.
+    tried: BTreeSet<(u32, String)>,
+    /// Shards all of whose replicas were asked in vain.
+    exhausted: BTreeSet<u32>,
+    /// Why shards gave no answer, as last heard.
+    reasons: BTreeMap<u32, String>,
     failed_nodes: BTreeSet<String>,
     /// Those of them that will not answer however often they are asked.
     hopeless_nodes: BTreeSet<String>,
@@ -235,7 +258,9 @@ impl<'a> Run<'a> {
             lists: vec![Vec::new(); queries],
             positions: Vec::new(),
             metric: None,
-            rounds: 0,
+            tried: BTreeSet::new(),
+            exhausted: BTreeSet::new(),
+            reasons: BTreeMap::new(),
             failed_nodes: BTreeSet::new(),
             hopeless_nodes: BTreeSet::new(),
             backoff: Backoff::new(&search.inner.retry),
@@ -253,21 +278,20 @@ impl<'a> Run<'a> {
         let groups = {
             let routes = inner.read_routes();
             let mut nearest: Vec<String> = routes.map().nodes.iter().map(|n| n.id.clone()).collect();
-            inner.nearest_first(&mut nearest);
+            inner.nearest_first(&routes, &mut nearest);
             // Nodes that failed this very search come last; and a search is no way to find out whether a node that was never heard of is there.
             nearest
                 .sort_by_key(|node| (self.failed_nodes.contains(node), inner.latencies().answers(node) == 0));
-            let place = Places { routes: &routes, collection: search.collection, rounds: self.rounds };
+            let place = Places { routes: &routes, collection: search.collection, tried: &self.tried };
             plan(&place, search.options.level, &wanted, &nearest)
                 .ok_or_else(|| unknown_collection(search.collection, &routes.map()))?
         };
-        self.rounds += 1;
         for (node, shards) in groups {
             let terms = shards.iter().map(|shard| self.lead_of(*shard).map_or(0, |(_, term)| term)).collect();
             let id = self.next_id;
             self.next_id += 1;
             let (request, body, deadline) =
-                (search.request(shards.clone()), self.body.clone(), self.deadline);
+                (search.request(shards.clone(), self.deadline), self.body.clone(), self.deadline);
             let (to, for_shards) = (node.clone(), shards.clone());
             let race_key = self.race.push(async move {
                 let outcome = inner.ask(&to, request, body, deadline.left()).await;
@@ -288,6 +312,7 @@ impl<'a> Run<'a> {
     /// Takes an answer in; gives the wait before shards without an answer are asked for again.
     fn take(&mut self, asked: Asked) -> Result<Option<Duration>, ClientError> {
         self.flights.retain(|flight| flight.id != asked.id);
+        let asked_node = asked.node.clone();
         let mut wait = Duration::ZERO;
         let reason = match asked.outcome {
             Ok(Answer { reply: Reply::Error(error), .. }) if error.code.is_retryable() => {
@@ -301,7 +326,8 @@ impl<'a> Run<'a> {
             }
             Ok(Answer { reply: Reply::Error(error), .. }) => return Err(ClientError::Refused(error)),
             Ok(Answer { reply, .. }) => match self.take_hits(&asked.shards, reply) {
-                Ok(()) => return Ok(None),
+                Ok(missing) if missing.is_empty() => return Ok(None),
+                Ok(missing) => return self.go_without(&asked.node, missing).map(Some),
                 Err(what) => {
                     let error = self.search.inner.bad_reply(&asked.node, what);
                     self.give_up_on(asked.node, &asked.shards, error)?
@@ -313,16 +339,67 @@ impl<'a> Run<'a> {
                 reason
             }
         };
+        for shard in &asked.shards {
+            self.asked_in_vain(*shard, &asked_node, reason.clone());
+        }
         self.last = Some(reason);
         Ok(Some(self.backoff.next(wait, &mut self.search.inner.jitter())))
     }
 
-    /// Takes hits in; on an error nothing, and it says what the reply is instead.
-    fn take_hits(&mut self, wanted: &[u32], reply: Reply) -> Result<(), String> {
-        let Reply::Hits { metric, shards, results } = reply else {
+    /// A node answered without some of its shards: gives the wait before they are asked for elsewhere.
+    fn go_without(
+        &mut self,
+        node: &str,
+        missing: Vec<slowdb_proto::MissingShard>,
+    ) -> Result<Duration, ClientError> {
+        let mut wait = Duration::ZERO;
+        for slowdb_proto::MissingShard { shard, error } in missing {
+            if !error.code.is_retryable() {
+                if self.search.options.min_coverage >= 1.0 {
+                    return Err(ClientError::Refused(error));
+                }
+                self.exhausted.insert(shard);
+            }
+            wait = wait.max(Duration::from_millis(u64::from(error.retry_after_ms)));
+            let reason = format!("{node}: {error}");
+            self.last = Some(reason.clone());
+            self.asked_in_vain(shard, node, reason);
+        }
+        Ok(self.backoff.next(wait, &mut self.search.inner.jitter()))
+    }
+
+    /// A node gave no answer for a shard. When all its replicas had their turn, they have another.
+    fn asked_in_vain(&mut self, shard: u32, node: &str, reason: String) {
+        self.reasons.insert(shard, reason);
+        self.tried.insert((shard, node.to_owned()));
+        let routes = self.search.inner.read_routes();
+        let replicas = routes.shard(self.search.collection, shard).map_or(&[][..], |info| &info.replicas);
+        if replicas.iter().all(|replica| self.tried.contains(&(shard, replica.node.clone()))) {
+            self.tried.retain(|(other, _)| *other != shard);
+            self.exhausted.insert(shard);
+        }
+    }
+
+    /// Whether the caller is content with what is there, and there is nobody left to ask for more.
+    fn has_enough(&self) -> bool {
+        self.flights.is_empty() && self.open.is_subset(&self.exhausted) && self.suffices()
+    }
+
+    fn suffices(&self) -> bool {
+        let all = self.search.shape.num_shards as usize;
+        suffices(all - self.open.len(), all, self.search.options.min_coverage)
+    }
+
+    /// Takes hits in, and gives the shards that they are without; on an error nothing, and it says what the reply is
+    /// instead.
+    fn take_hits(&mut self, wanted: &[u32], reply: Reply) -> Result<Vec<slowdb_proto::MissingShard>, String> {
+        let Reply::Hits { metric, shards, missing, results } = reply else {
             return Err(unexpected("a search", &reply));
         };
-        let covers = |shard: &u32| shards.iter().any(|position| position.shard == *shard);
+        let covers = |shard: &u32| {
+            shards.iter().any(|position| position.shard == *shard)
+                || missing.iter().any(|missing| missing.shard == *shard)
+        };
         let is_same_metric = self.metric.is_none_or(|known| known == metric);
         if results.len() != self.queries || !wanted.iter().all(covers) || !is_same_metric {
             return Err(format!(
@@ -332,12 +409,14 @@ impl<'a> Run<'a> {
             ));
         }
         self.metric = Some(metric);
-        self.positions.extend(shards.into_iter().filter(|p| wanted.contains(&p.shard)));
-        self.open.retain(|shard| !wanted.contains(shard));
+        for at in shards.iter().filter(|at| wanted.contains(&at.shard) && self.open.remove(&at.shard)) {
+            self.search.session.read(at);
+            self.positions.push(*at);
+        }
         for (lists, hits) in self.lists.iter_mut().zip(results) {
             lists.push(hits);
         }
-        Ok(())
+        Ok(missing.into_iter().filter(|missing| wanted.contains(&missing.shard)).collect())
     }
 
     /// A node will not answer however often it is asked: gives the reason, or the error if that was the last
@@ -361,7 +440,7 @@ impl<'a> Run<'a> {
 
     /// Gives up requests to leaders that were followed by newer ones. Tells whether there were any.
     fn cancel_overtaken(&mut self) -> bool {
-        if self.search.options.level == ReadLevel::One {
+        if self.search.options.level != ReadLevel::Quorum {
             return false;
         }
         let is_overtaken = |flight: &Flight| {
@@ -378,11 +457,8 @@ impl<'a> Run<'a> {
         !overtaken.is_empty()
     }
 
-    /// When to look for silent nodes next. At `quorum` only the leader can answer, so there is no point.
+    /// When to look for silent nodes next.
     fn next_silence(&self) -> Option<Instant> {
-        if self.search.options.level == ReadLevel::Quorum {
-            return None;
-        }
         self.flights.iter().map(|flight| flight.sent + SILENCE_MAX).min()
     }
 
@@ -397,7 +473,11 @@ impl<'a> Run<'a> {
                 is_any_silent = true;
                 self.race.cancel(flight.race_key);
                 self.search.inner.latencies().failed(&flight.node);
-                self.last = Some(format!("{}: no answer within {SILENCE_MAX:?}", flight.node));
+                let reason = format!("{}: no answer within {SILENCE_MAX:?}", flight.node);
+                for shard in &flight.shards {
+                    self.asked_in_vain(*shard, &flight.node, reason.clone());
+                }
+                self.last = Some(reason);
                 self.failed_nodes.insert(flight.node);
             } else {
                 self.flights.push(Flight { sent: now, answers, ..flight });
@@ -423,22 +503,27 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn give_up(self) -> ClientError {
-        ClientError::ShardUnavailable {
+    fn give_up(self) -> Result<SearchResults, ClientError> {
+        if self.suffices() {
+            return Ok(self.finish());
+        }
+        Err(ClientError::ShardUnavailable {
             collection: self.search.collection.to_owned(),
             shard: self.open.first().copied().unwrap_or_default(),
             waited_ms: self.deadline.waited_ms(),
             last: self.last,
-        }
+        })
     }
 
-    fn finish(self) -> Result<SearchResults, ClientError> {
+    fn finish(self) -> SearchResults {
         let metric = self.metric.unwrap_or(self.search.shape.metric);
         let k = self.search.options.k;
         let results = self.lists.into_iter().map(|lists| hits::merge(metric, k, lists)).collect();
         let mut shards = self.positions;
         shards.sort_by_key(|position| position.shard);
-        Ok(SearchResults { metric, results, shards })
+        let reason = |shard: &u32| self.reasons.get(shard).cloned().unwrap_or_else(|| "no answer".to_owned());
+        let missing = self.open.iter().map(|shard| MissingShard { shard: *shard, reason: reason(shard) });
+        SearchResults { metric, results, shards, missing: missing.collect() }
     }
 }
 
@@ -477,6 +562,7 @@ pub(crate) fn unexpected(what: &str, reply: &Reply) -> String {
         Reply::Written(_) => "the reply to a write",
         Reply::Records { .. } => "records",
         Reply::Hits { .. } => "hits",
+        Reply::Page { .. } => "a page of records",
         Reply::Status(_) => "a status",
         Reply::Joined(_) => "the reply to a node that joins",
         Reply::Cluster(_) => "a view of the cluster",

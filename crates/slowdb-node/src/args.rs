@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Find the nearest records
     Search(SearchArgs),
+    /// Print all records, shard after shard
+    Scan(ScanArgs),
     /// Show nodes, shards, leaders, positions and digests, and what is being moved
     Status(StatusArgs),
     /// Show the nodes of a cluster, empty them, take them out
@@ -148,12 +150,20 @@ pub(crate) struct ConnectArgs {
 pub(crate) struct CollectionArgs {
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
+    /// Where this is: reads at one and session prefer nodes of this zone
+    #[arg(long, value_parser = name)]
+    pub(crate) zone: Option<String>,
     /// Collection to use
     #[arg(long, default_value = "default", value_parser = name)]
     pub(crate) collection: String,
-    /// Level: one or quorum; for writes also all
-    #[arg(long, value_name = "LEVEL", default_value = "quorum", value_parser = consistency)]
-    pub(crate) consistency: Consistency,
+    /// Level: one or quorum; for writes also all, for reads also session [default: quorum; for reads with
+    /// --session: session]
+    #[arg(long, value_name = "LEVEL", value_parser = consistency)]
+    pub(crate) consistency: Option<Consistency>,
+    /// Go on from what earlier commands wrote and read: a file, which is then brought up to date, or what
+    /// an earlier command printed, or 'new'
+    #[arg(long, value_name = "FILE|SESSION")]
+    pub(crate) session: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -253,6 +263,31 @@ pub(crate) struct SearchArgs {
     /// l2, inner_product or cosine [default: the collection's own]
     #[arg(long, value_parser = metric)]
     pub(crate) metric: Option<Metric>,
+    /// Share of the shards, 0 to 1, that is enough; those that did not answer are named
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    pub(crate) min_coverage: f64,
+    #[command(flatten)]
+    pub(crate) on: CollectionArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+One record a line, with --json one object a line; in a shard by id. A record that is written or removed
+meanwhile may be there or not, every other is there once.
+
+Examples:
+  slowdb-node scan --limit 10
+  slowdb-node scan --vectors --json > records.jsonl")]
+pub(crate) struct ScanArgs {
+    /// Stop after so many records
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Print vectors, too
+    #[arg(long)]
+    pub(crate) vectors: bool,
+    /// Share of the shards, 0 to 1, that is enough; those that did not answer are named on stderr
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    pub(crate) min_coverage: f64,
     #[command(flatten)]
     pub(crate) on: CollectionArgs,
 }

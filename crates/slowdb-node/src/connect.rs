@@ -3,33 +3,53 @@
 use crate::args::{CollectionArgs, ConnectArgs, SeedArgs};
 use crate::certs;
 use crate::failure::Failure;
-use slowdb_client::{Client, ClientOptions, Collection, Identity, ReadOptions, Role, WriteOptions};
+use crate::session::Carried;
+use slowdb_client::{
+    Client, ClientOptions, Collection, Identity, ReadLevel, ReadOptions, Role, WriteLevel, WriteOptions,
+};
 use std::time::Duration;
 
 pub(crate) async fn client(args: &ConnectArgs) -> Result<Client, Failure> {
     client_within(&args.seeds, args.timeout).await
 }
 
-/// A client each of whose requests may take so long.
-pub(crate) async fn client_within(seeds: &SeedArgs, timeout: Duration) -> Result<Client, Failure> {
+fn options(seeds: &SeedArgs, timeout: Duration) -> Result<ClientOptions, Failure> {
     let certs = match &seeds.certs {
         Some(dir) => dir.clone(),
         None => certs::default_dir()?,
     };
     let identity = Identity::load(&certs, Role::Client)?;
-    let options = ClientOptions { timeout, ..ClientOptions::new(&seeds.connect, identity) };
-    Ok(Client::connect(options).await?)
+    Ok(ClientOptions { timeout, ..ClientOptions::new(&seeds.connect, identity) })
 }
 
-pub(crate) async fn collection(args: &CollectionArgs) -> Result<Collection, Failure> {
-    Ok(client(&args.connect).await?.collection(&args.collection))
+/// A client each of whose requests may take so long.
+pub(crate) async fn client_within(seeds: &SeedArgs, timeout: Duration) -> Result<Client, Failure> {
+    Ok(Client::connect(options(seeds, timeout)?).await?)
+}
+
+/// The collection, in the session that the command goes on with, if it does.
+pub(crate) async fn collection(args: &CollectionArgs) -> Result<(Collection, Carried), Failure> {
+    let carried = Carried::open(args.session.as_deref())?;
+    let ConnectArgs { seeds, timeout } = &args.connect;
+    let options = ClientOptions { zone: args.zone.clone(), ..options(seeds, *timeout)? };
+    let client = Client::connect(options).await?;
+    let collection = carried.enter(&client.collection(&args.collection))?;
+    Ok((collection, carried))
 }
 
 pub(crate) fn read_options(args: &CollectionArgs) -> Result<ReadOptions, Failure> {
-    let level = args.consistency.for_read().map_err(Failure::usage)?;
+    let level = match args.consistency {
+        Some(consistency) => consistency.for_read().map_err(Failure::usage)?,
+        None if args.session.is_some() => ReadLevel::Session,
+        None => ReadLevel::default(),
+    };
     Ok(ReadOptions { level, ..ReadOptions::default() })
 }
 
-pub(crate) fn write_options(args: &CollectionArgs) -> WriteOptions {
-    WriteOptions { level: args.consistency.for_write(), ..WriteOptions::default() }
+pub(crate) fn write_options(args: &CollectionArgs) -> Result<WriteOptions, Failure> {
+    let level = match args.consistency {
+        Some(consistency) => consistency.for_write().map_err(Failure::usage)?,
+        None => WriteLevel::default(),
+    };
+    Ok(WriteOptions { level, ..WriteOptions::default() })
 }

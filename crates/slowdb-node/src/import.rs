@@ -24,7 +24,7 @@ pub(crate) async fn run(args: ImportArgs, output: Output) -> Result<(), Failure>
     let mut vectors = Vectors::open(&args.file)?;
     let ids = Ids::open(args.ids.as_deref(), vectors.rows())?;
     vectors.check()?;
-    let collection = connect::collection(&args.on).await?;
+    let (collection, carried) = connect::collection(&args.on).await?;
     let dimension = collection.dimension().await?;
     if dimension != vectors.dimension() {
         let got = vectors.dimension();
@@ -38,6 +38,7 @@ pub(crate) async fn run(args: ImportArgs, output: Output) -> Result<(), Failure>
     let bar = progress_bar(vectors.rows(), output);
     let written = write_all(&args, &collection, vectors, ids, &bar).await;
     bar.finish_and_clear();
+    carried.save()?;
     let report = written?;
     let imported = Imported { written: report.written, seconds: start.elapsed().as_secs_f64() };
     output.print(&imported, |i| {
@@ -61,7 +62,7 @@ async fn write_all(
 ) -> Result<BulkReport, Failure> {
     let shown = bar.clone();
     let options = BulkOptions {
-        level: args.on.consistency.for_write(),
+        level: connect::write_options(&args.on)?.level,
         in_flight: args.in_flight,
         batch_writes: args.batch,
         progress: Some(Arc::new(move |progress: BulkProgress| shown.set_position(progress.written))),

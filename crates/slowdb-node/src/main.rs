@@ -14,7 +14,9 @@ mod import;
 mod operate;
 mod output;
 mod records;
+mod scan;
 mod search;
+mod session;
 mod start;
 mod status;
 
@@ -49,6 +51,7 @@ async fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Delete(args) => records::delete(args, output).await,
         Command::Import(args) => import::run(args, output).await,
         Command::Search(args) => search::run(args, output).await,
+        Command::Scan(args) => scan::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Nodes(args) => operate::nodes(args, output).await,
         Command::Rebalance(args) => operate::rebalance(args, output).await,

@@ -39,6 +39,8 @@ struct WrittenView<'a> {
     shard: u32,
     durable_on: u32,
     replicas: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -49,15 +51,18 @@ struct RecordView<'a> {
     /// The position as `--if-version` takes it.
     version: String,
     shard: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
 }
 
-fn written_view<'a>(id: &'a str, written: &Written) -> WrittenView<'a> {
+fn written_view<'a>(id: &'a str, written: &Written, session: Option<String>) -> WrittenView<'a> {
     WrittenView {
         id,
         position: written.position.into(),
         shard: written.shard,
         durable_on: written.durable_on,
         replicas: written.replicas,
+        session,
     }
 }
 
@@ -67,9 +72,9 @@ pub(crate) async fn put(args: PutArgs, output: Output) -> Result<(), Failure> {
         Some(text) => parse_vector(text)?,
         None => vector_from_stdin()?,
     };
-    let collection = collection(&args.on).await?;
+    let options = write_options(&args.on)?;
+    let (collection, carried) = collection(&args.on).await?;
     let put = Put { id: &args.id, vector: &vector, payload: &[] };
-    let options = write_options(&args.on);
     let written = match args.only.condition() {
         Some(condition) => collection.put_if(put, condition, &options).await?,
         None => collection.put_record(put, &options).await?,
@@ -79,7 +84,9 @@ pub(crate) async fn put(args: PutArgs, output: Output) -> Result<(), Failure> {
         Some(false) => "made",
         None => "wrote",
     };
-    output.print(&written_view(&args.id, &written), |w| format!("{verb} '{}' ({})", w.id, place(w)))
+    output.print(&written_view(&args.id, &written, carried.save()?), |w| {
+        format!("{verb} '{}' ({})", w.id, place(w))
+    })
 }
 
 fn place(written: &WrittenView<'_>) -> String {
@@ -92,7 +99,9 @@ fn place(written: &WrittenView<'_>) -> String {
 /// `get ID`
 pub(crate) async fn get(args: IdArgs, output: Output) -> Result<(), Failure> {
     let options = read_options(&args.on)?;
-    let record = collection(&args.on).await?.get(&args.id, &options).await?;
+    let (collection, carried) = collection(&args.on).await?;
+    let record = collection.get(&args.id, &options).await?;
+    let session = carried.save()?;
     let Some(record) = record else { return Err(Failure::not_found(&args.id)) };
     let view = RecordView {
         id: &record.id,
@@ -100,6 +109,7 @@ pub(crate) async fn get(args: IdArgs, output: Output) -> Result<(), Failure> {
         position: record.position.into(),
         version: record.position.to_string(),
         shard: record.shard,
+        session,
     };
     output.print(&view, |view| human_record(view, &record))
 }
@@ -116,17 +126,18 @@ fn human_record(view: &RecordView<'_>, record: &Record) -> String {
 
 /// `delete ID`
 pub(crate) async fn delete(args: DeleteArgs, output: Output) -> Result<(), Failure> {
-    let collection = collection(&args.on).await?;
-    let options = write_options(&args.on);
+    let options = write_options(&args.on)?;
+    let (collection, carried) = collection(&args.on).await?;
     let written = match args.only.condition() {
         Some(condition) => collection.delete_if(&args.id, condition, &options).await?,
         None => collection.delete(&args.id, &options).await?,
     };
+    let session = carried.save()?;
     // At level one nobody knows yet whether there was a record.
     if written.existed == Some(false) {
         return Err(Failure::not_found(&args.id));
     }
-    output.print(&written_view(&args.id, &written), |w| format!("removed '{}' ({})", w.id, place(w)))
+    output.print(&written_view(&args.id, &written, session), |w| format!("removed '{}' ({})", w.id, place(w)))
 }
 
 /// Reads `0.1,0.2,…`.
@@ -176,7 +187,7 @@ mod tests {
         let vector = [0.1f32, f32::MIN_POSITIVE, -0.0, 16_777_217.0, f32::MAX, 1.0 / 3.0];
         let position = Position { term: 1, index: 2, offset: 3 };
         let (position, version) = (position.into(), position.to_string());
-        let view = RecordView { id: "a", vector: &vector, position, version, shard: 4 };
+        let view = RecordView { id: "a", vector: &vector, position, version, shard: 4, session: None };
         let text = serde_json::to_string(&view).expect("JSON");
         assert!(text.starts_with(r#"{"id":"a","vector":[0.1,"#), "{text}");
         assert!(

@@ -5,9 +5,10 @@ use crate::connect::{collection, read_options};
 use crate::failure::Failure;
 use crate::output::{Output, table};
 use crate::records::parse_vector;
+use crate::session::Carried;
 use serde::Serialize;
 use slowdb_client::vectors::Vectors;
-use slowdb_client::{Collection, Hit, Metric, SearchOptions, SearchResults};
+use slowdb_client::{Collection, Hit, Metric, MissingShard, SearchOptions, SearchResults};
 
 /// Queries read from a file at once.
 const QUERIES_AT_ONCE: usize = 256;
@@ -15,6 +16,16 @@ const QUERIES_AT_ONCE: usize = 256;
 #[derive(Serialize)]
 struct Results<'a> {
     results: Vec<HitView<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<MissingView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
+}
+
+#[derive(Serialize)]
+struct MissingView<'a> {
+    shard: u32,
+    reason: &'a str,
 }
 
 #[derive(Serialize)]
@@ -26,23 +37,29 @@ struct HitView<'a> {
 /// `search`
 pub(crate) async fn run(args: SearchArgs, output: Output) -> Result<(), Failure> {
     let read = read_options(&args.on)?;
-    let options = SearchOptions { k: args.k, metric: args.metric, level: read.level, timeout: None };
+    let options = SearchOptions {
+        k: args.k,
+        metric: args.metric,
+        level: read.level,
+        min_coverage: args.min_coverage,
+        timeout: None,
+    };
     if let Some(text) = &args.query.vector {
         let vector = parse_vector(text)?;
-        let collection = collection(&args.on).await?;
-        return one(&collection, &vector, &options, output).await;
+        let (collection, carried) = collection(&args.on).await?;
+        return one(&collection, &vector, &options, &carried, output).await;
     }
     if let Some(id) = &args.query.id {
-        let collection = collection(&args.on).await?;
+        let (collection, carried) = collection(&args.on).await?;
         let record = collection.get(id, &read).await?.ok_or_else(|| Failure::not_found(id))?;
-        return one(&collection, &record.vector, &options, output).await;
+        return one(&collection, &record.vector, &options, &carried, output).await;
     }
     let Some(path) = &args.query.queries else {
         return Err(Failure::usage("what to search for? Give --vector, --id or --queries"));
     };
     let mut queries = Vectors::open(path)?;
     queries.check()?;
-    let collection = collection(&args.on).await?;
+    let (collection, carried) = collection(&args.on).await?;
     let dimension = collection.dimension().await?;
     if dimension != queries.dimension() {
         let got = queries.dimension();
@@ -50,13 +67,16 @@ pub(crate) async fn run(args: SearchArgs, output: Output) -> Result<(), Failure>
             format!("{} has queries of {got} components, the collection of {dimension}", path.display());
         return Err(Failure::bad_input("wrong_dimension", message));
     }
-    many(&collection, queries, &options, output).await
+    many(&collection, queries, &options, output).await?;
+    carried.save()?;
+    Ok(())
 }
 
 async fn one(
     collection: &Collection,
     vector: &[f32],
     options: &SearchOptions,
+    carried: &Carried,
     output: Output,
 ) -> Result<(), Failure> {
     // A vector of twice the dimension would pass for two queries.
@@ -67,7 +87,8 @@ async fn one(
     }
     let found = collection.search(vector, options).await?;
     let hits = found.results.first().map_or(&[][..], Vec::as_slice);
-    output.print(&view(hits), |results| human(results, found.metric))
+    let results = Results { session: carried.save()?, ..view(hits, &found.missing) };
+    output.print(&results, |results| human(results, found.metric))
 }
 
 async fn many(
@@ -85,19 +106,30 @@ async fn many(
         if batch.is_empty() {
             return Ok(());
         }
-        let SearchResults { metric, results, .. } = collection.search(&batch, options).await?;
+        let SearchResults { metric, results, missing, .. } = collection.search(&batch, options).await?;
         for hits in &results {
-            output.print(&view(hits), |results| format!("query {nth}\n{}\n", human(results, metric)))?;
+            output.print(&view(hits, &missing), |results| {
+                format!("query {nth}\n{}\n", human(results, metric))
+            })?;
             nth += 1;
         }
     }
 }
 
-fn view(hits: &[Hit]) -> Results<'_> {
-    Results { results: hits.iter().map(|hit| HitView { id: &hit.id, score: hit.score }).collect() }
+fn view<'a>(hits: &'a [Hit], missing: &'a [MissingShard]) -> Results<'a> {
+    let results = hits.iter().map(|hit| HitView { id: &hit.id, score: hit.score }).collect();
+    let view = |missing: &'a MissingShard| MissingView { shard: missing.shard, reason: &missing.reason };
+    Results { results, missing: missing.iter().map(view).collect(), session: None }
 }
 
 fn human(results: &Results<'_>, metric: Metric) -> String {
+    let without = |missing: &MissingView<'_>| format!("without shard {}: {}", missing.shard, missing.reason);
+    let mut lines: Vec<String> = results.missing.iter().map(without).collect();
+    lines.push(hits(results, metric));
+    lines.join("\n")
+}
+
+fn hits(results: &Results<'_>, metric: Metric) -> String {
     if results.results.is_empty() {
         return "nothing found: the collection is empty".to_owned();
     }

@@ -1,5 +1,6 @@
 //! Errors as they cross the wire: a code for programs, a message for people, and where to go next.
 
+use crate::request::ShardPosition;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// What went wrong, in the words that programs match on. Stable: codes are added, never changed.
@@ -49,6 +50,12 @@ pub enum Code {
     Refused,
     /// What the write was to depend on does not hold: the record has another version. Nothing was changed.
     ConditionNotMet,
+    /// This replica has not applied yet what the caller has seen. The reply says how far it is; another one may be
+    /// further.
+    Behind,
+    /// The caller has seen a write that was overtaken by a failover: no replica will ever hold it. The reply says
+    /// which. The session has to forget it.
+    Overtaken,
 }
 
 impl Code {
@@ -76,6 +83,8 @@ impl Code {
             Code::ShuttingDown => "shutting_down",
             Code::Refused => "refused",
             Code::ConditionNotMet => "condition_not_met",
+            Code::Behind => "behind",
+            Code::Overtaken => "overtaken",
         }
     }
 
@@ -92,6 +101,7 @@ impl Code {
                 | Code::Corrupt
                 | Code::StorageFailed
                 | Code::ShuttingDown
+                | Code::Behind
         )
     }
 }
@@ -112,11 +122,21 @@ pub struct ErrorReply {
     pub epoch: u64,
     /// When to try again, in milliseconds (0: at once, elsewhere).
     pub retry_after_ms: u32,
+    /// With `behind` how far the shard is applied here; with `overtaken` the position that was overtaken.
+    pub at: Option<ShardPosition>,
 }
 
 impl ErrorReply {
     /// An error without a hint where to go.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        ErrorReply { code, message: message.into(), leader: None, term: 0, epoch: 0, retry_after_ms: 0 }
+        ErrorReply {
+            code,
+            message: message.into(),
+            leader: None,
+            term: 0,
+            epoch: 0,
+            retry_after_ms: 0,
+            at: None,
+        }
     }
 }

@@ -24,9 +24,9 @@ pub use error::{Code, ErrorReply};
 pub use map::{ClusterMap, CollectionInfo, NodeInfo, ReplicaInfo, ShardInfo};
 pub use ops::{Condition, Op, Ops, OpsBuilder, OpsError};
 pub use request::{
-    ClientId, ClusterId, Consistency, GetRequest, Hit, Metric, NameError, ReadLevel, RecordInfo, Reply,
-    Request, RequestKind, SearchRequest, ShardPosition, Unmet, WriteLevel, WriteReply, WriteRequest,
-    check_name,
+    ClientId, ClusterId, Consistency, Freshness, GetRequest, GroupPosition, Hit, Metric, MissingShard,
+    NameError, PageRecord, ReadLevel, RecordInfo, Reply, Request, RequestKind, ScanRequest, SearchRequest,
+    ShardPosition, Unmet, WriteLevel, WriteReply, WriteRequest, check_name,
 };
 pub use slowdb_position::{Position, VersionVector};
 pub use status::{FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, PeerStatus, Role};

@@ -25,6 +25,8 @@ pub const GET_IDS_MAX: usize = 10_000;
 pub const SEARCH_QUERIES_MAX: usize = 1_024;
 /// Largest `k` of a search.
 pub const SEARCH_K_MAX: usize = 10_000;
+/// Most records in one page of a scan.
+pub const SCAN_RECORDS_MAX: usize = 10_000;
 /// Largest rkyv part of a frame, in bytes.
 pub const META_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest raw part of a frame, in bytes.

@@ -2,7 +2,7 @@
 
 use crate::cluster::{AdminReply, AdminRequest, ClusterView, Explain, JoinReply, JoinRequest};
 use crate::error::ErrorReply;
-use crate::limits::NAME_BYTES_MAX;
+use crate::limits::{NAME_BYTES_MAX, TIMEOUT_MS_MAX};
 use crate::map::ClusterMap;
 use crate::status::NodeStatus;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -59,7 +59,9 @@ pub enum WriteLevel {
 pub enum ReadLevel {
     /// Any replica, with committed data that may be stale.
     One,
-    /// The leader, after a majority confirmed its term: linearizable.
+    /// Any replica that has applied what the caller has seen.
+    Session,
+    /// Any replica, after a majority confirmed the leader's term: linearizable.
     #[default]
     Quorum,
 }
@@ -69,6 +71,8 @@ pub enum ReadLevel {
 pub enum Consistency {
     /// `one`
     One,
+    /// `session`
+    Session,
     /// `quorum`
     Quorum,
     /// `all`
@@ -81,22 +85,26 @@ impl FromStr for Consistency {
     fn from_str(s: &str) -> Result<Self, String> {
         match s {
             "one" => Ok(Consistency::One),
+            "session" => Ok(Consistency::Session),
             "quorum" => Ok(Consistency::Quorum),
             "all" => Ok(Consistency::All),
             other => Err(format!(
-                "no level is called '{other}': writes take one, quorum or all, reads one or quorum"
+                "no level is called '{other}': writes take one, quorum or all, reads one, session or quorum"
             )),
         }
     }
 }
 
 impl Consistency {
-    /// The level for a write.
-    pub fn for_write(self) -> WriteLevel {
+    /// The level for a write; `session` is no write level.
+    pub fn for_write(self) -> Result<WriteLevel, String> {
         match self {
-            Consistency::One => WriteLevel::One,
-            Consistency::Quorum => WriteLevel::Quorum,
-            Consistency::All => WriteLevel::All,
+            Consistency::One => Ok(WriteLevel::One),
+            Consistency::Quorum => Ok(WriteLevel::Quorum),
+            Consistency::All => Ok(WriteLevel::All),
+            Consistency::Session => {
+                Err("'session' is a level for reads: writes take one, quorum or all".into())
+            }
         }
     }
 
@@ -104,8 +112,9 @@ impl Consistency {
     pub fn for_read(self) -> Result<ReadLevel, String> {
         match self {
             Consistency::One => Ok(ReadLevel::One),
+            Consistency::Session => Ok(ReadLevel::Session),
             Consistency::Quorum => Ok(ReadLevel::Quorum),
-            Consistency::All => Err("'all' is a level for writes: reads take one or quorum".into()),
+            Consistency::All => Err("'all' is a level for writes: reads take one, session or quorum".into()),
         }
     }
 }
@@ -185,6 +194,36 @@ pub enum RequestKind {
     Admin(AdminRequest),
     /// Why are things where they are? The catalog's leader answers with sentences.
     Explain(Explain),
+    /// Read the records of one shard, page by page.
+    Scan(ScanRequest),
+}
+
+/// How fresh what is read has to be.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// Who may answer.
+    pub level: ReadLevel,
+    /// At `session`: what the caller has seen of the shards asked for, by their groups; and of groups that are not in
+    /// its map, so that a node whose catalog is behind notices.
+    pub seen: Vec<GroupPosition>,
+    /// How long to wait at most until the shards can be read at this level, in milliseconds.
+    pub wait_ms: u32,
+}
+
+impl Freshness {
+    /// This level, waited for as long as the request allows, of a caller who has seen nothing.
+    pub fn at(level: ReadLevel) -> Self {
+        Freshness { level, seen: Vec::new(), wait_ms: TIMEOUT_MS_MAX }
+    }
+}
+
+/// A position in the log of a group.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupPosition {
+    /// The group: never used again once it is gone, and numbered upwards.
+    pub group: u64,
+    /// The position.
+    pub position: Position,
 }
 
 /// A batch of writes to one shard.
@@ -211,8 +250,8 @@ pub struct GetRequest {
     pub collection: String,
     /// Shard by number: all ids are in it.
     pub shard: u32,
-    /// Who may answer.
-    pub level: ReadLevel,
+    /// How fresh they have to be.
+    pub fresh: Freshness,
     /// The ids.
     pub ids: Vec<String>,
 }
@@ -224,12 +263,31 @@ pub struct SearchRequest {
     pub collection: String,
     /// The shards to look in: the answering node has them all.
     pub shards: Vec<u32>,
-    /// Who may answer.
-    pub level: ReadLevel,
+    /// How fresh they have to be.
+    pub fresh: Freshness,
     /// How many hits for each query.
     pub k: u32,
     /// How similarity is measured; the collection's own metric if not given.
     pub metric: Option<Metric>,
+}
+
+/// Some records of a shard, in the order of their ids.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ScanRequest {
+    /// Collection by name.
+    pub collection: String,
+    /// Shard by number.
+    pub shard: u32,
+    /// How fresh they have to be.
+    pub fresh: Freshness,
+    /// Only ids after this one; from the first on if not given.
+    pub after: Option<String>,
+    /// Most records in the reply.
+    pub limit: u32,
+    /// Whether vectors are wanted.
+    pub vectors: bool,
+    /// Whether payloads are wanted.
+    pub payloads: bool,
 }
 
 /// A reply.
@@ -242,8 +300,8 @@ pub enum Reply {
     /// To `Get`: one entry for each id asked for, in that order. The frame's body holds, for each record
     /// found, its vector (f32 little endian) and its payload, one after the other.
     Records {
-        /// Position of the last write the answering replica had applied.
-        applied: Position,
+        /// How far the shard was applied at least when it was read.
+        at: ShardPosition,
         /// `None`: no such record.
         records: Vec<Option<RecordInfo>>,
     },
@@ -253,7 +311,9 @@ pub enum Reply {
         metric: Metric,
         /// How far each shard was applied at least when it was searched.
         shards: Vec<ShardPosition>,
-        /// For each query its hits over all shards asked for, nearest first.
+        /// Shards that were asked for and could not be searched.
+        missing: Vec<MissingShard>,
+        /// For each query its hits over those shards, nearest first.
         results: Vec<Vec<Hit>>,
     },
     /// To `Status`.
@@ -266,6 +326,15 @@ pub enum Reply {
     Admin(AdminReply),
     /// To `Explain`: sentences.
     Explained(Vec<String>),
+    /// To `Scan`. The frame's body holds for each record what was wanted of vector (f32 little endian) and payload.
+    Page {
+        /// How far the shard was applied at least when it was read.
+        at: ShardPosition,
+        /// Records in the order of their ids.
+        records: Vec<PageRecord>,
+        /// Whether there are records after these.
+        more: bool,
+    },
     /// To anything.
     Error(ErrorReply),
 }
@@ -285,6 +354,8 @@ pub struct WriteReply {
     pub durable_on: u32,
     /// Replicas placed for the shard.
     pub replicas: u32,
+    /// The group that the positions are of.
+    pub group: u64,
 }
 
 /// A write whose condition did not hold when it was applied.
@@ -319,8 +390,32 @@ pub struct Hit {
 pub struct ShardPosition {
     /// Shard by number.
     pub shard: u32,
-    /// Position of the last applied write.
+    /// Its group.
+    pub group: u64,
+    /// Position of the last write that was applied when the answer was begun: it shows all up to there.
     pub applied: Position,
+    /// Position of the last write that may show in the answer: from `applied` on.
+    pub latest: Position,
+}
+
+/// A shard that could not be read.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct MissingShard {
+    /// Shard by number.
+    pub shard: u32,
+    /// Why.
+    pub error: ErrorReply,
+}
+
+/// A record in a page.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct PageRecord {
+    /// Its id.
+    pub id: String,
+    /// Position of the write that made it.
+    pub position: Position,
+    /// Bytes of its payload, wanted or not.
+    pub payload_bytes: u32,
 }
 
 /// Why a name cannot be used.

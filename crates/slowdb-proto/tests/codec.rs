@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 use slowdb_proto::limits::META_BYTES_MAX;
 use slowdb_proto::{
-    ClientId, ClusterId, ClusterMap, Code, CollectionInfo, DecodeError, ErrorReply, GetRequest, GroupKind,
-    GroupStatus, Hit, LogStatus, Metric, NodeInfo, NodeStatus, PeerStatus, Position, ReadLevel, RecordInfo,
-    ReplicaInfo, Reply, Request, RequestKind, Role, SearchRequest, ShardInfo, ShardPosition, Unmet,
-    WriteLevel, WriteReply, WriteRequest, check_name, decode_reply, decode_request, encode_reply,
-    encode_request,
+    ClientId, ClusterId, ClusterMap, Code, CollectionInfo, DecodeError, ErrorReply, Freshness, GetRequest,
+    GroupKind, GroupPosition, GroupStatus, Hit, LogStatus, Metric, MissingShard, NodeInfo, NodeStatus,
+    PageRecord, PeerStatus, Position, ReadLevel, RecordInfo, ReplicaInfo, Reply, Request, RequestKind, Role,
+    ScanRequest, SearchRequest, ShardInfo, ShardPosition, Unmet, WriteLevel, WriteReply, WriteRequest,
+    check_name, decode_reply, decode_request, encode_reply, encode_request,
 };
 
 fn requests() -> Vec<Request> {
@@ -21,15 +21,28 @@ fn requests() -> Vec<Request> {
         retry: true,
     };
     let ids = vec!["a".into(), "ä".repeat(256)];
-    let get = GetRequest { collection: collection.clone(), shard: 0, level: ReadLevel::One, ids };
+    let get =
+        GetRequest { collection: collection.clone(), shard: 0, fresh: Freshness::at(ReadLevel::One), ids };
+    let seen = vec![GroupPosition { group: 7, position: Position { term: 1, index: 2, offset: 3 } }];
+    let fresh = Freshness { level: ReadLevel::Session, seen, wait_ms: 50 };
+    let scan = ScanRequest {
+        collection: collection.clone(),
+        shard: 1,
+        fresh: fresh.clone(),
+        after: Some("a".into()),
+        limit: 10,
+        vectors: true,
+        payloads: false,
+    };
     let metric = Some(Metric::InnerProduct);
-    let search = SearchRequest { collection, shards: vec![1, 2], level: ReadLevel::Quorum, k: 10, metric };
+    let search = SearchRequest { collection, shards: vec![1, 2], fresh, k: 10, metric };
     let kinds = [
         RequestKind::Map,
         RequestKind::Write(write),
         RequestKind::Get(get),
         RequestKind::Search(search),
         RequestKind::Status,
+        RequestKind::Scan(scan),
     ];
     let request = |kind| Request { cluster: Some(ClusterId([7; 16])), timeout_ms: 5_000, kind };
     kinds.map(request).to_vec()
@@ -90,16 +103,25 @@ fn replies() -> Vec<Reply> {
         unmet: vec![unmet],
         durable_on: 2,
         replicas: 3,
+        group: 9,
     };
     let records = vec![None, Some(RecordInfo { position, payload_bytes: 4 })];
     let hits = vec![vec![Hit { id: "a".into(), score: -0.5 }], vec![]];
-    let shards = vec![ShardPosition { shard: 1, applied: position }];
-    let error = ErrorReply { leader: Some("n2".into()), term: 3, ..ErrorReply::new(Code::NotLeader, "no") };
+    let shards = vec![ShardPosition { shard: 1, group: 2, applied: position, latest: position }];
+    let error = ErrorReply {
+        leader: Some("n2".into()),
+        term: 3,
+        at: Some(shards[0]),
+        ..ErrorReply::new(Code::NotLeader, "no")
+    };
+    let missing = MissingShard { shard: 4, error: error.clone() };
+    let page = PageRecord { id: "a".into(), position, payload_bytes: 4 };
     vec![
         Reply::Map(map),
         Reply::Written(written),
-        Reply::Records { applied: position, records },
-        Reply::Hits { metric: Metric::L2, shards, results: hits },
+        Reply::Records { at: shards[0], records },
+        Reply::Page { at: shards[0], records: vec![page], more: true },
+        Reply::Hits { metric: Metric::L2, shards, missing: vec![missing], results: hits },
         Reply::Status(Box::new(status)),
         Reply::Error(error),
     ]
@@ -141,7 +163,7 @@ fn what_is_cut_short_or_too_large_is_refused() {
 
 #[test]
 fn every_code_has_a_spelling_of_its_own() {
-    const CODES: [Code; 19] = [
+    const CODES: [Code; 22] = [
         Code::BadRequest,
         Code::WrongDimension,
         Code::NotFinite,
@@ -161,6 +183,9 @@ fn every_code_has_a_spelling_of_its_own() {
         Code::Corrupt,
         Code::StorageFailed,
         Code::ShuttingDown,
+        Code::Refused,
+        Code::Behind,
+        Code::Overtaken,
     ];
     let spellings: std::collections::BTreeSet<&str> = CODES.iter().map(|code| code.as_str()).collect();
     assert_eq!(spellings.len(), CODES.len());
@@ -183,7 +208,7 @@ proptest! {
     /// Bytes from anywhere are refused or decoded, and never break the decoder.
     #[test]
     fn damage_is_refused_or_harmless(
-        which in 0usize..11,
+        which in 0usize..13,
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
     ) {
         let all: Vec<_> =

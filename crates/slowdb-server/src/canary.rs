@@ -24,6 +24,8 @@ pub enum Canary {
     TombstonesDropped,
     /// Whether a write's condition holds is decided by what the leader has when it is asked, not when the write is applied.
     ConditionByLeader,
+    /// A read at `session` is answered before what its caller has seen is applied.
+    SessionNotAwaited,
 }
 
 thread_local! {

@@ -14,6 +14,7 @@ mod conflicts;
 mod dedup;
 mod disk_pace;
 mod envelope;
+mod fresh;
 #[cfg(test)]
 mod golden;
 mod hosting;

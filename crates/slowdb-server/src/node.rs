@@ -396,6 +396,7 @@ impl Core for Node {
         let mut events = Vec::new();
         self.repl.tick(now, &mut events);
         events.into_iter().for_each(|event| self.event(event));
+        self.expire_sessions();
         self.meet();
         self.tend(now);
         self.queue_checkpoints();
@@ -416,6 +417,7 @@ impl Core for Node {
     fn flush(&mut self, now: Now) -> Turn<Effect> {
         let output = self.repl.flush(now);
         output.events.into_iter().for_each(|event| self.event(event));
+        self.look_at_sessions();
         if let Some(batch) = &output.batch {
             self.hosting.gone_with(batch.number);
             self.disk.handed_out(batch.number, now);

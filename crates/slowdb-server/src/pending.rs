@@ -1,21 +1,34 @@
 //! Requests that wait for the replicator.
 
 use crate::admin::AdminAsk;
+use crate::fresh::SessionWaits;
 use crate::node::RequestId;
+use crate::read::Page;
+use slowdb_proto::ErrorReply;
 use slowdb_repl::{GroupId, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A read that waits until every shard it covers is confirmed.
+/// A read that waits for some of its shards.
 pub(crate) struct PendingRead {
     pub(crate) waits_for: BTreeSet<GroupId>,
+    /// Shards that cannot be read, and why.
+    pub(crate) missing: BTreeMap<u32, ErrorReply>,
     pub(crate) plan: ReadPlan,
+    /// When it waits no longer, in microseconds.
+    pub(crate) until: u64,
 }
 
 /// A read before its shards' readers are taken.
 pub(crate) enum ReadPlan {
     Get {
+        shard: u32,
         group: GroupId,
         ids: Vec<String>,
+    },
+    Scan {
+        shard: u32,
+        group: GroupId,
+        page: Page,
     },
     Search {
         shards: Vec<(u32, GroupId)>,
@@ -39,6 +52,7 @@ pub(crate) struct PendingWrite {
 pub(crate) struct Pending {
     pub(crate) writes: BTreeMap<Token, PendingWrite>,
     pub(crate) reads: BTreeMap<Token, PendingRead>,
+    pub(crate) sessions: SessionWaits,
     pub(crate) admin: BTreeMap<RequestId, AdminAsk>,
     own_tokens: u64,
 }
@@ -60,10 +74,17 @@ impl Pending {
 
 impl ReadPlan {
     /// Shards of the plan, with their groups.
-    pub(crate) fn groups(&self) -> Vec<GroupId> {
+    pub(crate) fn shards(&self) -> Vec<(u32, GroupId)> {
         match self {
-            ReadPlan::Get { group, .. } => vec![*group],
-            ReadPlan::Search { shards, .. } => shards.iter().map(|(_, group)| *group).collect(),
+            ReadPlan::Get { shard, group, .. } | ReadPlan::Scan { shard, group, .. } => {
+                vec![(*shard, *group)]
+            }
+            ReadPlan::Search { shards, .. } => shards.clone(),
         }
+    }
+
+    /// The shard that a group replicates, if the plan has it.
+    pub(crate) fn shard_of(&self, group: GroupId) -> Option<u32> {
+        self.shards().into_iter().find(|(_, of)| *of == group).map(|(shard, _)| shard)
     }
 }

@@ -2,8 +2,13 @@
 
 use bytes::Bytes;
 use slowdb_proto::limits::{BODY_BYTES_MAX, META_BYTES_MAX};
-use slowdb_proto::{Code, ErrorReply, Hit, Metric, Position, RecordInfo, Reply, ShardPosition};
-use slowdb_storage::{Reader, SearchQuery};
+use slowdb_proto::{
+    Code, ErrorReply, Hit, Metric, MissingShard, PageRecord, Position, RecordInfo, Reply, ShardPosition,
+};
+use slowdb_storage::{Reader, RecordRef, SearchQuery};
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::envelope::Envelope;
 use crate::requests::Answer;
@@ -12,21 +17,35 @@ use crate::shard::position_of;
 /// Largest set of hits in one reply, in bytes: what is left of its frame's meta part beside the rest of it.
 const HITS_BYTES_MAX: usize = META_BYTES_MAX - (1 << 20);
 
+/// A page of a scan is closed at so many bytes: its last record may go beyond.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
 /// A read that may be answered now.
 pub enum ReadWork {
     /// Records by id.
     Get {
         /// The shard's records.
-        reader: Reader,
-        /// How far the shard is applied at least.
-        applied: Position,
+        reader: ShardReader,
+        /// The shard, and how far it is applied at least.
+        at: ShardPosition,
         /// The ids.
         ids: Vec<String>,
+    },
+    /// Records in the order of their ids.
+    Scan {
+        /// The shard's records.
+        reader: ShardReader,
+        /// The shard, and how far it is applied at least.
+        at: ShardPosition,
+        /// Which of them.
+        page: Page,
     },
     /// Nearest neighbours.
     Search {
         /// The shards' records, and how far each is applied at least.
-        shards: Vec<(ShardPosition, Reader)>,
+        shards: Vec<(ShardPosition, ShardReader)>,
+        /// Shards that cannot be searched, and why.
+        missing: Vec<MissingShard>,
         /// Queries, one after the other.
         queries: Vec<f32>,
         /// Components of each.
@@ -38,6 +57,43 @@ pub enum ReadWork {
     },
 }
 
+/// A shard's records, and what may show of them.
+pub struct ShardReader {
+    pub(crate) records: Reader,
+    pub(crate) latest: Arc<Latest>,
+}
+
+/// The last write that a reader may have seen of a shard. Whoever applies one says so before; whoever reads asks after.
+pub(crate) struct Latest(Mutex<Position>);
+
+impl Latest {
+    pub(crate) fn at(position: Position) -> Self {
+        Latest(Mutex::new(position))
+    }
+
+    pub(crate) fn reach(&self, position: Position) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = position;
+    }
+
+    /// Where an answer stands that was begun at a position, and has been read.
+    fn seen(&self, begun: ShardPosition) -> ShardPosition {
+        let latest = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ShardPosition { latest: latest.max(begun.applied), ..begun }
+    }
+}
+
+/// A part of a shard's records.
+pub struct Page {
+    /// Only ids after this one.
+    pub(crate) after: Option<String>,
+    /// Most records.
+    pub(crate) limit: usize,
+    /// Whether vectors are wanted.
+    pub(crate) vectors: bool,
+    /// Whether payloads are wanted.
+    pub(crate) payloads: bool,
+}
+
 impl ReadWork {
     /// Whether it is over in microseconds, so that it need not be moved to a thread for long work.
     pub fn is_quick(&self) -> bool {
@@ -47,9 +103,10 @@ impl ReadWork {
     /// Does it.
     pub fn run(self) -> (Reply, Vec<Bytes>) {
         let done = match self {
-            ReadWork::Get { reader, applied, ids } => get(&reader, applied, &ids),
-            ReadWork::Search { shards, queries, dimension, k, metric } => {
-                search(&shards, &queries, dimension, k, metric).map(|reply| (reply, Vec::new()))
+            ReadWork::Get { reader, at, ids } => get(&reader, at, &ids),
+            ReadWork::Scan { reader, at, page } => scan(&reader, at, &page),
+            ReadWork::Search { shards, missing, queries, dimension, k, metric } => {
+                search(&shards, missing, &queries, dimension, k, metric).map(|reply| (reply, Vec::new()))
             }
         };
         done.unwrap_or_else(|error| (Reply::Error(*error), Vec::new()))
@@ -60,11 +117,11 @@ fn corrupt(error: &impl std::fmt::Display) -> Box<ErrorReply> {
     Box::new(ErrorReply::new(Code::Corrupt, format!("this replica cannot answer: {error}")))
 }
 
-fn get(reader: &Reader, applied: Position, ids: &[String]) -> Answer<(Reply, Vec<Bytes>)> {
+fn get(reader: &ShardReader, at: ShardPosition, ids: &[String]) -> Answer<(Reply, Vec<Bytes>)> {
     let mut body = Vec::new();
     let mut records = Vec::with_capacity(ids.len());
     for id in ids {
-        let found = reader.get_with(id.as_bytes(), |record| {
+        let found = reader.records.get_with(id.as_bytes(), |record| {
             for component in record.vector {
                 body.extend_from_slice(&component.to_le_bytes());
             }
@@ -88,11 +145,78 @@ fn get(reader: &Reader, applied: Position, ids: &[String]) -> Answer<(Reply, Vec
         }
     }
     let body = if body.is_empty() { Vec::new() } else { vec![Bytes::from(body)] };
-    Ok((Reply::Records { applied, records }, body))
+    Ok((Reply::Records { at: reader.latest.seen(at), records }, body))
+}
+
+/// The store keeps no order, so a page looks at all ids. For that any replica can give the next one, and a record that is
+/// there all the time is in exactly one page, whatever is written meanwhile.
+fn scan(reader: &ShardReader, at: ShardPosition, page: &Page) -> Answer<(Reply, Vec<Bytes>)> {
+    let snapshot = reader.records.snapshot();
+    let mut first: BinaryHeap<ById<'_>> = BinaryHeap::with_capacity(page.limit + 2);
+    for record in snapshot.iter() {
+        let record = record.map_err(|error| corrupt(&error))?;
+        if page.after.as_ref().is_some_and(|after| record.id <= after.as_bytes()) {
+            continue;
+        }
+        if first.len() <= page.limit || first.peek().is_some_and(|last| record.id < last.0.id) {
+            first.push(ById(record));
+            if first.len() > page.limit + 1 {
+                first.pop();
+            }
+        }
+    }
+    let found = first.into_sorted_vec();
+    let (mut records, mut body) = (Vec::new(), Vec::new());
+    for ById(record) in found.iter().take(page.limit) {
+        if body.len() >= PAGE_BYTES {
+            break;
+        }
+        if page.vectors {
+            record.vector.iter().for_each(|component| body.extend_from_slice(&component.to_le_bytes()));
+        }
+        // Ids were checked to be UTF-8 when they were written.
+        let id = String::from_utf8_lossy(record.id).into_owned();
+        let (_, payload) = Envelope::unwrap(record.payload)
+            .ok_or_else(|| corrupt(&format!("the record '{id}' does not say how it came to be")))?;
+        if page.payloads {
+            body.extend_from_slice(payload);
+        }
+        records.push(PageRecord {
+            id,
+            position: position_of(record.version),
+            payload_bytes: payload.len() as u32,
+        });
+    }
+    let more = records.len() < found.len();
+    let body = if body.is_empty() { Vec::new() } else { vec![Bytes::from(body)] };
+    Ok((Reply::Page { at: reader.latest.seen(at), records, more }, body))
+}
+
+struct ById<'a>(RecordRef<'a>);
+
+impl PartialEq for ById<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById<'_> {}
+
+impl PartialOrd for ById<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ById<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.id.cmp(other.0.id)
+    }
 }
 
 fn search(
-    shards: &[(ShardPosition, Reader)],
+    shards: &[(ShardPosition, ShardReader)],
+    mut missing: Vec<MissingShard>,
     queries: &[f32],
     dimension: usize,
     k: usize,
@@ -104,10 +228,18 @@ fn search(
         Metric::Cosine => slowdb_storage::Metric::Cosine,
     };
     let mut results: Vec<Vec<Hit>> = vec![Vec::new(); queries.len() / dimension];
-    for (_, reader) in shards {
+    let mut searched = Vec::with_capacity(shards.len());
+    for (at, reader) in shards {
         let query = SearchQuery::new(queries, k, stored_metric);
-        for (result, hits) in results.iter_mut().zip(reader.search(&query).map_err(|error| corrupt(&error))?)
-        {
+        let found = match reader.records.search(&query) {
+            Ok(found) => found,
+            Err(error) => {
+                missing.push(MissingShard { shard: at.shard, error: *corrupt(&error) });
+                continue;
+            }
+        };
+        searched.push(reader.latest.seen(*at));
+        for (result, hits) in results.iter_mut().zip(found) {
             // Ids were checked to be UTF-8 when they were written.
             let hit = |hit: slowdb_storage::Hit| Hit {
                 id: String::from_utf8_lossy(&hit.id).into_owned(),
@@ -127,7 +259,7 @@ fn search(
         );
         return Err(Box::new(ErrorReply::new(Code::TooLarge, message)));
     }
-    Ok(Reply::Hits { metric, shards: shards.iter().map(|(position, _)| *position).collect(), results })
+    Ok(Reply::Hits { metric, shards: searched, missing, results })
 }
 
 /// Sorts hits, nearest first, ties by id, and drops all but `k`.

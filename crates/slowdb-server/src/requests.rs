@@ -2,18 +2,18 @@
 
 use crate::catalog::CATALOG;
 use crate::dedup::WriteResult;
-use crate::machine::{Machine, Outcome};
+use crate::machine::Outcome;
 use crate::node::{Effect, Node, RequestId};
-use crate::pending::{Pending, PendingRead, PendingWrite, ReadPlan};
-use crate::read::ReadWork;
+use crate::pending::{Pending, PendingWrite, ReadPlan};
+use crate::read::Page;
 use crate::shard::WriteOutcome;
 use bytes::Bytes;
 use slowdb_proto::limits::{
-    GET_IDS_MAX, ID_BYTES_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX, SHARDS_MAX, TIMEOUT_MS_MAX,
+    GET_IDS_MAX, ID_BYTES_MAX, SCAN_RECORDS_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX, SHARDS_MAX, TIMEOUT_MS_MAX,
 };
 use slowdb_proto::{
-    ClusterMap, Code, CollectionInfo, ErrorReply, GetRequest, Metric, Ops, OpsError, ReadLevel, Reply,
-    Request, RequestKind, SearchRequest, ShardInfo, ShardPosition, WriteLevel, WriteReply, WriteRequest,
+    ClusterMap, Code, CollectionInfo, ErrorReply, GetRequest, Metric, Ops, OpsError, Reply, Request,
+    RequestKind, ScanRequest, SearchRequest, ShardInfo, WriteLevel, WriteReply, WriteRequest,
 };
 #[cfg(feature = "canary")]
 use slowdb_proto::{Position, Unmet};
@@ -55,13 +55,14 @@ impl Node {
             RequestKind::Write(write) => self.write(id, write, body, deadline),
             RequestKind::Get(get) => self.get(id, get, deadline),
             RequestKind::Search(search) => self.search(id, &search, &body, deadline),
+            RequestKind::Scan(scan) => self.scan(id, scan, deadline),
         });
         if let Err(error) = taken {
             self.reply(id, Reply::Error(*error));
         }
     }
 
-    fn reply(&mut self, id: RequestId, reply: Reply) {
+    pub(crate) fn reply(&mut self, id: RequestId, reply: Reply) {
         self.effects.push(Effect::Reply { id, reply, body: Vec::new() });
     }
 
@@ -127,33 +128,42 @@ impl Node {
         })
     }
 
-    /// The shard, if this node has a replica of it.
-    fn hosted<'a>(&self, collection: &'a CollectionInfo, shard: u32) -> Answer<&'a ShardInfo> {
-        let Some(info) = collection.shards.get(shard as usize) else {
+    /// A shard of a collection; whether this node has a replica of it is another question.
+    fn shard_info<'a>(&self, collection: &'a CollectionInfo, shard: u32) -> Answer<&'a ShardInfo> {
+        collection.shards.get(shard as usize).ok_or_else(|| {
             let count = collection.shards.len();
-            return Err(error(
+            error(
                 Code::BadRequest,
                 format!(
                     "there is no shard {shard}: collection '{}' has shards 0 to {}",
                     collection.name,
                     count - 1
                 ),
-            ));
-        };
-        let membership = self.repl.membership(GroupId(info.group));
+            )
+        })
+    }
+
+    /// The group of a shard, if this node has a replica of it.
+    fn hosted(&self, collection: &CollectionInfo, shard: u32) -> Answer<GroupId> {
+        let group = GroupId(self.shard_info(collection, shard)?.group);
+        self.hosted_group(shard, group)?;
+        Ok(group)
+    }
+
+    /// Fails if this node has no replica of a group, or none that knows what is in it.
+    pub(crate) fn hosted_group(&self, shard: u32, group: GroupId) -> Answer<()> {
+        let membership = self.repl.membership(group);
         // A replica that waits for its first snapshot would pass nothing off for everything.
-        if membership.is_none_or(|membership| membership.member(membership.own).is_none()) {
-            let nodes: Vec<&str> = info.replicas.iter().map(|replica| replica.node.as_str()).collect();
-            return Err(error(
-                Code::StaleRoute,
-                format!(
-                    "node {} has no replica of shard {shard}; nodes {} have",
-                    self.name,
-                    nodes.join(", ")
-                ),
-            ));
+        if membership.is_some_and(|membership| membership.member(membership.own).is_some()) {
+            return Ok(());
         }
-        Ok(info)
+        let all = self.hosting.collections.values().flat_map(|collection| &collection.shards);
+        let nodes = all.filter(|info| info.group == group.0).flat_map(|info| &info.replicas);
+        let nodes: Vec<&str> = nodes.map(|replica| replica.node.as_str()).collect();
+        Err(error(
+            Code::StaleRoute,
+            format!("node {} has no replica of shard {shard}; nodes {} have", self.name, nodes.join(", ")),
+        ))
     }
 
     fn write(&mut self, id: RequestId, write: WriteRequest, body: Bytes, deadline: u64) -> Answer<()> {
@@ -161,7 +171,7 @@ impl Node {
             return Err(error(Code::ShuttingDown, format!("node {} is stopping", self.name)));
         }
         let collection = self.collection(&write.collection)?;
-        let group = GroupId(self.hosted(&collection, write.shard)?.group);
+        let group = self.hosted(&collection, write.shard)?;
         if !self.repl.leads(group) {
             return Err(self.failure(group, Failure::NotLeader));
         }
@@ -229,7 +239,7 @@ impl Node {
 
     fn get(&mut self, id: RequestId, get: GetRequest, deadline: u64) -> Answer<()> {
         let collection = self.collection(&get.collection)?;
-        let group = GroupId(self.hosted(&collection, get.shard)?.group);
+        let group = GroupId(self.shard_info(&collection, get.shard)?.group);
         if get.ids.len() > GET_IDS_MAX {
             return Err(error(
                 Code::TooLarge,
@@ -242,7 +252,19 @@ impl Node {
                 format!("an id of {} bytes: an id has 1 to {ID_BYTES_MAX} bytes", bad.len()),
             ));
         }
-        self.read(id, ReadPlan::Get { group, ids: get.ids }, get.level, deadline)
+        self.read(id, ReadPlan::Get { shard: get.shard, group, ids: get.ids }, &get.fresh, deadline)
+    }
+
+    fn scan(&mut self, id: RequestId, scan: ScanRequest, deadline: u64) -> Answer<()> {
+        let collection = self.collection(&scan.collection)?;
+        let group = GroupId(self.shard_info(&collection, scan.shard)?.group);
+        let limit = scan.limit as usize;
+        if limit == 0 || limit > SCAN_RECORDS_MAX {
+            let message = format!("a page of {limit} records: it has to be from 1 to {SCAN_RECORDS_MAX}");
+            return Err(error(Code::BadRequest, message));
+        }
+        let page = Page { after: scan.after, limit, vectors: scan.vectors, payloads: scan.payloads };
+        self.read(id, ReadPlan::Scan { shard: scan.shard, group, page }, &scan.fresh, deadline)
     }
 
     fn search(&mut self, id: RequestId, search: &SearchRequest, body: &[u8], deadline: u64) -> Answer<()> {
@@ -255,7 +277,7 @@ impl Node {
         }
         let mut shards = Vec::new();
         for shard in &search.shards {
-            shards.push((*shard, GroupId(self.hosted(&collection, *shard)?.group)));
+            shards.push((*shard, GroupId(self.shard_info(&collection, *shard)?.group)));
         }
         shards.sort_unstable();
         shards.dedup();
@@ -269,61 +291,17 @@ impl Node {
         let metric = search.metric.unwrap_or(collection.metric);
         let queries = check_queries(body, collection.dimension, metric)?;
         let dimension = collection.dimension as usize;
-        self.read(id, ReadPlan::Search { shards, queries, dimension, k, metric }, search.level, deadline)
-    }
-
-    fn read(&mut self, id: RequestId, plan: ReadPlan, level: ReadLevel, deadline: u64) -> Answer<()> {
-        match level {
-            ReadLevel::One => self.run_plan(id, plan),
-            ReadLevel::Quorum => {
-                let groups = plan.groups();
-                if let Some(group) = groups.iter().find(|group| !self.repl.leads(**group)) {
-                    return Err(self.failure(*group, Failure::NotLeader));
-                }
-                let token = Pending::token(id);
-                for group in &groups {
-                    self.repl.read(*group, token, deadline).map_err(|why| self.failure(*group, why))?;
-                }
-                let waits_for = groups.into_iter().collect();
-                self.pending.reads.insert(token, PendingRead { waits_for, plan });
-                Ok(())
-            }
-        }
-    }
-
-    fn run_plan(&mut self, id: RequestId, plan: ReadPlan) -> Answer<()> {
-        let reader = |group: GroupId| {
-            let shard = self.repl.machine(group).and_then(Machine::shard);
-            let shard =
-                shard.ok_or_else(|| error(Code::StaleRoute, format!("{group} is not here any more")))?;
-            Ok((self.repl.applied(group).unwrap_or_default(), shard.reader()))
-        };
-        let work = match plan {
-            ReadPlan::Get { group, ids } => {
-                let (applied, reader) = reader(group)?;
-                ReadWork::Get { reader, applied, ids }
-            }
-            ReadPlan::Search { shards, queries, dimension, k, metric } => {
-                let shard = |(shard, group)| {
-                    reader(group).map(|(applied, reader)| (ShardPosition { shard, applied }, reader))
-                };
-                let shards = shards.into_iter().map(shard).collect::<Answer<Vec<_>>>()?;
-                ReadWork::Search { shards, queries, dimension, k, metric }
-            }
-        };
-        self.effects.push(Effect::Read { id, work });
-        Ok(())
+        self.read(id, ReadPlan::Search { shards, queries, dimension, k, metric }, &search.fresh, deadline)
     }
 
     /// A replica is gone: what waits for it is answered.
     pub(crate) fn fail_requests_of(&mut self, group: GroupId) {
-        let is_of = |(_, read): &(&Token, &PendingRead)| read.waits_for.contains(&group);
-        let reads: Vec<Token> = self.pending.reads.iter().filter(is_of).map(|(token, _)| *token).collect();
         let writes = self.pending.writes.iter().filter(|(_, write)| write.group == group);
-        let waiting: Vec<Token> = writes.map(|(token, _)| *token).chain(reads).collect();
+        let waiting: Vec<Token> = writes.map(|(token, _)| *token).collect();
         for token in waiting {
             self.answer(Event::Failed { token, group, why: Failure::LeaderChanged });
         }
+        self.fail_reads_of(group);
     }
 
     /// What the replicator says of a request that waits.
@@ -332,8 +310,8 @@ impl Node {
             Event::Acked { token, first, outcome, durable_on, members } => {
                 let Some(write) = self.pending.writes.remove(&token) else { return };
                 let reply = |first, replaced, unmet| {
-                    let (writes, replicas) = (write.writes, members);
-                    Reply::Written(WriteReply { first, writes, replaced, unmet, durable_on, replicas })
+                    let (writes, replicas, group) = (write.writes, members, write.group.0);
+                    Reply::Written(WriteReply { first, writes, replaced, unmet, durable_on, replicas, group })
                 };
                 let reply = match outcome {
                     Some(Outcome::Write(WriteOutcome::Done(WriteResult { first, replaced, unmet }))) => {
@@ -369,25 +347,14 @@ impl Node {
                 self.reply(Pending::request(token), Reply::Error(*reply));
             }
             Event::Failed { token, group, why } => {
-                let waited = self.pending.writes.remove(&token).is_some()
-                    | self.pending.reads.remove(&token).is_some();
-                if waited {
-                    let reply = Reply::Error(*self.failure(group, why));
-                    self.reply(Pending::request(token), reply);
+                let why = self.failure(group, why);
+                if self.pending.writes.remove(&token).is_some() {
+                    self.reply(Pending::request(token), Reply::Error(*why));
+                } else {
+                    self.decide(token, group, Err(why));
                 }
             }
-            Event::ReadReady { token, group } => {
-                let Some(read) = self.pending.reads.get_mut(&token) else { return };
-                read.waits_for.remove(&group);
-                if read.waits_for.is_empty()
-                    && let Some(read) = self.pending.reads.remove(&token)
-                {
-                    let id = Pending::request(token);
-                    if let Err(error) = self.run_plan(id, read.plan) {
-                        self.reply(id, Reply::Error(*error));
-                    }
-                }
-            }
+            Event::ReadReady { token, group } => self.decide(token, group, Ok(())),
             Event::Leader { .. }
             | Event::Members { .. }
             | Event::Forwarded { .. }
@@ -427,8 +394,14 @@ impl Node {
                 (Code::StorageFailed, format!("{group} is halted on node {}: {why}", self.name), 0)
             }
         };
+        let placed = self.placed(code, message);
+        Box::new(ErrorReply { leader, term, retry_after_ms, ..*placed })
+    }
+
+    /// An error with the epoch of this node's map.
+    pub(crate) fn placed(&self, code: Code, message: String) -> Box<ErrorReply> {
         let epoch = self.catalog().map_or(0, |catalog| catalog.epoch);
-        Box::new(ErrorReply { code, message, leader, term, epoch, retry_after_ms })
+        Box::new(ErrorReply { epoch, ..ErrorReply::new(code, message) })
     }
 }
 

@@ -5,6 +5,7 @@ use crate::canary::{Canary, is_planted};
 use crate::conflicts::{Conflict, Conflicts};
 use crate::dedup::{DedupState, DedupWindow, Known, WriteResult};
 use crate::envelope::Envelope;
+use crate::read::{Latest, ShardReader};
 use crate::tombstones::{TombstoneState, Tombstones};
 use crate::transfer::{ShardSnapshot, ShardStaging};
 use rkyv::rancor::Error as RkyvError;
@@ -12,8 +13,8 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
 use slowdb_proto::{Op, Ops, Position, Unmet};
-use slowdb_repl::{ApplyError, ProposalView, SnapshotSource, Staging, TermTable};
-use slowdb_storage::{CheckpointDone, CheckpointJob, Options, Reader, Store, VectorRef, Version, WriteError};
+use slowdb_repl::{ApplyError, ProposalView, SnapshotSource, Staging, Standing, TermTable};
+use slowdb_storage::{CheckpointDone, CheckpointJob, Options, Store, VectorRef, Version, WriteError};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -105,6 +106,7 @@ pub(crate) struct ShardMachine {
     applied: Position,
     /// Index of the last entry that was applied, as far as the machine hears of them.
     index: u64,
+    latest: Arc<Latest>,
     /// An entry was applied in part: what is here is nobody's state.
     torn: bool,
     /// Index up to which the last durable checkpoint reaches.
@@ -148,6 +150,7 @@ impl ShardMachine {
             incarnation,
             beside: Beside::of(mark, store.dimension())?,
             store,
+            latest: Arc::new(Latest::at(applied)),
             applied,
             index,
             torn: false,
@@ -167,8 +170,8 @@ impl ShardMachine {
         self.held
     }
 
-    pub(crate) fn reader(&self) -> Reader {
-        self.store.reader()
+    pub(crate) fn reader(&self) -> ShardReader {
+        ShardReader { records: self.store.reader(), latest: Arc::clone(&self.latest) }
     }
 
     /// About how many bytes a copy of it takes.
@@ -253,6 +256,8 @@ impl ShardMachine {
         let header = &proposal.header;
         let first = proposal.first;
         self.applied = Position { offset: first.offset + header.writes.saturating_sub(1), ..first };
+        // Before any of it can be seen.
+        self.latest.reach(self.applied);
         self.bytes_since += proposal.body.len() as u64;
         self.begin_term(first.term, first.index)?;
         if let Some(late) = header.late {
@@ -348,6 +353,11 @@ impl ShardMachine {
     #[cfg(feature = "canary")]
     pub(crate) fn version(&self, id: &str) -> Option<Position> {
         self.store.version(id.as_bytes()).ok().flatten().map(position_of)
+    }
+    /// Where a position stands that somebody has seen, with entries applied up to this index.
+    pub(crate) fn standing(&self, position: Position, applied: u64) -> Standing {
+        // Every group begins after index 1, which is no entry's, and held by all.
+        if position.index <= 1 { Standing::Held } else { self.beside.terms.standing(position, applied) }
     }
 
     /// Begins a checkpoint of what is applied; `None` if there is nothing new or one is being made.

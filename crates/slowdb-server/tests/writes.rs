@@ -35,9 +35,9 @@ fn a_quorum_write_is_on_a_majority_and_readable_at_quorum() {
     assert_eq!((writes, replaced, replicas), (1, Some(0), 3));
     assert!(durable_on >= 2, "{durable_on}");
     let (reply, body) = cluster.ask(leader, get(0, ReadLevel::Quorum, &[&id]), b"");
-    let Reply::Records { applied, records } = reply else { panic!("wanted records, got {reply:?}") };
+    let Reply::Records { at, records } = reply else { panic!("wanted records, got {reply:?}") };
     assert_eq!(records[0].map(|record| record.position), Some(first));
-    assert!(applied >= first);
+    assert!(at.applied >= first);
     assert_eq!(body, bytes_of(&V));
     let again = cluster.written(leader, write(0, 2, WriteLevel::Quorum), &put(&id, &W));
     assert_eq!(again.replaced, Some(1));

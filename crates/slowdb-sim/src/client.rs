@@ -9,8 +9,8 @@ use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
 use slowdb_proto::{
-    ClientId, Code, ErrorReply, GetRequest, Position, ReadLevel, Reply, Request, RequestKind, WriteLevel,
-    WriteRequest,
+    ClientId, Code, ErrorReply, Freshness, GetRequest, Position, ReadLevel, Reply, Request, RequestKind,
+    WriteLevel, WriteRequest,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -145,7 +145,7 @@ impl Client {
         let leader = self.leaders[current.shard as usize].unwrap_or(at_random);
         current.node = match current.ask {
             Ask::Read { at: Some(node), .. } => node,
-            Ask::Read { level: ReadLevel::One, .. } => at_random,
+            Ask::Read { level: ReadLevel::One | ReadLevel::Session, .. } => at_random,
             _ => leader,
         };
         Step::Send { node: current.node, within: self.random.between(options.attempt) }
@@ -168,7 +168,7 @@ impl Client {
             Ask::Read { level, keys, .. } => RequestKind::Get(GetRequest {
                 collection: COLLECTION.into(),
                 shard: current.shard,
-                level: *level,
+                fresh: Freshness::at(*level),
                 ids: keys.iter().map(|key| names.name(*key).to_owned()).collect(),
             }),
         };
@@ -219,7 +219,7 @@ impl Client {
                     None => Outcome::Written { first: written.first, durable_on: written.durable_on },
                 }
             }
-            (Reply::Records { applied, records }, Ask::Read { keys: asked, .. }) => {
+            (Reply::Records { at, records }, Ask::Read { keys: asked, .. }) => {
                 let mut seen = Vec::new();
                 let mut rest = body;
                 for (key, record) in asked.iter().zip(&records) {
@@ -232,7 +232,7 @@ impl Client {
                     rest = tail;
                     seen.push(Some(Seen { value: keys.value_of(*key, bytes)?, position: record.position }));
                 }
-                Outcome::Read { applied, seen }
+                Outcome::Read { applied: at.applied, seen }
             }
             (Reply::Error(error), _) => return Ok(self.setback(now, &error, options)),
             (other, ask) => {

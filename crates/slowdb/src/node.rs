@@ -85,7 +85,8 @@ impl Settings {
     }
 
     fn client_options(&self, address: String, identity: &Identity) -> ClientOptions {
-        ClientOptions { timeout: self.timeout, ..ClientOptions::new([address], identity.clone()) }
+        let node = Some(self.node_id.clone());
+        ClientOptions { timeout: self.timeout, node, ..ClientOptions::new([address], identity.clone()) }
     }
 
     fn config(&self, port: u16, join: Option<&str>, identity: &Identity) -> NodeConfig {

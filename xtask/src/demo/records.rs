@@ -39,7 +39,7 @@ pub(super) async fn read_back(collection: &Collection, data: &Dataset) -> Said<(
     let options = ReadOptions { timeout: Some(PATIENCE), ..ReadOptions::default() };
     for (n, ids) in data.ids.chunks(CHUNK).enumerate() {
         let names: Vec<&str> = ids.iter().map(String::as_str).collect();
-        let records = collection.get_many(&names, &options).await?;
+        let records = collection.get_many(&names, &options).await?.records;
         for ((row, id), record) in (n * CHUNK..).zip(ids).zip(records) {
             let Some(record) = record else { bail!("{id:?} is not there") };
             let wrote = data.vector(row).iter().map(|x| x.to_bits());
@@ -97,7 +97,7 @@ pub(super) async fn remove(collection: &Collection, ids: &[&str]) -> Said<()> {
         lane??;
     }
     for chunk in ids.chunks(CHUNK) {
-        let found = collection.get_many(chunk, &ReadOptions::default()).await?;
+        let found = collection.get_many(chunk, &ReadOptions::default()).await?.records;
         if let Some((id, _)) = chunk.iter().zip(found).find(|(_, record)| record.is_some()) {
             bail!("{id:?} was deleted and is still there");
         }

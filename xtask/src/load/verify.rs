@@ -32,7 +32,7 @@ impl Written {
             let histories = histories(lane);
             let ids: Vec<&str> = histories.keys().copied().collect();
             for chunk in ids.chunks(CHUNK) {
-                let records = collection.get_many(chunk, &ReadOptions::default()).await?;
+                let records = collection.get_many(chunk, &ReadOptions::default()).await?.records;
                 for (id, record) in chunk.iter().zip(records) {
                     let vector = record.as_ref().map(|record| record.vector.as_slice());
                     let found = self.sequence_of(lane.lane, vector);

@@ -46,6 +46,8 @@ pub(crate) enum Manner {
     Nonsense,
     /// Does a write or change, and then says this once instead of acknowledging.
     DoButSay(ErrorReply),
+    /// Refuses reads of these shards, with this; of a search it answers for the others.
+    Without(Vec<u32>, ErrorReply),
     /// Waits until the gate of the cluster is opened, then refuses with this.
     RefuseLate(ErrorReply),
 }
@@ -146,6 +148,14 @@ impl FakeCluster {
         for (node, address) in map.nodes.iter_mut().zip(addresses) {
             node.address.clone_from(address);
         }
+    }
+
+    /// From now on all nodes say that this node is in this zone.
+    pub(crate) fn zone(&self, node: &str, zone: &str) {
+        let mut map = self.world.map.lock().unwrap();
+        map.epoch += 1;
+        let info = map.nodes.iter_mut().find(|info| info.id == node).expect("a node of this name");
+        info.zone = Some(zone.to_owned());
     }
 
     /// From now on a shard is on this node alone, which leads it. No other node knows of a leader.
@@ -325,7 +335,7 @@ impl World {
         let manner = self.manners.lock().unwrap().get(node).cloned().unwrap_or(Manner::Proper);
         let is_map = matches!(kind, RequestKind::Map);
         let mut instead = None;
-        match manner {
+        match manner.clone() {
             Manner::Mute => std::future::pending().await,
             Manner::Refuse(error) if !is_map => return (Reply::Error(error), Bytes::new()),
             Manner::RefuseOnce(error) if !is_map => {
@@ -348,7 +358,27 @@ impl World {
             }
             _ => {}
         }
-        let done = self.execute(node, kind, body).await;
+        let mut kind = kind;
+        let mut missing = Vec::new();
+        if let Manner::Without(shards, error) = &manner {
+            match &mut kind {
+                RequestKind::Get(get) if shards.contains(&get.shard) => {
+                    return (Reply::Error(error.clone()), Bytes::new());
+                }
+                RequestKind::Scan(scan) if shards.contains(&scan.shard) => {
+                    return (Reply::Error(error.clone()), Bytes::new());
+                }
+                RequestKind::Search(search) => {
+                    let gone = search.shards.extract_if(.., |shard| shards.contains(shard));
+                    missing.extend(gone.map(|shard| MissingShard { shard, error: error.clone() }));
+                }
+                _ => {}
+            }
+        }
+        let mut done = self.execute(node, kind, body).await;
+        if let Ok((Reply::Hits { missing: gone, .. }, _)) = &mut done {
+            gone.append(&mut missing);
+        }
         match instead {
             Some(error) => (Reply::Error(error), Bytes::new()),
             None => done.unwrap_or_else(|error| (Reply::Error(error), Bytes::new())),
@@ -372,17 +402,21 @@ impl World {
                 Ok((Reply::Written(reply), Bytes::new()))
             }
             RequestKind::Get(get) => {
-                if get.level == ReadLevel::Quorum {
+                if get.fresh.level == ReadLevel::Quorum {
                     self.check_leads(node, get.shard)?;
                 }
                 Ok(self.store.lock().unwrap().get(&get))
             }
             RequestKind::Search(search) => {
-                if search.level == ReadLevel::Quorum {
+                if search.fresh.level == ReadLevel::Quorum {
                     search.shards.iter().try_for_each(|shard| self.check_leads(node, *shard))?;
                 }
                 let shards = self.map.lock().unwrap().collections[0].shards.len() as u32;
                 Ok((self.store.lock().unwrap().search(&search, body, shards), Bytes::new()))
+            }
+            RequestKind::Scan(scan) => {
+                let shards = self.map.lock().unwrap().collections[0].shards.len() as u32;
+                Ok(self.store.lock().unwrap().scan(&scan, shards))
             }
             RequestKind::Status => Err(ErrorReply::new(Code::Unavailable, "no status here")),
             other => {
@@ -452,8 +486,8 @@ impl Store {
             };
             replaced += u32::from(before.is_some());
         }
-        let (writes, replaced) = (ops.writes(), Some(replaced));
-        let reply = WriteReply { first, writes, replaced, unmet, durable_on: 2, replicas: 3 };
+        let (writes, replaced, group) = (ops.writes(), Some(replaced), u64::from(write.shard) + 1);
+        let reply = WriteReply { first, writes, replaced, unmet, durable_on: 2, replicas: 3, group };
         self.done.insert((write.client, write.sequence), reply.clone());
         reply
     }
@@ -471,7 +505,34 @@ impl Store {
                 body.extend_from_slice(&record.payload);
             }
         }
-        (Reply::Records { applied: Position::default(), records }, body.into())
+        (Reply::Records { at: self.at(get.shard), records }, body.into())
+    }
+
+    /// All shards are applied up to the last write of any.
+    fn at(&self, shard: u32) -> ShardPosition {
+        let applied = Position { term: 1, index: self.executed, offset: 0 };
+        ShardPosition { shard, group: u64::from(shard) + 1, applied, latest: applied }
+    }
+
+    fn scan(&self, scan: &ScanRequest, num_shards: u32) -> (Reply, Bytes) {
+        let (mut records, mut body) = (Vec::new(), Vec::new());
+        let is_wanted = |id: &str| {
+            shard_of(id.as_bytes(), num_shards) == scan.shard
+                && scan.after.as_deref().is_none_or(|after| id > after)
+        };
+        let found: Vec<_> = self.records.iter().filter(|(id, _)| is_wanted(id)).collect();
+        for (id, record) in found.iter().take(scan.limit as usize) {
+            if scan.vectors {
+                body.extend_from_slice(&record.vector);
+            }
+            if scan.payloads {
+                body.extend_from_slice(&record.payload);
+            }
+            let payload_bytes = record.payload.len() as u32;
+            records.push(PageRecord { id: (*id).clone(), position: record.position, payload_bytes });
+        }
+        let more = records.len() < found.len();
+        (Reply::Page { at: self.at(scan.shard), records, more }, body.into())
     }
 
     fn search(&self, search: &SearchRequest, body: &[u8], num_shards: u32) -> Reply {
@@ -492,7 +553,7 @@ impl Store {
             hits.truncate(search.k as usize);
             results.push(hits);
         }
-        let position = |shard: &u32| ShardPosition { shard: *shard, applied: Position::default() };
-        Reply::Hits { metric: Metric::L2, shards: search.shards.iter().map(position).collect(), results }
+        let shards = search.shards.iter().map(|shard| self.at(*shard)).collect();
+        Reply::Hits { metric: Metric::L2, shards, missing: Vec::new(), results }
     }
 }

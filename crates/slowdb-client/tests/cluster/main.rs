@@ -5,4 +5,5 @@ mod catalog;
 mod fake;
 mod fake_catalog;
 mod joining;
+mod reads;
 mod routing;

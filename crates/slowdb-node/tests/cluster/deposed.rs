@@ -3,7 +3,7 @@
 use crate::nodes::{DEADLINE, Direct, Nodes, small};
 use slowdb_client::{ReadOptions, WriteOptions};
 use slowdb_proto::{
-    ClientId, GetRequest, OpsBuilder, ReadLevel, Reply, RequestKind, WriteLevel, WriteRequest,
+    ClientId, Freshness, GetRequest, OpsBuilder, ReadLevel, Reply, RequestKind, WriteLevel, WriteRequest,
 };
 use slowdb_ring::shard_of;
 use std::time::Duration;
@@ -21,7 +21,8 @@ fn vector(n: f32) -> Vec<f32> {
 
 fn get(shard: u32) -> RequestKind {
     let (collection, ids) = ("default".into(), vec!["x".to_owned()]);
-    RequestKind::Get(GetRequest { collection, shard, level: ReadLevel::Quorum, ids })
+    let fresh = Freshness::at(ReadLevel::Quorum);
+    RequestKind::Get(GetRequest { collection, shard, fresh, ids })
 }
 
 fn put(shard: u32, sequence: u64) -> RequestKind {

@@ -40,7 +40,7 @@ async fn check_records(client: &Client) {
     let ids: Vec<String> = (0..RECORDS).map(|n| format!("record-{n}")).collect();
     let names: Vec<&str> = ids.iter().map(String::as_str).collect();
     let options = ReadOptions { timeout: Some(DEADLINE), ..ReadOptions::default() };
-    let found = client.collection("default").get_many(&names, &options).await.expect("read");
+    let found = client.collection("default").get_many(&names, &options).await.expect("read").records;
     for (n, record) in (0..RECORDS).zip(found) {
         let record = record.unwrap_or_else(|| panic!("record {n} is gone"));
         assert_eq!(record.vector, value(1_000, n, DIMENSION as usize), "record {n}");

@@ -2,7 +2,7 @@
 
 use crate::nodes::{DEADLINE, Direct, Nodes, small};
 use slowdb_client::{ReadOptions, WriteOptions};
-use slowdb_proto::{GetRequest, ReadLevel, Reply, RequestKind};
+use slowdb_proto::{Freshness, GetRequest, ReadLevel, Reply, RequestKind};
 use slowdb_ring::shard_of;
 use std::time::Duration;
 use xtask::cluster::{Shape, view};
@@ -35,7 +35,7 @@ async fn cut_off(cut: impl Fn(&xtask::relay::Relays, &str, &[String])) {
         }
     };
     let (collection_name, ids) = ("default".into(), vec!["x".to_owned()]);
-    let get = GetRequest { collection: collection_name, shard, level: ReadLevel::Quorum, ids };
+    let get = GetRequest { collection: collection_name, shard, fresh: Freshness::at(ReadLevel::Quorum), ids };
     let (reply, _) = direct.ask(RequestKind::Get(get), Vec::new(), SHORT).await;
     assert!(matches!(reply, Reply::Error(_)), "nobody confirms that it leads: {reply:?}");
 

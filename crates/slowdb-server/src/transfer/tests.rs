@@ -90,8 +90,8 @@ fn a_shard_arrives_as_it_was() {
     assert_eq!(machine.records(), source.records());
     for number in 0..600 {
         let (here, there) = (machine.reader(), source.reader());
-        let record = |reader: &slowdb_storage::Reader| {
-            let shown = reader.get_with(id(number).as_bytes(), |record| {
+        let record = |reader: &crate::read::ShardReader| {
+            let shown = reader.records.get_with(id(number).as_bytes(), |record| {
                 (record.vector.to_vec(), record.payload.to_vec(), record.version)
             });
             shown.expect("it is whole")

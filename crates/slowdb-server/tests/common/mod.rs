@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use slowdb_disk::SimDisk;
 use slowdb_proto::{
-    Admin, AdminRequest, ClientId, ClusterId, ClusterMap, ClusterView, Code, ErrorReply, GetRequest,
-    JoinRequest, Metric, OpsBuilder, Position, ReadLevel, Reply, Request, RequestKind, WriteLevel,
-    WriteReply, WriteRequest,
+    Admin, AdminRequest, ClientId, ClusterId, ClusterMap, ClusterView, Code, ErrorReply, Freshness,
+    GetRequest, JoinRequest, Metric, OpsBuilder, Position, ReadLevel, Reply, Request, RequestKind,
+    WriteLevel, WriteReply, WriteRequest,
 };
 use slowdb_repl::driver::Core;
 use slowdb_repl::wal::{Wal, WalOptions};
@@ -515,7 +515,8 @@ pub(crate) fn write(shard: u32, sequence: u64, level: WriteLevel) -> WriteReques
 
 pub(crate) fn get(shard: u32, level: ReadLevel, ids: &[&str]) -> RequestKind {
     let ids = ids.iter().map(|id| (*id).to_owned()).collect();
-    RequestKind::Get(GetRequest { collection: "default".to_owned(), shard, level, ids })
+    let (collection, fresh) = ("default".to_owned(), Freshness::at(level));
+    RequestKind::Get(GetRequest { collection, shard, fresh, ids })
 }
 
 pub(crate) fn put(id: &str, vector: &[f32]) -> Vec<u8> {

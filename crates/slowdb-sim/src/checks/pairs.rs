@@ -66,7 +66,8 @@ impl Cell {
             (Property::Durable, _) => strong,
             (Property::OwnWrites | Property::Linearizable, ReadLevel::Quorum) => strong,
             (Property::Monotonic, ReadLevel::Quorum) => true,
-            (_, ReadLevel::One) => false,
+            // The drawn clients name nothing that they have seen, so at this level they are promised no more.
+            (_, ReadLevel::One | ReadLevel::Session) => false,
         }
     }
 }
