@@ -64,7 +64,7 @@ impl Shard {
     }
 
     fn payload(&self, id: &str) -> Option<Vec<u8>> {
-        let found = self.machine.reader().get(id.as_bytes()).expect("it is whole")?;
+        let found = self.machine.reader().records.get(id.as_bytes()).expect("it is whole")?;
         Some(Envelope::unwrap(&found.payload).expect("it is wrapped").1.to_vec())
     }
 }
@@ -98,7 +98,7 @@ fn a_late_write_to_what_nobody_touched_is_applied_anew() {
         (shard.payload("a").as_deref(), shard.became(12)),
         (Some(&b"late"[..]), Some(Became::Applied))
     );
-    let record = shard.machine.reader().get(b"a").expect("it is whole").expect("it is there");
+    let record = shard.machine.reader().records.get(b"a").expect("it is whole").expect("it is there");
     let (made, _) = Envelope::unwrap(&record.payload).expect("it is wrapped");
     let was = Some(Position::new(3, 12, 0));
     assert_eq!(made, Envelope { level: WriteLevel::One, hlc: 50, was }, "level and time of the first time");
