@@ -67,8 +67,8 @@ fn limits_table() {
         ($($name:ident)*) => { vec![$((stringify!($name), limits::$name.to_string())),*] };
     }
     let known = all!(ID_BYTES_MAX PAYLOAD_BYTES_MAX DIMENSION_MAX NAME_BYTES_MAX BATCH_WRITES_MAX BATCH_BYTES_MAX
-        GET_IDS_MAX SEARCH_QUERIES_MAX SEARCH_K_MAX SCAN_RECORDS_MAX META_BYTES_MAX BODY_BYTES_MAX SHARDS_MAX INITIAL_NODES_MAX
-        REPLICATION_FACTOR_MAX TIMEOUT_MS_MAX);
+        TOMBSTONE_BYTES_MAX CONFLICT_BYTES_MAX CONFLICT_NOTE_BYTES_MAX GET_IDS_MAX SEARCH_QUERIES_MAX SEARCH_K_MAX
+        SCAN_RECORDS_MAX META_BYTES_MAX BODY_BYTES_MAX SHARDS_MAX INITIAL_NODES_MAX REPLICATION_FACTOR_MAX TIMEOUT_MS_MAX);
     let source = read("crates/slowdb-proto/src/limits.rs");
     let declared = source.lines().filter(|line| line.starts_with("pub const ")).count();
     assert_eq!(known.len(), declared, "a limit was added: name it here and in docs/wire.md");
