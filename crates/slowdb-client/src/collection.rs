@@ -400,6 +400,6 @@ pub(crate) async fn write(
         other => Err(search::unexpected("a write", &other)),
     };
     let reply = call.run(request, body, read).await?;
-    session.wrote(&reply);
+    session.wrote(&reply, level);
     Ok(reply)
 }

@@ -128,11 +128,15 @@ async fn get_chunk(
         })?;
         Ok((at, found))
     };
+    let named = session.alone();
     let (at, found) = match level {
         ReadLevel::Quorum => call.run(|_| request(), Bytes::new(), read).await?,
         ReadLevel::One | ReadLevel::Session => any_replica(&call, request, read).await?,
     };
     session.read(&at);
+    if level == ReadLevel::Session {
+        session.confirm(at.group, &named);
+    }
     Ok((at, chunk.places.into_iter().zip(found).collect()))
 }
 

@@ -153,11 +153,15 @@ impl Scan {
         };
         let shard = self.shard;
         let call = AtLeader { inner, collection: name, shard, deadline, is_write: false, only: None };
+        let named = session.alone();
         let (page, more) = match self.options.level {
             ReadLevel::Quorum => call.run(|_| request(), Bytes::new(), read).await?,
             ReadLevel::One | ReadLevel::Session => any_replica(&call, request, read).await?,
         };
         session.read(&page.at);
+        if self.options.level == ReadLevel::Session {
+            session.confirm(page.at.group, &named);
+        }
         Ok((page, more))
     }
 

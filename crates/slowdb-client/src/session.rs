@@ -2,7 +2,10 @@
 
 use crate::error::ClientError;
 use crate::routes::Routes;
-use slowdb_proto::{ClusterId, Code, GroupPosition, Position, ShardPosition, VersionVector, WriteReply};
+use slowdb_proto::{
+    ClusterId, Code, GroupPosition, Position, ShardPosition, VersionVector, WriteLevel, WriteReply,
+};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,7 +26,17 @@ struct State {
     /// The cluster that it is of, once it is used.
     cluster: Option<ClusterId>,
     seen: VersionVector,
+    /// Own writes at `one` that no read has shown to be in the shard's history, by group: the last of each term. A later
+    /// position in `seen` does not cover them, since the history that it is of may have overtaken them.
+    alone: BTreeMap<u64, Vec<Position>>,
 }
+
+/// Own writes at `one` as they were at some moment, by group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Alone(BTreeMap<u64, Vec<Position>>);
+
+/// Terms of a shard from which writes at `one` are remembered.
+const ALONE_MAX: usize = 15;
 
 /// A text is no session.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,14 +65,20 @@ impl Session {
         if let Some(cluster) = other.cluster {
             self.bind(cluster)?;
         }
-        self.lock().seen.merge(&other.seen);
+        let mut state = self.lock();
+        state.seen.merge(&other.seen);
+        for (group, positions) in other.alone {
+            positions.into_iter().for_each(|position| state.wrote_alone(group, position));
+        }
         Ok(())
     }
 
     /// Forgets what was seen of a group, which [`ClientError::code`] `overtaken` names. Reads of that shard may then go
     /// back once.
     pub fn forget(&self, group: u64) {
-        self.lock().seen.remove(group);
+        let mut state = self.lock();
+        state.seen.remove(group);
+        state.alone.remove(&group);
     }
 
     /// Whether nothing has been seen.
@@ -87,13 +106,34 @@ impl Session {
         }
     }
 
-    pub(crate) fn wrote(&self, reply: &WriteReply) {
+    pub(crate) fn wrote(&self, reply: &WriteReply, level: WriteLevel) {
         let last = Position { offset: reply.first.offset + reply.writes.saturating_sub(1), ..reply.first };
-        self.lock().seen.observe(reply.group, last);
+        let mut state = self.lock();
+        state.seen.observe(reply.group, last);
+        if level == WriteLevel::One {
+            state.wrote_alone(reply.group, last);
+        }
     }
 
     pub(crate) fn read(&self, at: &ShardPosition) {
         self.lock().seen.observe(at.group, at.latest);
+    }
+
+    /// Own writes at `one` that a read at `session` will name.
+    pub(crate) fn alone(&self) -> Alone {
+        Alone(self.lock().alone.clone())
+    }
+
+    /// A read at `session` of this group was answered that had named these: they are in the shard's history.
+    pub(crate) fn confirm(&self, group: u64, named: &Alone) {
+        let Some(named) = named.0.get(&group) else { return };
+        let mut state = self.lock();
+        if let Some(alone) = state.alone.get_mut(&group) {
+            alone.retain(|position| !named.contains(position));
+            if alone.is_empty() {
+                state.alone.remove(&group);
+            }
+        }
     }
 
     /// What a node has to know of that is asked for these shards: what was seen of them, and what was seen of groups that
@@ -107,17 +147,46 @@ impl Session {
         let newest = routes.newest_group();
         let state = self.lock();
         let wanted = state.seen.iter().filter(|(group, _)| *group > newest || groups.contains(group));
-        wanted.map(|(group, position)| GroupPosition { group, position }).collect()
+        let mut named: Vec<GroupPosition> =
+            wanted.map(|(group, position)| GroupPosition { group, position }).collect();
+        for group in groups {
+            let alone = state.alone.get(&group).into_iter().flatten();
+            let alone = alone.map(|position| GroupPosition { group, position: *position });
+            named.extend(alone.filter(|it| state.seen.get(group) != Some(it.position)));
+        }
+        named
     }
 }
 
-/// `new` if it is of no cluster yet, else the cluster's id, a dot and the version vector.
+impl State {
+    fn wrote_alone(&mut self, group: u64, position: Position) {
+        let alone = self.alone.entry(group).or_default();
+        match alone.iter_mut().find(|known| known.term == position.term) {
+            Some(known) => *known = (*known).max(position),
+            None => alone.push(position),
+        }
+        if alone.len() > ALONE_MAX {
+            alone.remove(0);
+        }
+    }
+}
+
+/// `new` if it is of no cluster yet, else the cluster's id, a dot and the version vector; and if there are own writes at
+/// `one` that may have been overtaken, another dot and a vector of these.
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
         match state.cluster {
             None => f.write_str(NEW),
-            Some(cluster) => write!(f, "{cluster}.{}", state.seen),
+            Some(cluster) if state.alone.is_empty() => write!(f, "{cluster}.{}", state.seen),
+            Some(cluster) => {
+                // The same layout, for a log number of 16 × group + which.
+                let mut alone = VersionVector::default();
+                for (group, positions) in &state.alone {
+                    (group * 16..).zip(positions).for_each(|(log, position)| alone.observe(log, *position));
+                }
+                write!(f, "{cluster}.{}.{alone}", state.seen)
+            }
         }
     }
 }
@@ -136,8 +205,13 @@ impl FromStr for Session {
             text.split_once('.').ok_or_else(|| wrong("it has no dot after the cluster's id".to_owned()))?;
         let cluster = cluster_of(cluster)
             .ok_or_else(|| wrong("it does not begin with a cluster's id, 32 of 0-9 a-f".to_owned()))?;
-        let seen: VersionVector = seen.parse().map_err(|error| wrong(format!("{error}")))?;
-        Ok(Session(Arc::new(Mutex::new(State { cluster: Some(cluster), seen }))))
+        let (seen, own) = seen.split_once('.').map_or((seen, None), |(seen, own)| (seen, Some(own)));
+        let vector = |text: &str| text.parse::<VersionVector>().map_err(|error| wrong(format!("{error}")));
+        let mut state = State { cluster: Some(cluster), seen: vector(seen)?, alone: BTreeMap::new() };
+        for (log, position) in own.map(vector).transpose()?.iter().flat_map(VersionVector::iter) {
+            state.wrote_alone(log / 16, position);
+        }
+        Ok(Session(Arc::new(Mutex::new(state))))
     }
 }
 
@@ -171,12 +245,12 @@ mod tests {
         let session = Session::new();
         assert_eq!(session.to_string(), "new");
         session.bind(ClusterId([0xab; 16])).expect("it is of none yet");
-        session.wrote(&wrote(3, 7));
+        session.wrote(&wrote(3, 7), WriteLevel::Quorum);
         let text = session.to_string();
         assert!(text.starts_with(&format!("{}.", "ab".repeat(16))), "{text}");
         let other: Session = text.parse().expect("it was just written");
         assert_eq!(other.to_string(), text);
-        other.wrote(&wrote(3, 8));
+        other.wrote(&wrote(3, 8), WriteLevel::Quorum);
         assert_eq!(session.to_string(), text, "it is another session");
         session.merge(&other).expect("the same cluster");
         assert_eq!(session.to_string(), other.to_string());
@@ -186,11 +260,39 @@ mod tests {
         session.bind(ClusterId([1; 16])).expect_err("another cluster");
     }
 
+    /// A later position that was seen says nothing of them: it may be of the history that overtook them.
+    #[test]
+    fn own_writes_at_one_are_named_until_a_read_has_shown_them() {
+        let routes = Routes::new(map_of_three(1, 4));
+        let session = Session::new();
+        session.bind(ClusterId([0xab; 16])).expect("it is of none yet");
+        let wrote = |term: u64, index: u64, level: WriteLevel| {
+            let first = Position { term, index, offset: 0 };
+            let reply = WriteReply { first, writes: 1, ..wrote(1, 1) };
+            session.wrote(&reply, level);
+            GroupPosition { group: 1, position: first }
+        };
+        wrote(4, 9, WriteLevel::One);
+        let alone = wrote(4, 10, WriteLevel::One);
+        let later = wrote(5, 9, WriteLevel::Quorum);
+        assert_eq!(session.seen_of(&routes, "default", &[0]), [later, alone]);
+        let handed_on: Session = session.to_string().parse().expect("it was just written");
+        assert_eq!(handed_on.seen_of(&routes, "default", &[0]), [later, alone]);
+        let named = session.alone();
+        let since = wrote(6, 12, WriteLevel::One);
+        session.confirm(1, &named);
+        wrote(7, 13, WriteLevel::Quorum);
+        let seen = session.seen_of(&routes, "default", &[0]);
+        assert!(seen.contains(&since) && !seen.contains(&alone), "{seen:?}");
+        session.forget(1);
+        assert!(session.is_empty() && session.alone().0.is_empty());
+    }
+
     #[test]
     fn damaged_texts_are_refused() {
         let session = Session::new();
         session.bind(ClusterId([0xab; 16])).expect("it is of none yet");
-        session.wrote(&wrote(3, 7));
+        session.wrote(&wrote(3, 7), WriteLevel::Quorum);
         let text = session.to_string();
         for at in 0..text.len() {
             text[..at].parse::<Session>().expect_err("cut short");
@@ -210,7 +312,7 @@ mod tests {
         let routes = Routes::new(map_of_three(1, 4));
         let session = Session::new();
         for group in [1, 2, 4, 9] {
-            session.wrote(&wrote(group, 5));
+            session.wrote(&wrote(group, 5), WriteLevel::Quorum);
         }
         let seen = session.seen_of(&routes, "default", &[0, 2, 3]);
         let position = Position { term: 1, index: 5, offset: 4 };

@@ -16,6 +16,17 @@ use slowdb_proto::{
 use slowdb_repl::{Failure, GroupId, Standing, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Planted bug: what a session has seen is not looked at.
+#[cfg(feature = "canary")]
+fn sessions_are_believed() -> bool {
+    crate::canary::is_planted(crate::canary::Canary::SessionNotAwaited)
+}
+
+#[cfg(not(feature = "canary"))]
+fn sessions_are_believed() -> bool {
+    false
+}
+
 /// Most reads that wait for something to be applied, times shards.
 const SESSION_WAITS_MAX: usize = 65_536;
 /// When to come back to an overloaded node, in milliseconds.
@@ -71,7 +82,12 @@ impl Node {
         let until = deadline.min(self.now.micros.saturating_add(u64::from(fresh.wait_ms) * 1000));
         let token = Pending::token(id);
         let shards = plan.shards();
-        let mut read = PendingRead { waits_for: BTreeSet::new(), missing: BTreeMap::new(), plan, until };
+        let seen = match fresh.level {
+            ReadLevel::Session => fresh.seen.clone(),
+            ReadLevel::One | ReadLevel::Quorum => Vec::new(),
+        };
+        let mut read =
+            PendingRead { waits_for: BTreeSet::new(), missing: BTreeMap::new(), plan, until, seen };
         for (shard, group) in shards {
             let is_ready = self.hosted_group(shard, group).and_then(|()| match fresh.level {
                 ReadLevel::One => Ok(true),
@@ -246,7 +262,18 @@ impl Node {
     }
 
     fn work_of(&self, read: PendingRead) -> Answer<ReadWork> {
-        let PendingRead { plan, mut missing, .. } = read;
+        let PendingRead { plan, mut missing, seen, .. } = read;
+        // The furthest position that was seen is applied; one of an earlier term may have been overtaken all the same.
+        for GroupPosition { group, position } in seen {
+            let group = GroupId(group);
+            let standing = self.standing(group, position);
+            if let (Some(Standing::Overtaken | Standing::Forgotten), Some(shard)) =
+                (standing, plan.shard_of(group))
+                && !sessions_are_believed()
+            {
+                missing.entry(shard).or_insert_with(|| *overtaken(shard, group, position));
+            }
+        }
         let mut one = |shard, group| match missing.remove(&shard) {
             Some(error) => Err(Box::new(error)),
             None => self.reader(shard, group),

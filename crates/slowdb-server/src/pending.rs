@@ -4,12 +4,14 @@ use crate::admin::AdminAsk;
 use crate::fresh::SessionWaits;
 use crate::node::RequestId;
 use crate::read::Page;
-use slowdb_proto::ErrorReply;
+use slowdb_proto::{ErrorReply, GroupPosition};
 use slowdb_repl::{GroupId, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A read that waits for some of its shards.
 pub(crate) struct PendingRead {
+    /// At `session`: what the caller has seen.
+    pub(crate) seen: Vec<GroupPosition>,
     pub(crate) waits_for: BTreeSet<GroupId>,
     /// Shards that cannot be read, and why.
     pub(crate) missing: BTreeMap<u32, ErrorReply>,

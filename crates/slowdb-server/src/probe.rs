@@ -129,6 +129,16 @@ impl Node {
         self.repl.machine(group).and_then(Machine::shard).map(|shard| shard.digest())
     }
 
+    /// Of a shard's log of conflicts, the positions that the late writes had first.
+    pub fn conflicts(&self, group: GroupId) -> Option<Vec<Position>> {
+        Some(self.repl.machine(group)?.shard()?.late_positions())
+    }
+
+    /// Groups of which writes are kept here that were overtaken and nobody has taken care of yet.
+    pub fn quarantined_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.repl.quarantined_groups()
+    }
+
     /// The members of a group, as far as its replica here has applied them.
     pub fn members(&self, group: GroupId) -> Option<&Membership> {
         self.repl.membership(group)

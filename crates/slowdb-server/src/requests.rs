@@ -200,15 +200,22 @@ impl Node {
         }
         #[cfg(feature = "canary")]
         if crate::canary::is_planted(crate::canary::Canary::ConditionByLeader) {
-            let shard = self.repl.machine(group).and_then(Machine::shard);
+            let shard = self.repl.machine(group).and_then(crate::machine::Machine::shard);
             let unmet = (0..).zip(ops.iter()).find_map(|(write, op)| {
                 let current = shard?.version(op.id());
                 (!op.condition()?.holds(current)).then_some(Unmet { write, current })
             });
             if let Some(unmet) = unmet {
                 let (first, writes, unmet) = (Position::START, ops.writes(), vec![unmet]);
-                let reply =
-                    WriteReply { first, writes, replaced: Some(0), unmet, durable_on: 1, replicas: 1 };
+                let reply = WriteReply {
+                    first,
+                    writes,
+                    replaced: Some(0),
+                    unmet,
+                    durable_on: 1,
+                    replicas: 1,
+                    group: group.0,
+                };
                 self.reply(id, Reply::Written(reply));
                 return Ok(());
             }

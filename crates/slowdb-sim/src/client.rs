@@ -9,8 +9,8 @@ use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
 use slowdb_proto::{
-    ClientId, Code, ErrorReply, Freshness, GetRequest, Position, ReadLevel, Reply, Request, RequestKind,
-    WriteLevel, WriteRequest,
+    ClientId, Code, ErrorReply, Freshness, GetRequest, GroupPosition, Position, ReadLevel, Reply, Request,
+    RequestKind, WriteLevel, WriteRequest,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -59,6 +59,10 @@ pub(crate) struct Client {
     leaders: Vec<Option<usize>>,
     /// What it last knew of each id, for writes that depend on that.
     known: BTreeMap<Key, Expected>,
+    /// What it has seen of each shard.
+    session: BTreeMap<u32, GroupPosition>,
+    /// Own writes at `one` of each shard that no read at `session` has shown yet: the last of each term.
+    alone: BTreeMap<u32, BTreeMap<u64, Position>>,
     pub(crate) current: Option<Current>,
     /// The attempt whose answer is waited for; answers to others are late.
     pub(crate) attempt: Option<u64>,
@@ -79,6 +83,8 @@ impl Client {
             sequence: 0,
             leaders: vec![None; options.shards as usize],
             known: BTreeMap::new(),
+            session: BTreeMap::new(),
+            alone: BTreeMap::new(),
             current: None,
             attempt: None,
             timer: 0,
@@ -146,6 +152,8 @@ impl Client {
         current.node = match current.ask {
             Ask::Read { at: Some(node), .. } => node,
             Ask::Read { level: ReadLevel::One | ReadLevel::Session, .. } => at_random,
+            // Whoever follows may answer as well.
+            Ask::Read { .. } if self.random.chance(150) => at_random,
             _ => leader,
         };
         Step::Send { node: current.node, within: self.random.between(options.attempt) }
@@ -168,7 +176,13 @@ impl Client {
             Ask::Read { level, keys, .. } => RequestKind::Get(GetRequest {
                 collection: COLLECTION.into(),
                 shard: current.shard,
-                fresh: Freshness::at(*level),
+                fresh: Freshness {
+                    seen: match level {
+                        ReadLevel::Session => named(&self.session, &self.alone, current.shard),
+                        ReadLevel::One | ReadLevel::Quorum => Vec::new(),
+                    },
+                    ..Freshness::at(*level)
+                },
                 ids: keys.iter().map(|key| names.name(*key).to_owned()).collect(),
             }),
         };
@@ -209,11 +223,17 @@ impl Client {
         body: &[u8],
         keys: &Keys,
         options: &Options,
-    ) -> Result<Step, ErrorReply> {
+    ) -> Result<Step, Box<ErrorReply>> {
         let Some(current) = &self.current else { return Ok(Step::Nothing) };
         let outcome = match (reply, &current.ask) {
             (Reply::Written(written), Ask::Write { .. }) => {
                 self.leaders[current.shard as usize] = Some(current.node);
+                let offset = written.first.offset + written.writes.saturating_sub(1);
+                let position = Position { offset, ..written.first };
+                see(&mut self.session, current.shard, GroupPosition { group: written.group, position });
+                if matches!(current.ask, Ask::Write { level: WriteLevel::One, .. }) {
+                    self.alone.entry(current.shard).or_default().insert(position.term, position);
+                }
                 match written.unmet.first() {
                     Some(unmet) => Outcome::Unmet { current: unmet.current },
                     None => Outcome::Written { first: written.first, durable_on: written.durable_on },
@@ -232,12 +252,16 @@ impl Client {
                     rest = tail;
                     seen.push(Some(Seen { value: keys.value_of(*key, bytes)?, position: record.position }));
                 }
+                see(&mut self.session, current.shard, GroupPosition { group: at.group, position: at.latest });
+                if matches!(current.ask, Ask::Read { level: ReadLevel::Session, .. }) {
+                    self.alone.remove(&current.shard);
+                }
                 Outcome::Read { applied: at.applied, seen }
             }
             (Reply::Error(error), _) => return Ok(self.setback(now, &error, options)),
             (other, ask) => {
                 let message = format!("{ask:?} was answered with {other:?}");
-                return Err(ErrorReply::new(Code::BadRequest, message));
+                return Err(Box::new(ErrorReply::new(Code::BadRequest, message)));
             }
         };
         self.learn(&outcome);
@@ -268,8 +292,18 @@ impl Client {
         let Some(current) = &mut self.current else { return Step::Nothing };
         let nothing_happened = matches!(
             error.code,
-            Code::NotLeader | Code::StaleRoute | Code::Overloaded | Code::Unavailable | Code::ShuttingDown
+            Code::NotLeader
+                | Code::StaleRoute
+                | Code::Overloaded
+                | Code::Unavailable
+                | Code::ShuttingDown
+                | Code::Behind
+                | Code::Overtaken
         );
+        if error.code == Code::Overtaken {
+            self.session.remove(&current.shard);
+            self.alone.remove(&current.shard);
+        }
         current.uncertain |= !nothing_happened;
         let hint = error
             .leader
@@ -289,6 +323,24 @@ impl Client {
     }
 }
 
+/// What a read at `session` names.
+fn named(
+    session: &BTreeMap<u32, GroupPosition>,
+    alone: &BTreeMap<u32, BTreeMap<u64, Position>>,
+    shard: u32,
+) -> Vec<GroupPosition> {
+    let Some(seen) = session.get(&shard) else { return Vec::new() };
+    let alone = alone.get(&shard).into_iter().flat_map(BTreeMap::values);
+    let alone = alone.map(|position| GroupPosition { group: seen.group, position: *position });
+    std::iter::once(*seen).chain(alone).collect()
+}
+
+/// Folds in what a reply shows.
+fn see(session: &mut BTreeMap<u32, GroupPosition>, shard: u32, shown: GroupPosition) {
+    let known = session.entry(shard).or_insert(shown);
+    known.position = known.position.max(shown.position);
+}
+
 /// A value that no other write has.
 fn value(op: OpId, at: usize) -> u64 {
     u64::from(op.0) * 16 + at as u64 + 1
@@ -299,7 +351,11 @@ fn draw(random: &mut Random, op: OpId, only_reads: bool, keys: &Keys, options: &
     let strict = random.chance(600);
     let class = keys.class(shard, strict);
     if only_reads || random.chance(400) {
-        let level = if random.chance(750) { ReadLevel::Quorum } else { ReadLevel::One };
+        let level = match random.below(100) {
+            0..55 => ReadLevel::Quorum,
+            55..75 => ReadLevel::One,
+            _ => ReadLevel::Session,
+        };
         let keys = some_of(random, class);
         return Ask::Read { level, keys, at: None };
     }

@@ -244,6 +244,13 @@ pub enum Event {
         /// The last index.
         last: u64,
     },
+    /// Writes that were overtaken and of which a shard knows what became, by the positions that they had first.
+    Accounted {
+        /// The shard.
+        shard: u32,
+        /// The positions.
+        late: Vec<Position>,
+    },
     /// No more faults from here on; all nodes are started, all links whole.
     Healed,
     /// All replicas have applied the same, and nothing is under way.

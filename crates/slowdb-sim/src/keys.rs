@@ -70,8 +70,9 @@ impl Keys {
     }
 
     /// The value of a record, from its bytes: they must be exactly what was once written with that value.
-    pub(crate) fn value_of(&self, key: Key, bytes: &[u8]) -> Result<u64, ErrorReply> {
-        let damaged = || ErrorReply::new(Code::Corrupt, format!("record {}: {bytes:02x?}", self.name(key)));
+    pub(crate) fn value_of(&self, key: Key, bytes: &[u8]) -> Result<u64, Box<ErrorReply>> {
+        let damaged =
+            || Box::new(ErrorReply::new(Code::Corrupt, format!("record {}: {bytes:02x?}", self.name(key))));
         let (vector, payload) = bytes.split_at_checked(DIMENSION * 4).ok_or_else(damaged)?;
         let value = payload.first_chunk::<8>().map(|word| u64::from_le_bytes(*word)).ok_or_else(damaged)?;
         let expected: Vec<u8> = vector_of(key, value).iter().flat_map(|x| x.to_le_bytes()).collect();

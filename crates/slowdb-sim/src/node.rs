@@ -341,6 +341,16 @@ impl SimNode {
         self.running.as_ref()?.core.terms(group)
     }
 
+    /// Of a shard's log of conflicts, the positions that the late writes had first.
+    pub(crate) fn late_positions(&self, group: GroupId) -> Option<Vec<slowdb_proto::Position>> {
+        self.running.as_ref()?.core.conflicts(group)
+    }
+
+    /// A group of which it keeps writes that were overtaken.
+    pub(crate) fn quarantines(&self) -> Option<GroupId> {
+        self.running.as_ref()?.core.quarantined_groups().next()
+    }
+
     pub(crate) fn why_halted(&self, group: GroupId) -> String {
         let why = self.running.as_ref().and_then(|running| running.core.halted(group));
         why.unwrap_or("unknown").to_owned()
@@ -453,6 +463,9 @@ fn plant(mut core: Node, options: &Options) -> Node {
         Some(Bug::LearnerCounted) => Some(Canary::LearnerCounted),
         Some(Bug::JointSkipped) => Some(Canary::JointSkipped),
         Some(Bug::StaleExecutor) => Some(Canary::StaleIntent),
+        Some(Bug::CutNotKept) => Some(Canary::CutNotKept),
+        Some(Bug::ReplacedNotKept) => Some(Canary::ReplacedNotKept),
+        Some(Bug::SettledUnheard) => Some(Canary::SettledUnheard),
         Some(_) | None => None,
     });
     slowdb_server::plant(match options.bug {
@@ -463,6 +476,9 @@ fn plant(mut core: Node, options: &Options) -> Node {
         Some(Bug::StaleExecutor) => Some(Server::StaleExecutor),
         Some(Bug::RetryExecuted) => Some(Server::RetryExecuted),
         Some(Bug::ConditionByLeader) => Some(Server::ConditionByLeader),
+        Some(Bug::LateAppliedAgain) => Some(Server::LateAppliedAgain),
+        Some(Bug::TombstonesDropped) => Some(Server::TombstonesDropped),
+        Some(Bug::SessionNotAwaited) => Some(Server::SessionNotAwaited),
         Some(_) | None => None,
     });
     core

@@ -76,11 +76,23 @@ pub enum Bug {
     RetryExecuted,
     /// A condition is decided by what the leader has when it is asked, not when the write is applied.
     ConditionByLeader,
+    /// What is cut from a log, acknowledged by its leader alone, is not kept.
+    CutNotKept,
+    /// What a snapshot replaces, acknowledged by its leader alone, is not kept.
+    ReplacedNotKept,
+    /// What was overtaken is kept until it was offered, and not until it is settled.
+    SettledUnheard,
+    /// What was overtaken is applied whenever it is offered.
+    LateAppliedAgain,
+    /// Tombstones are dropped while somebody may still hold an earlier write.
+    TombstonesDropped,
+    /// A read does not wait for what its session has seen.
+    SessionNotAwaited,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 15] = [
+    pub const ALL: [Bug; 21] = [
         Bug::AckBeforeSync,
         Bug::VoteNotPersisted,
         Bug::ReadWithoutMajority,
@@ -96,6 +108,12 @@ impl Bug {
         Bug::StaleExecutor,
         Bug::RetryExecuted,
         Bug::ConditionByLeader,
+        Bug::CutNotKept,
+        Bug::ReplacedNotKept,
+        Bug::SettledUnheard,
+        Bug::LateAppliedAgain,
+        Bug::TombstonesDropped,
+        Bug::SessionNotAwaited,
     ];
 
     /// The faults under which it shows.
@@ -110,6 +128,12 @@ impl Bug {
             Bug::LearnerCounted => Profile::Minority,
             Bug::RetryExecuted => Profile::Minority,
             Bug::ConditionByLeader => Profile::Minority,
+            Bug::CutNotKept
+            | Bug::SettledUnheard
+            | Bug::LateAppliedAgain
+            | Bug::TombstonesDropped
+            | Bug::SessionNotAwaited => Profile::Minority,
+            Bug::ReplacedNotKept => Profile::Changes,
             Bug::RemovalFirst
             | Bug::RemovalByWish
             | Bug::SnapshotWithoutTerms
@@ -137,6 +161,12 @@ impl Bug {
             Bug::StaleExecutor => "stale catalog executor",
             Bug::RetryExecuted => "retry not deduplicated",
             Bug::ConditionByLeader => "condition decided by the leader",
+            Bug::CutNotKept => "no quarantine on truncation",
+            Bug::ReplacedNotKept => "no quarantine on snapshot install",
+            Bug::SettledUnheard => "quarantine dropped unconfirmed",
+            Bug::LateAppliedAgain => "reconciliation not deduplicated",
+            Bug::TombstonesDropped => "tombstone dropped early",
+            Bug::SessionNotAwaited => "session read not waiting",
         }
     }
 }

@@ -264,6 +264,10 @@ impl Cluster {
                 ));
             }
         }
+        let keeps = |node: usize| Some((node, self.nodes[node].quarantines()?));
+        if let Some((node, group)) = (0..self.nodes.len()).find_map(keeps) {
+            return Some(format!("node {node} keeps writes to {group} that were overtaken"));
+        }
         let open = |node: &usize| self.nodes[*node].requests_open() > 0;
         (0..self.nodes.len())
             .find(open)
@@ -302,10 +306,11 @@ impl Cluster {
             let group = GroupId(1 + u64::from(shard));
             let of_leader = |node: &SimNode| {
                 let probe = *node.probes().iter().find(|probe| probe.group == group && probe.leads)?;
-                Some((node.terms(group)?, probe.applied.index))
+                Some((node.terms(group)?, probe.applied.index, node.late_positions(group)?))
             };
-            if let Some((terms, last)) = self.nodes.iter().find_map(of_leader) {
+            if let Some((terms, last, late)) = self.nodes.iter().find_map(of_leader) {
                 self.log.push(self.now, Event::History { shard, terms, last });
+                self.log.push(self.now, Event::Accounted { shard, late });
             }
         }
     }

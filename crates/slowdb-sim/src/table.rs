@@ -77,6 +77,7 @@ fn levels(line: &str) -> Option<(WriteLevel, ReadLevel)> {
     };
     let read = match read {
         "`one`" => ReadLevel::One,
+        "`session`" => ReadLevel::Session,
         "`quorum`" => ReadLevel::Quorum,
         _ => return None,
     };

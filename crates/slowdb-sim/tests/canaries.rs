@@ -88,6 +88,36 @@ fn a_condition_that_the_leader_decides_is_caught() {
 }
 
 #[test]
+fn what_is_cut_and_not_kept_is_missed() {
+    caught(Bug::CutNotKept);
+}
+
+#[test]
+fn what_a_snapshot_replaces_and_nobody_keeps_is_missed() {
+    caught(Bug::ReplacedNotKept);
+}
+
+#[test]
+fn what_is_let_go_before_it_is_settled_is_missed() {
+    caught(Bug::SettledUnheard);
+}
+
+#[test]
+fn a_late_write_that_is_applied_again_is_caught() {
+    caught(Bug::LateAppliedAgain);
+}
+
+#[test]
+fn a_tombstone_that_is_dropped_early_is_caught() {
+    caught(Bug::TombstonesDropped);
+}
+
+#[test]
+fn a_session_read_that_does_not_wait_is_caught() {
+    caught(Bug::SessionNotAwaited);
+}
+
+#[test]
 fn a_failing_run_is_made_small() {
     let bug = Bug::AckBeforeSync;
     let Some((seed, _, checker)) = hunt(bug, 1).caught else { panic!("not caught: {}", bug.name()) };

@@ -82,7 +82,7 @@ pub(super) fn registers(ops: &[Op]) -> Vec<(Cell, bool)> {
         }
     }
     let mut found = Vec::new();
-    for read in [ReadLevel::One, ReadLevel::Quorum] {
+    for read in [ReadLevel::One, ReadLevel::Session, ReadLevel::Quorum] {
         let mut steps = steps(ops, |level| level == read);
         steps.values_mut().for_each(prune);
         for (key, steps) in

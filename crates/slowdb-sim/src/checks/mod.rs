@@ -1,5 +1,6 @@
 //! The checkers. Each reads the log of events and looks for one kind of wrong; none knows how the cluster works.
 
+mod accounted;
 mod agreement;
 mod content;
 mod durability;
@@ -79,7 +80,7 @@ type Checker<'a> = (&'static str, &'a dyn Fn() -> Result<(), String>);
 /// Runs all checkers; the first violation found.
 pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
     let ops = operations(events);
-    let checkers: [Checker<'_>; 9] = [
+    let checkers: [Checker<'_>; 10] = [
         ("leaders", &|| leaders::check(events)),
         ("replicas", &|| replicas::check(events)),
         ("agreement", &|| agreement::check(events)),
@@ -88,6 +89,7 @@ pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
         ("linearizability", &|| linearizability::check(&ops, keys)),
         ("content", &|| content::check(&ops)),
         ("once", &|| once::check(&ops)),
+        ("accounted", &|| accounted::check(events, &ops)),
         ("pairs", &|| pairs::check(events, &ops)),
     ];
     checkers.into_iter().find_map(|(checker, check)| Some(Violation { checker, what: check().err()? }))

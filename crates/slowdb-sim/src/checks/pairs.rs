@@ -3,6 +3,8 @@
 //! how one can see that the promise would be false. The table in `docs/guarantees.md` names a run for each.
 //!
 //! Everything goes by one client's operations on one id, each begun after the last was acknowledged:
+//! At `session` all of it holds until a write that the session has seen is overtaken, which is an error that says so.
+//!
 //! - *durable*: an acknowledged write is in the shard's history in the end, so nothing has overtaken it;
 //! - *own writes*: a read begun after the client's own write was acknowledged sees that write, or a later state;
 //! - *monotonic*: a read sees no older version than an earlier read of the same client;
@@ -10,7 +12,7 @@
 
 use super::{Op, linearizability};
 use crate::events::{Ask, Event, Key, Outcome, Seen};
-use slowdb_proto::{Position, ReadLevel, WriteLevel};
+use slowdb_proto::{Code, Position, ReadLevel, WriteLevel};
 use slowdb_repl::{Standing, TermTable};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,7 +51,7 @@ impl Cell {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Cell> {
         const WRITES: [WriteLevel; 3] = [WriteLevel::One, WriteLevel::Quorum, WriteLevel::All];
-        const READS: [ReadLevel; 2] = [ReadLevel::One, ReadLevel::Quorum];
+        const READS: [ReadLevel; 3] = [ReadLevel::One, ReadLevel::Session, ReadLevel::Quorum];
         const PROPERTIES: [Property; 4] =
             [Property::Durable, Property::OwnWrites, Property::Monotonic, Property::Linearizable];
         WRITES.into_iter().flat_map(|write| {
@@ -65,9 +67,9 @@ impl Cell {
         match (self.property, self.read) {
             (Property::Durable, _) => strong,
             (Property::OwnWrites | Property::Linearizable, ReadLevel::Quorum) => strong,
+            (Property::OwnWrites | Property::Monotonic, ReadLevel::Session) => true,
             (Property::Monotonic, ReadLevel::Quorum) => true,
-            // The drawn clients name nothing that they have seen, so at this level they are promised no more.
-            (_, ReadLevel::One | ReadLevel::Session) => false,
+            (Property::Linearizable, ReadLevel::Session) | (_, ReadLevel::One) => false,
         }
     }
 }
@@ -196,6 +198,11 @@ impl Counter {
                         }
                     }
                 }
+                // The session begins anew: something that it had seen will never be.
+                (Ask::Read { .. }, Outcome::Refused(Code::Overtaken)) => {
+                    own.retain(|(client, _), _| *client != op.client);
+                    read.retain(|(client, _, level), _| (*client, *level) != (op.client, ReadLevel::Session));
+                }
                 _ => {}
             }
         }
@@ -204,7 +211,7 @@ impl Counter {
     /// An acknowledged write, whatever it is read with.
     fn durable(&mut self, op: &Op, key: Key, state: Own) {
         let Some(held) = self.is_held(op.shard, state.position) else { return };
-        for read in [ReadLevel::One, ReadLevel::Quorum] {
+        for read in [ReadLevel::One, ReadLevel::Session, ReadLevel::Quorum] {
             let cell = Cell { write: state.level, read, property: Property::Durable };
             self.note(cell, held, || {
                 format!("op {} wrote {key:?} at {}, which was overtaken", op.id.0, state.position)
