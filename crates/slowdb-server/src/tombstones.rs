@@ -95,6 +95,14 @@ impl Tombstones {
         self.horizon = self.horizon.max(index);
     }
 
+    /// Planted bug: all are dropped, and nobody remembers that there were any.
+    #[cfg(feature = "canary")]
+    pub(crate) fn drop_all_unnoticed(&mut self) {
+        while let Some(id) = self.by_position.values().next().cloned() {
+            self.remove(&id);
+        }
+    }
+
     /// Set hash of all tombstones and the horizon.
     pub(crate) fn digest(&self) -> u128 {
         // Nothing is added for a shard where nothing was ever dropped.

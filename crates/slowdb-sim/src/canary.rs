@@ -15,7 +15,7 @@ pub struct Catch {
 }
 
 /// Seeds within which every planted bug has to be caught.
-pub const SEEDS_MAX: u64 = 40;
+pub const SEEDS_MAX: u64 = 300;
 
 /// Looks for a planted bug in seeds from `start` on.
 pub fn hunt(bug: Bug, start: u64) -> Catch {

@@ -132,8 +132,8 @@ impl Bug {
             | Bug::SettledUnheard
             | Bug::LateAppliedAgain
             | Bug::TombstonesDropped
-            | Bug::SessionNotAwaited => Profile::Minority,
-            Bug::ReplacedNotKept => Profile::Changes,
+            | Bug::SessionNotAwaited
+            | Bug::ReplacedNotKept => Profile::Minority,
             Bug::RemovalFirst
             | Bug::RemovalByWish
             | Bug::SnapshotWithoutTerms
@@ -392,6 +392,18 @@ impl Options {
             // Of four replicas one is a learner.
             options.nodes = 4;
             options.replication_factor = 4;
+        }
+        if bug == Bug::SettledUnheard {
+            options.net.loss = 60;
+        }
+        if bug == Bug::ReplacedNotKept {
+            // Nobody joins; who is cut off for a while finds that the log it needs is gone.
+            let changes = ChangeOptions::draw(&mut Random::new(seed).fork(7));
+            let changes = ChangeOptions { joiners: 0, retained_bytes: 1024, death: 0, ..changes };
+            options.changes =
+                Some(ChangeOptions { every: 1000 * SECOND, node_down_after: 1000 * SECOND, ..changes });
+            options.disk.checkpoint_bytes = 1024;
+            options.disk.checkpoint_ticks = 20;
         }
         options
     }

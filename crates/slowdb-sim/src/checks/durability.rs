@@ -2,7 +2,7 @@
 //! faults, is that of the acknowledged write with the highest position, or of a later one.
 //!
 //! This goes by the positions that the cluster itself reports; linearizability is checked without them. A write
-//! acknowledged at `one` has to be there if its leader's term was the last.
+//! acknowledged at `one` has to be there if its leader's term was the last, unless it was sent more than once.
 
 use super::Op;
 use crate::events::{Ask, Key, OpId, Outcome, Seen};
@@ -29,7 +29,9 @@ pub(super) fn check(ops: &[Op]) -> Result<(), String> {
             match op.outcome() {
                 Outcome::Written { first, .. } => {
                     let position = Position { offset: first.offset + offset as u32, ..*first };
-                    let binding = *level != WriteLevel::One || position.term == applied.term;
+                    // One that was sent again may be answered with what became of it as a late write.
+                    let alone = position.term == applied.term && op.attempts == 1;
+                    let binding = *level != WriteLevel::One || alone;
                     if binding && newest.is_none_or(|newest| newest.position < position) {
                         newest = Some(Acked { op: op.id, position, value });
                     }

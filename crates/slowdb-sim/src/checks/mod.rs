@@ -9,6 +9,7 @@ mod linearizability;
 mod once;
 mod pairs;
 mod placement;
+mod precedence;
 mod replicas;
 
 use crate::events::{Ask, Event, OpId, Outcome};
@@ -42,6 +43,8 @@ pub(crate) struct Op {
     pub(crate) shard: u32,
     pub(crate) ask: Ask,
     pub(crate) begun: usize,
+    /// Requests that were sent for it.
+    pub(crate) attempts: u32,
     /// With its end, unless it never ended.
     pub(crate) outcome: Option<(usize, Outcome)>,
 }
@@ -60,8 +63,14 @@ pub(crate) fn operations(events: &[(u64, Event)]) -> Vec<Op> {
         match event {
             Event::Invoke { op, client, shard, ask } => {
                 let (client, shard) = (*client, *shard);
-                let begun = Op { id: *op, client, shard, ask: ask.clone(), begun: at, outcome: None };
+                let (id, ask) = (*op, ask.clone());
+                let begun = Op { id, client, shard, ask, begun: at, attempts: 0, outcome: None };
                 ops.insert(*op, begun);
+            }
+            Event::Attempt { op, .. } => {
+                if let Some(op) = ops.get_mut(op) {
+                    op.attempts += 1;
+                }
             }
             Event::Return { op, outcome } => {
                 if let Some(op) = ops.get_mut(op) {
@@ -80,7 +89,7 @@ type Checker<'a> = (&'static str, &'a dyn Fn() -> Result<(), String>);
 /// Runs all checkers; the first violation found.
 pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
     let ops = operations(events);
-    let checkers: [Checker<'_>; 10] = [
+    let checkers: [Checker<'_>; 11] = [
         ("leaders", &|| leaders::check(events)),
         ("replicas", &|| replicas::check(events)),
         ("agreement", &|| agreement::check(events)),
@@ -89,6 +98,7 @@ pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
         ("linearizability", &|| linearizability::check(&ops, keys)),
         ("content", &|| content::check(&ops)),
         ("once", &|| once::check(&ops)),
+        ("precedence", &|| precedence::check(&ops)),
         ("accounted", &|| accounted::check(events, &ops)),
         ("pairs", &|| pairs::check(events, &ops)),
     ];

@@ -63,6 +63,7 @@ mod tests {
             shard: 0,
             ask,
             begun: id as usize,
+            attempts: 1,
             outcome: Some((id as usize, outcome)),
         }
     }
