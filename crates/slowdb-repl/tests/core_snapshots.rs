@@ -141,6 +141,39 @@ fn checkpoint(trio: &mut Trio, node: usize) {
     trio.peers[node].repl.checkpointed(GROUP, applied);
 }
 
+/// The engine would read what it has not applied, and the log begins behind that.
+#[test]
+fn who_waits_for_a_slow_disk_to_take_a_snapshot_does_not_stand_for_election() {
+    let mut trio = behind(6);
+    trio.cut[2] = false;
+    while trio.peers[2].jobs.is_empty() {
+        trio.now.micros += slowdb_repl::TICK_MICROS;
+        for node in 0..3 {
+            trio.tick(node);
+            trio.flush(node);
+            trio.sync(node);
+        }
+        for frame in std::mem::take(&mut trio.wire) {
+            trio.deliver(&frame);
+        }
+    }
+    trio.flush(2);
+    trio.sync(2);
+    let job = trio.peers[2].jobs.pop_front().expect("all parts have arrived");
+    trio.peers[2].repl.job_done(job.group, (job.work)());
+    for _ in 0..100 {
+        trio.now.micros += slowdb_repl::TICK_MICROS;
+        trio.tick(2);
+        trio.flush(2);
+    }
+    assert!(trio.applied(2).len() < trio.applied(0).len(), "the disk is slow");
+    trio.wire.clear();
+    trio.sync(2);
+    trio.tick_all(20);
+    assert!(incarnation(&trio, 2) > 0);
+    assert_eq!(trio.applied(2), trio.applied(0));
+}
+
 #[test]
 fn a_snapshot_that_the_log_has_overtaken_is_dropped() {
     let mut trio = behind(5);

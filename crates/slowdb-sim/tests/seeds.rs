@@ -4,7 +4,7 @@ use slowdb_sim::{Options, Profile, run};
 use std::process::Command;
 
 /// Runs that failed once, each for a reason of its own.
-const FAILED_ONCE: [(u64, Profile); 5] = [
+const FAILED_ONCE: [(u64, Profile); 6] = [
     // Called at rest with a node about to stop.
     (119_753_282_587_260, Profile::General),
     // The only voter of a shard came back to a cluster in which it knew nobody.
@@ -15,6 +15,8 @@ const FAILED_ONCE: [(u64, Profile); 5] = [
     (400_778, Profile::Changes),
     // The log was read after the power had gone.
     (401_307, Profile::Changes),
+    // A replica stood for election while a snapshot went to its slow disk.
+    (1_001_567, Profile::Changes),
 ];
 
 /// Runs all, on as many threads as there are processors; each run is one thread's.

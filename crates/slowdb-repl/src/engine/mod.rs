@@ -258,11 +258,20 @@ impl Engine {
 
     /// Time passes. False if that changed nothing but how late it is.
     pub(crate) fn tick(&mut self) -> bool {
+        if self.is_restoring() {
+            self.raw.raft.election_elapsed = 0;
+        }
         let did_more = self.raw.tick();
         if did_more {
             self.fix_timeout();
         }
         did_more
+    }
+
+    /// Whether the log goes on from a snapshot and does not say so durably yet. The engine must not stand for election then:
+    /// it would look in the log for what is not applied, and that is in the snapshot.
+    fn is_restoring(&self) -> bool {
+        self.raw.store().first() > self.applied() + 1
     }
 
     /// A message arrived from a member.
@@ -275,6 +284,9 @@ impl Engine {
         }
         // Nobody can hold more than the leader of the term has ordered; the engine would try to send what follows.
         if message.msg_type == MessageType::MsgAppendResponse && !message.reject && message.index > last {
+            return Ok(());
+        }
+        if message.msg_type == MessageType::MsgTimeoutNow && self.is_restoring() {
             return Ok(());
         }
         #[cfg(feature = "canary")]
@@ -298,6 +310,9 @@ impl Engine {
 
     /// Stands for election at once.
     pub(crate) fn campaign(&mut self) {
+        if self.is_restoring() {
+            return;
+        }
         // Refused only while an election is under way or impossible, and then there is nothing to do.
         let _ = self.raw.campaign();
         self.fix_timeout();
