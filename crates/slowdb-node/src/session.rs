@@ -29,10 +29,6 @@ impl Carried {
         Ok(Carried { session: Some(session), file: Some(file) })
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.session.is_some()
-    }
-
     /// The collection, in this session.
     pub(crate) fn enter(&self, collection: &Collection) -> Result<Collection, Failure> {
         match &self.session {
@@ -68,7 +64,7 @@ mod tests {
     fn a_session_is_a_text_or_a_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("session").to_string_lossy().into_owned();
-        assert!(!Carried::open(None).expect("none").is_open());
+        assert!(Carried::open(None).expect("none").session.is_none());
         assert_eq!(Carried::open(Some("new")).expect("a new one").save().expect("saved"), Some("new".into()));
         let kept = Carried::open(Some(&file)).expect("a file that is to be");
         assert_eq!(kept.save().expect("saved"), Some("new".into()));

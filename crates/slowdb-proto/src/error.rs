@@ -123,7 +123,7 @@ pub struct ErrorReply {
     /// When to try again, in milliseconds (0: at once, elsewhere).
     pub retry_after_ms: u32,
     /// With `behind` how far the shard is applied here; with `overtaken` the position that was overtaken.
-    pub at: Option<ShardPosition>,
+    pub at: Option<Box<ShardPosition>>,
 }
 
 impl ErrorReply {

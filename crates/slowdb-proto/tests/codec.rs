@@ -111,7 +111,7 @@ fn replies() -> Vec<Reply> {
     let error = ErrorReply {
         leader: Some("n2".into()),
         term: 3,
-        at: Some(shards[0]),
+        at: Some(Box::new(shards[0])),
         ..ErrorReply::new(Code::NotLeader, "no")
     };
     let missing = MissingShard { shard: 4, error: error.clone() };

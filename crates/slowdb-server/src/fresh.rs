@@ -221,7 +221,7 @@ impl Node {
                 self.name,
                 wanted.index.saturating_sub(applied.index)
             );
-            let behind = ErrorReply { at: Some(at), ..*self.placed(Code::Behind, message) };
+            let behind = ErrorReply { at: Some(Box::new(at)), ..*self.placed(Code::Behind, message) };
             self.decide(token, group, Err(Box::new(behind)));
         }
     }
@@ -316,5 +316,5 @@ fn overtaken(shard: u32, group: GroupId, position: Position) -> Box<ErrorReply> 
          write at level one, and no replica will ever hold it there. The session has to forget it to go on"
     );
     let at = ShardPosition { shard, group: group.0, applied: position, latest: position };
-    Box::new(ErrorReply { at: Some(at), ..ErrorReply::new(Code::Overtaken, message) })
+    Box::new(ErrorReply { at: Some(Box::new(at)), ..ErrorReply::new(Code::Overtaken, message) })
 }

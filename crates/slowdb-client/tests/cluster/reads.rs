@@ -90,14 +90,14 @@ async fn what_was_overtaken_is_final_until_the_session_forgets_it() {
     let collection = client.collection("default");
     put(&collection, "a").await;
     let at_position = ShardPosition { shard: 0, group: 1, applied: position(1), latest: position(1) };
-    let overtaken = ErrorReply { at: Some(at_position), ..error(Code::Overtaken) };
+    let overtaken = ErrorReply { at: Some(Box::new(at_position)), ..error(Code::Overtaken) };
     for node in ["n1", "n2", "n3"] {
         cluster.manner(node, Manner::Refuse(overtaken.clone()));
     }
     let before = asked(&cluster).len();
     let read = collection.get("a", &at(ReadLevel::Session)).await;
     let Err(ClientError::Refused(reply)) = read else { panic!("{read:?}") };
-    assert_eq!((reply.code, reply.at), (Code::Overtaken, Some(at_position)));
+    assert_eq!((reply.code, reply.at), (Code::Overtaken, Some(Box::new(at_position))));
     assert_eq!(asked(&cluster).len(), before + 1, "nobody else is asked");
     for node in ["n1", "n2", "n3"] {
         cluster.manner(node, Manner::Proper);
