@@ -8,4 +8,5 @@ mod links;
 mod nodes;
 mod operate;
 mod refused;
+mod sessions;
 mod start;
