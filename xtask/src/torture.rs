@@ -67,6 +67,7 @@ async fn torture(args: &TortureArgs) -> Result<()> {
         replication_factor: 3,
         num_shards: NUM_SHARDS,
         node_down_after: Some("4s".into()),
+        snapshot_rate: None,
         relayed: false,
     };
     let mut cluster = Cluster::create(&dir, &program, shape, Lifetime::Owned)?;

@@ -104,6 +104,10 @@ pub(crate) struct StartArgs {
     /// Silence after which a node's replicas are rebuilt on others [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) node_down_after: Option<Duration>,
+    /// Bytes a second of other nodes' replicas that this node takes in, all together: 500KB, 64MiB, 1GiB or
+    /// unlimited [default: 64MiB]
+    #[arg(long, value_name = "BYTES", value_parser = rate)]
+    pub(crate) snapshot_rate: Option<u64>,
     /// Shards of the collection 'default' of a new cluster [default: 16]
     #[arg(long, value_name = "N")]
     pub(crate) num_shards: Option<u32>,
@@ -379,6 +383,35 @@ pub(crate) fn time(text: &str, max: Duration) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// Reads `500KB`, `64MiB`, `1GiB`, a number of bytes, or `unlimited`, which is `u64::MAX`.
+pub(crate) fn rate(text: &str) -> Result<u64, String> {
+    if text == "unlimited" {
+        return Ok(u64::MAX);
+    }
+    let wrong =
+        || format!("'{text}' is no number of bytes: write it like 500KB, 64MiB or 1GiB, or unlimited");
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let unit: u64 = match unit {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    match number.checked_mul(unit) {
+        None => Err(format!("'{text}' is more than can be counted: say unlimited")),
+        Some(0) => {
+            Err("0 bytes a second: no replica would ever arrive; say unlimited for no limit".to_owned())
+        }
+        Some(bytes) => Ok(bytes),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,6 +420,28 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn rates_are_read() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("7B", 7),
+            ("500KB", 500_000),
+            ("2KiB", 2_048),
+            ("3MB", 3_000_000),
+            ("64MiB", 67_108_864),
+            ("2GB", 2_000_000_000),
+            ("1GiB", 1_073_741_824),
+            ("unlimited", u64::MAX),
+        ] {
+            assert_eq!(rate(text), Ok(bytes), "{text}");
+        }
+        for text in
+            ["", "0", "0MiB", "-1", "1.5MiB", "MiB", "64 MiB", "64mib", "64M", "1TB", "99999999999GiB"]
+        {
+            assert!(rate(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The configuration of a node: flags over the file over the defaults.
 
-use crate::args::{StartArgs, duration, initial_node};
+use crate::args::{StartArgs, duration, initial_node, rate};
 use crate::failure::Failure;
 use serde::Deserialize;
 use slowdb_proto::{Metric, check_name};
+use slowdb_server::NodeConfig;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub(crate) struct StartConfig {
     pub(crate) advertise: Option<String>,
     pub(crate) weight: u32,
     pub(crate) node_down_after: Duration,
+    pub(crate) snapshot_bytes_per_second: u64,
     pub(crate) certs: Option<PathBuf>,
 }
 
@@ -50,7 +52,15 @@ struct File {
     advertise: Option<String>,
     weight: Option<u32>,
     node_down_after: Option<String>,
+    snapshot_rate: Option<Rate>,
     certs: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Rate {
+    Bytes(u64),
+    Text(String),
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,6 +116,12 @@ impl StartConfig {
             (None, Some(text)) => duration(text).map_err(wrong)?,
             (None, None) => NODE_DOWN_AFTER,
         };
+        let snapshot_bytes_per_second = match (args.snapshot_rate, file.snapshot_rate) {
+            (Some(rate), _) => rate,
+            (None, Some(Rate::Text(text))) => rate(&text).map_err(wrong)?,
+            (None, Some(Rate::Bytes(bytes))) => rate(&bytes.to_string()).map_err(wrong)?,
+            (None, None) => NodeConfig::SNAPSHOT_BYTES_PER_SECOND,
+        };
         let dimension = args.dimension.or(file.dimension);
         let join = args.join.or(file.join.map(Addresses::read)).unwrap_or_default();
         if !join.is_empty() && !initial_nodes.is_empty() {
@@ -125,6 +141,7 @@ impl StartConfig {
             advertise: args.advertise.or(file.advertise),
             weight: args.weight.or(file.weight).unwrap_or(1),
             node_down_after,
+            snapshot_bytes_per_second,
             node_id: args.node_id.or(checked(file.node_id)?).ok_or_else(|| missing("node-id"))?,
             storage_path: args.storage_path.or(file.storage_path).ok_or_else(|| missing("storage-path"))?,
             dimension,
@@ -215,6 +232,19 @@ mod tests {
     }
 
     #[test]
+    fn the_pace_of_snapshots_is_from_flags_or_file() {
+        let good = "node-id = 'a'\nstorage-path = '/x'\n";
+        let of = |line: &str, flags: &[&str]| {
+            let config = resolve(Some(&format!("{good}{line}")), flags).expect("good");
+            config.snapshot_bytes_per_second
+        };
+        assert_eq!(of("", &[]), 64 << 20);
+        assert_eq!(of("snapshot-rate = '8MiB'", &[]), 8 << 20);
+        assert_eq!(of("snapshot-rate = 1000", &[]), 1_000);
+        assert_eq!(of("snapshot-rate = '8MiB'", &["--snapshot-rate", "unlimited"]), u64::MAX);
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let good = "node-id = 'a'\nstorage-path = '/x'\n";
         for (file, wanted) in [
@@ -223,6 +253,8 @@ mod tests {
             ("storage-path = '/x'".to_owned(), "--node-id is missing"),
             (format!("{good}port = 70000"), "70000"),
             (format!("{good}metric = 'round'"), "'round'"),
+            (format!("{good}snapshot-rate = 'fast'"), "'fast'"),
+            (format!("{good}snapshot-rate = 0"), "say unlimited"),
             (format!("{good}zone = 'a b'"), "'a b'"),
             (format!("{good}initial-nodes = 'a'"), "'a' is not ID=HOST:PORT"),
             ("node-id = '../a'\nstorage-path = '/x'".to_owned(), "'../a'"),

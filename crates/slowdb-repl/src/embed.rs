@@ -15,7 +15,7 @@ use crate::entry::AckLevel;
 use crate::group::{Event, Failure, Proposal, Token};
 use crate::ids::{GroupId, NodeId};
 use crate::machine::StateMachine;
-use crate::replicator::{GroupView, Job, Outgoing, Replicator};
+use crate::replicator::{GroupView, Outgoing, Replicator};
 use crate::wal::Location;
 use crate::{Now, Position};
 use bytes::Bytes;
@@ -201,12 +201,19 @@ where
     }
 
     fn flush(&mut self, now: Now) -> Turn<Self::Effect> {
-        let output = self.repl.flush(now);
-        output.events.into_iter().for_each(|event| self.event(event));
-        for Job { group, work } in output.jobs {
-            self.repl.job_done(group, work());
-        }
-        Turn { messages: output.messages, batch: output.batch, effects: std::mem::take(&mut self.effects) }
+        let mut messages = Vec::new();
+        let batch = loop {
+            let output = self.repl.flush(now);
+            output.events.into_iter().for_each(|event| self.event(event));
+            messages.extend(output.messages);
+            let rests = output.jobs.is_empty() || output.batch.is_some();
+            output.jobs.into_iter().for_each(|job| self.repl.job_done(job.run()));
+            // A turn has one batch.
+            if rests {
+                break output.batch;
+            }
+        };
+        Turn { messages, batch, effects: std::mem::take(&mut self.effects) }
     }
 }
 

@@ -16,19 +16,18 @@ use crate::engine::wire::Payload;
 use crate::engine::{Beat, Committed, Engine, Message};
 use crate::entry::{AckLevel, EntryBuilder, EntryView, ProposalHeader};
 use crate::ids::{GroupId, Membership, NodeId, ReplicaId};
-use crate::machine::{Staging, StateMachine};
+use crate::machine::StateMachine;
 use crate::note::{Note, Says};
 use crate::quarantine::Overtaken;
-use crate::replicator::Job;
 use crate::{Now, Position};
 use bytes::Bytes;
 use digests::Digests;
 pub use members::{MemberChange, MemberError};
 use reads::Reads;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-pub use transfer::Arriving;
 pub(crate) use transfer::PART_BYTES;
 use transfer::Transfers;
+pub use transfer::{Arriving, Job, JobDone};
 
 /// Proposals are merged into one entry up to this many bytes.
 const ENTRY_BYTES_MAX: usize = 1024 * 1024;
@@ -262,8 +261,6 @@ pub(crate) struct Group<M: StateMachine> {
     strangers: BTreeMap<ReplicaId, NodeId>,
     digests: Digests,
     transfers: Transfers,
-    /// A snapshot that arrived in full.
-    finish: Option<Box<dyn Staging>>,
     members_changed: bool,
     told_leader: Option<(Option<ReplicaId>, u64)>,
     told_halted: bool,
@@ -300,7 +297,6 @@ impl<M: StateMachine> Group<M> {
             strangers: BTreeMap::new(),
             digests: Digests::default(),
             transfers: Transfers::default(),
-            finish: None,
             members_changed: false,
             told_leader: None,
             told_halted: false,
@@ -437,7 +433,6 @@ impl<M: StateMachine> Group<M> {
         let has_news = !self.outbox.is_empty()
             || !self.news.is_empty()
             || !self.settled.is_empty()
-            || self.finish.is_some()
             || self.members_changed;
         let told = (self.engine.leader(), self.engine.term());
         waits
@@ -477,7 +472,7 @@ impl<M: StateMachine> Group<M> {
         }
         let notes = std::mem::take(&mut self.outbox);
         self.send_notes(notes, sink);
-        self.hand_out_jobs(sink);
+        self.hand_out_jobs(now, sink);
         self.tell_members(sink);
         sink.events.append(&mut self.news);
         self.notice_leadership(sink.events);
@@ -685,6 +680,7 @@ impl<M: StateMachine> Group<M> {
         let queued: usize = self.queue.iter().map(|p| p.body.len()).sum();
         let waiting: usize = self.waiters.values().map(|entry| entry.bytes).sum();
         assert_eq!(queued + waiting, self.waiting_bytes, "{}: bytes that wait", self.id);
+        self.check_transfers();
     }
 }
 

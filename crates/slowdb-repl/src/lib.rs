@@ -28,12 +28,12 @@ struct ReadmeExamples;
 pub use engine::wire::WireError;
 pub use engine::{EngineError, ReplicaRole};
 pub use entry::{AckLevel, EntryError, EntryView, Late, ProposalHeader, ProposalView};
-pub use group::{Arriving, Event, Failure, MemberChange, MemberError, Proposal, Token};
+pub use group::{Arriving, Event, Failure, Job, JobDone, MemberChange, MemberError, Proposal, Token};
 pub use ids::{GroupId, Member, Membership, NodeId, Part, ReplicaId};
-pub use machine::{ApplyError, FinishJob, SnapshotSource, Staging, StateMachine};
+pub use machine::{ApplyError, SnapshotSource, Staging, StateMachine};
 pub use quarantine::Quarantined;
 pub use replicator::{
-    Batch, FollowerView, GroupView, Job, Lane, Limits, OpenGroupError, Outgoing, Output, Replicator,
+    Batch, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output, Replicator,
 };
 pub use slowdb_position::{Position, Standing, TermTable, VersionVector};
 

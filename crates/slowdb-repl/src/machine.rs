@@ -76,8 +76,8 @@ pub trait StateMachine {
     fn forget(&mut self) {}
 }
 
-/// A state at one moment.
-pub trait SnapshotSource: Send {
+/// A state at one moment. Its parts are read on threads that may block.
+pub trait SnapshotSource: Send + Sync {
     /// Digest of the state, as the machine gave it at that moment.
     fn digest(&self) -> [u8; 16];
 
@@ -87,20 +87,17 @@ pub trait SnapshotSource: Send {
     /// Appends the part that begins at `cursor` to `out`: some hundred kilobytes. Gives the cursor of the next part,
     /// `None` after the last. The first is 0. The same cursor always gives the same bytes, and cursors are below
     /// `u64::MAX`.
-    fn read(&mut self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError>;
+    fn read(&self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError>;
 }
 
-/// A snapshot on its way in.
+/// A snapshot on its way in. It is written on threads that may block, one call after the other.
 pub trait Staging: Send {
     /// Takes the next part. It may be anything: the sender is trusted no more than the network.
     fn write(&mut self, part: &[u8]) -> Result<(), ApplyError>;
 
-    /// All parts are there. The job makes them durable.
-    fn finish(self: Box<Self>) -> FinishJob;
+    /// All parts are there: makes them durable, and gives the digest of the state.
+    fn finish(self: Box<Self>) -> Result<[u8; 16], ApplyError>;
 }
-
-/// Makes a staged snapshot durable, on a thread that may block, and gives its digest.
-pub type FinishJob = Box<dyn FnOnce() -> Result<[u8; 16], ApplyError> + Send>;
 
 /// A state machine cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]

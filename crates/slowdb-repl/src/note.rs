@@ -7,8 +7,6 @@
 //! type  what               log term   index    commit       commit term       reject hint  context           body
 //! 32    snapshot offered   its term   its      its id       bytes, estimated  its offset   digest            members
 //!                                     index
-//! 33    part wanted        -          cursor   its id       -                 -            -                 -
-//! 34    part               -          cursor   its id       xxh3-64 of body   next cursor  -                 the part
 //! 35    snapshot is gone   -          -        its id       -                 -            -                 -
 //! 36    digest             its term   index    -            -                 -            digest            -
 //! 37    for the leader     -          -        -            -                 -            -                 what
@@ -17,9 +15,11 @@
 //!                                     index
 //! 40    read asked         -          -        -            -                 -            what identifies   -
 //! 41    read confirmed     -          index    -            -                 -            it, and again     -
+//! 42    part wanted        -          number   its id       -                 -            -                 -
+//! 43    part               -          number   its id       xxh3-64 of body   1: the last  -                 the part
 //! ```
 //!
-//! The next cursor of the last part is 2^64 - 1, which is no cursor.
+//! 33 and 34 were parts that were asked for one at a time, and are not used again.
 
 use crate::Position;
 use crate::engine::wire::NUMBER_MAX;
@@ -31,7 +31,6 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) const PART_BYTES_MAX: usize = 1024 * 1024;
 /// Longest message to a leader, in bytes.
 pub(crate) const FORWARD_BYTES_MAX: usize = 64 * 1024;
-const LAST: u64 = u64::MAX;
 const DIGEST_BYTES: usize = 16;
 
 /// A note from one replica to another.
@@ -46,10 +45,10 @@ pub(crate) struct Note {
 pub(crate) enum Says {
     /// I have a snapshot that you need.
     Offer(Offer),
-    /// Send me the part that begins here.
-    Want { id: u64, cursor: u64 },
+    /// Send me the part of this number.
+    Want { id: u64, part: u64 },
     /// The part.
-    Part { id: u64, cursor: u64, next: Option<u64>, body: Bytes },
+    Part { id: u64, part: SnapshotPart },
     /// I do not have that snapshot, or no more.
     Gone { id: u64 },
     /// My state at this entry has this digest.
@@ -83,6 +82,17 @@ pub(crate) struct Offer {
     pub(crate) members: Membership,
 }
 
+/// A part of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SnapshotPart {
+    /// From 0 on.
+    pub(crate) number: u64,
+    pub(crate) last: bool,
+    /// Of the body; wherever the part is, it has been checked or made where the body was read.
+    pub(crate) sum: u64,
+    pub(crate) body: Bytes,
+}
+
 /// The fields of a note as they are laid out.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fields {
@@ -98,7 +108,7 @@ pub(crate) struct Fields {
 
 /// Whether a message of this type is a note.
 pub(crate) fn is_note(kind: u8) -> bool {
-    (32..=41).contains(&kind)
+    (32..=43).contains(&kind)
 }
 
 impl Says {
@@ -114,13 +124,13 @@ impl Says {
                 context: Bytes::copy_from_slice(&digest),
                 body: Bytes::from(members.encode()),
             },
-            Says::Want { id, cursor } => Fields { kind: 33, index: cursor, commit: id, ..Fields::default() },
-            Says::Part { id, cursor, next, body } => Fields {
-                kind: 34,
-                index: cursor,
+            Says::Want { id, part } => Fields { kind: 42, index: part, commit: id, ..Fields::default() },
+            Says::Part { id, part: SnapshotPart { number, last, sum, body } } => Fields {
+                kind: 43,
+                index: number,
                 commit: id,
-                commit_term: xxh3_64(&body),
-                reject_hint: next.unwrap_or(LAST),
+                commit_term: sum,
+                reject_hint: u64::from(last),
                 body,
                 ..Fields::default()
             },
@@ -153,7 +163,7 @@ impl Says {
     /// The reverse; `Err` says what is wrong.
     pub(crate) fn from_fields(fields: Fields) -> Result<Self, &'static str> {
         let Fields { kind, log_term, index, commit, commit_term, reject_hint, context, body } = fields;
-        if ![32, 34, 37, 38].contains(&kind) && !body.is_empty() {
+        if ![32, 37, 38, 43].contains(&kind) && !body.is_empty() {
             return Err("a note of this kind has no body");
         }
         let digest =
@@ -182,16 +192,6 @@ impl Says {
                     members,
                 })
             }
-            33 if index == LAST => return Err("a part is wanted from behind the last one"),
-            33 => Says::Want { id: commit, cursor: index },
-            34 if body.len() > PART_BYTES_MAX => return Err("a part of a snapshot is too long"),
-            34 if xxh3_64(&body) != commit_term => {
-                return Err("a part of a snapshot does not fit its checksum");
-            }
-            34 => {
-                let next = (reject_hint != LAST).then_some(reject_hint);
-                Says::Part { id: commit, cursor: index, next, body }
-            }
             35 => Says::Gone { id: commit },
             36 if context.len() == DIGEST_BYTES => {
                 Says::Digest { index, term: log_term, digest: digest(&context)? }
@@ -205,6 +205,17 @@ impl Says {
             40 => Says::ReadAsked { context: read_context(&context)? },
             41 if index > NUMBER_MAX => return Err("the index of a read is out of range"),
             41 => Says::ReadConfirmed { context: read_context(&context)?, index },
+            42 | 43 if index > NUMBER_MAX => return Err("the number of a part is out of range"),
+            42 => Says::Want { id: commit, part: index },
+            43 if body.len() > PART_BYTES_MAX => return Err("a part of a snapshot is too long"),
+            43 if xxh3_64(&body) != commit_term => {
+                return Err("a part of a snapshot does not fit its checksum");
+            }
+            43 if reject_hint > 1 => return Err("a part of a snapshot is the last one, or it is not"),
+            43 => {
+                let part = SnapshotPart { number: index, last: reject_hint == 1, sum: commit_term, body };
+                Says::Part { id: commit, part }
+            }
             _ => return Err("a note of a kind that is not known"),
         })
     }

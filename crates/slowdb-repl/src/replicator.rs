@@ -9,30 +9,27 @@
 //! [`Replicator::flush`], whose output is carried out: messages are sent at once, the batch goes to the log in
 //! the order of its number, and when it is synced, `persisted` is called with that number.
 
+mod pace;
 mod timing;
 mod words;
 
 use crate::engine::wire::{self, FrameBuilder, NO_CLUSTER, Payload, WireError};
 use crate::engine::{self, Engine, INITIAL};
-use crate::group::{
-    Event, Failure, Group, Hlc, MemberChange, MemberError, PART_BYTES, Proposal, Sink, Token,
-};
+use crate::group::{Event, Failure, Group, Hlc, JobDone, MemberChange, MemberError, Proposal, Sink, Token};
 use crate::ids::{GroupId, Membership, NodeId, Part, ReplicaId};
 use crate::links::Links;
-use crate::machine::{ApplyError, StateMachine};
+use crate::machine::StateMachine;
 use crate::note::{FORWARD_BYTES_MAX, Note, Says};
 use crate::quarantine::{CutEntry, Overtaken, Quarantine, Quarantined, offer_note};
 use crate::wal::{Location, Record, Recovered, RecoveredGroup, WalReader};
-use crate::{AckLevel, Now, Position, TICK_MICROS};
+use crate::{AckLevel, Now, Position};
 use bytes::Bytes;
+use pace::Pace;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-pub use words::{Batch, FollowerView, GroupView, Job, Lane, Limits, OpenGroupError, Outgoing, Output};
+pub use words::{Batch, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output};
 
 /// Ticks between looks at which log can be freed.
 const COMPACT_TICKS: u64 = 32;
-
-/// For what is said in seconds.
-const TICKS_PER_SECOND: u64 = 1_000_000 / TICK_MICROS;
 
 /// A batch on its way to the disk, with (group, term, index) of its entries.
 struct Submitted {
@@ -62,9 +59,8 @@ pub struct Replicator<M: StateMachine> {
     /// For other nodes, with the next flush.
     offers: Vec<(GroupId, Note)>,
     ticks: u64,
-    /// Bytes of snapshots that may still be asked for now.
-    snapshot_bytes: i64,
     links: Links,
+    pace: Pace,
     #[cfg(feature = "canary")]
     canary: Option<crate::Canary>,
 }
@@ -90,8 +86,8 @@ impl<M: StateMachine> Replicator<M> {
             beats: Vec::new(),
             offers: Vec::new(),
             ticks: 0,
-            snapshot_bytes: 0,
             links: Links::default(),
+            pace: Pace::new(limits.snapshot_bytes_per_second),
             #[cfg(feature = "canary")]
             canary: None,
         }
@@ -263,11 +259,13 @@ impl<M: StateMachine> Replicator<M> {
         self.leading_group(id).is_ok_and(|group| group.compare_digests(intent))
     }
 
-    /// A [`Job`] of this group is done.
-    pub fn job_done(&mut self, id: GroupId, result: Result<[u8; 16], ApplyError>) {
-        if let Some(group) = self.groups.get_mut(&id) {
-            group.staged(result);
-            self.dirty.insert(id);
+    /// A [`Job`](crate::Job) was run.
+    pub fn job_done(&mut self, done: JobDone) {
+        let group = self.groups.get_mut(&done.group);
+        // It may be that of a replica that is gone.
+        if let Some(group) = group.filter(|group| group.membership.own == done.replica) {
+            self.dirty.insert(done.group);
+            group.job_done(done);
         }
     }
 
@@ -465,8 +463,7 @@ impl<M: StateMachine> Replicator<M> {
         self.ticks += 1;
         self.links.tick();
         let compacts = self.ticks.is_multiple_of(COMPACT_TICKS);
-        let per_tick = (self.limits.snapshot_bytes_per_second / TICKS_PER_SECOND) as i64;
-        self.snapshot_bytes = (self.snapshot_bytes + per_tick).min(per_tick.max(PART_BYTES as i64) * 4);
+        self.pace.fill(now);
         for (id, group) in self.groups.iter_mut().filter(|(_, group)| group.halted.is_none()) {
             let has_work = group.tick(now, events, &mut self.beats);
             if compacts && let Some(record) = group.compact(self.limits.retained_bytes_per_group) {
@@ -603,13 +600,9 @@ impl<M: StateMachine> Replicator<M> {
             group.flush(&mut self.hlc, now, &mut sink);
             self.quarantine.keep(overtaken, &mut records);
             records.append(&mut cuts);
-            if self.snapshot_bytes > 0
-                && let Some((want, again)) = group.next_want()
-            {
-                self.snapshot_bytes -= if again { 0 } else { PART_BYTES as i64 };
-                messages.push((id, Payload::Note(want)));
-            }
+            self.note_receiving(id);
         }
+        self.ask_for_parts(&mut messages);
         for (group, holder, was) in settled {
             match self.quarantine.settle(group, holder, was) {
                 Some(record) => records.push(record),

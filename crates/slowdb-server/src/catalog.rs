@@ -13,7 +13,7 @@ use slowdb_disk::Disk;
 use slowdb_proto::{
     ClusterId, CollectionInfo, Metric, NodeInfo, NodeState, ReplicaInfo, ShardInfo, Standing,
 };
-use slowdb_repl::{ApplyError, FinishJob, GroupId, Membership, ProposalView, SnapshotSource, Staging};
+use slowdb_repl::{ApplyError, GroupId, Membership, ProposalView, SnapshotSource, Staging};
 pub(crate) use spec::{GroupSpec, Replica, Report, voters_of};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -268,7 +268,7 @@ impl SnapshotSource for CatalogSnapshot {
         self.bytes.len() as u64
     }
 
-    fn read(&mut self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError> {
+    fn read(&self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError> {
         let from = usize::try_from(cursor).unwrap_or(usize::MAX).min(self.bytes.len());
         let to = (from + PART_BYTES).min(self.bytes.len());
         out.extend_from_slice(&self.bytes[from..to]);
@@ -291,16 +291,13 @@ impl Staging for CatalogStaging {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> FinishJob {
-        Box::new(move || {
-            let mut aligned = AlignedVec::<16>::with_capacity(self.bytes.len());
-            aligned.extend_from_slice(&self.bytes);
-            let catalog = rkyv::from_bytes::<Catalog, RkyvError>(&aligned);
-            let catalog =
-                catalog.map_err(|error| ApplyError(format!("a snapshot of the catalog: {error}")))?;
-            write_checkpoint(&*self.disk, STAGED, &Checkpoint { held: self.incarnation, catalog })?;
-            Ok(digest_of(&self.bytes))
-        })
+    fn finish(self: Box<Self>) -> Result<[u8; 16], ApplyError> {
+        let mut aligned = AlignedVec::<16>::with_capacity(self.bytes.len());
+        aligned.extend_from_slice(&self.bytes);
+        let catalog = rkyv::from_bytes::<Catalog, RkyvError>(&aligned);
+        let catalog = catalog.map_err(|error| ApplyError(format!("a snapshot of the catalog: {error}")))?;
+        write_checkpoint(&*self.disk, STAGED, &Checkpoint { held: self.incarnation, catalog })?;
+        Ok(digest_of(&self.bytes))
     }
 }
 

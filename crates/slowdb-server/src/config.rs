@@ -39,6 +39,8 @@ pub struct NodeConfig {
     pub joined: Option<slowdb_proto::JoinReply>,
     /// Silence after which a node's replicas are rebuilt elsewhere, as far as this node decides.
     pub node_down_after: std::time::Duration,
+    /// Bytes of replicas' states that this node takes in from others within a second; `u64::MAX` for as many as it can.
+    pub snapshot_bytes_per_second: u64,
     /// Certificates.
     pub identity: slowdb_net::Identity,
 }
@@ -70,6 +72,10 @@ pub enum StartError {
 }
 
 impl NodeConfig {
+    /// What [`NodeConfig::snapshot_bytes_per_second`] is unless somebody has reason for something else: 64 MiB, which
+    /// leaves room for everything else on a network of a gigabit.
+    pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+
     /// Checks all that can be checked without looking at disk or network.
     pub(crate) fn check(&self) -> Result<(), StartError> {
         let fail = |what: String| Err(StartError::Config(what));
@@ -94,6 +100,9 @@ impl NodeConfig {
         }
         if self.weight == 0 || self.weight > 1000 {
             return fail(format!("weight {}: it has to be 1 to 1000", self.weight));
+        }
+        if self.snapshot_bytes_per_second == 0 {
+            return fail("0 bytes of snapshots a second: no replica would ever arrive here".into());
         }
         if let Some(address) = self.advertise.as_ref().filter(|address| !is_address(address)) {
             return fail(format!("'{address}' cannot be advertised: give it as HOST:PORT"));

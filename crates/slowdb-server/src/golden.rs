@@ -364,7 +364,7 @@ fn catalog_staged() {
     assert_eq!(Struct::root(&part, "Catalog").u64("epoch"), 1);
     assert_eq!(source.digest(), xxh3_128(&part).to_le_bytes());
     staging.write(&part).expect("it is small");
-    staging.finish()().expect("the disk works");
+    staging.finish().expect("the disk works");
     let staged = file(&disk, "catalog.staged");
     let root = Struct::root(sealed(&staged, b"SDBC"), "Checkpoint");
     assert_eq!((root.u64("held"), root.inner("catalog", "Catalog").u64("epoch")), (7, 1));
@@ -391,7 +391,7 @@ fn part() {
     let mut batch = OpsBuilder::new();
     batch.put("a", &[1.0, -2.0], b"p").expect("a good put");
     shard.apply(&proposal(5, 1, 3, &batch.finish())).expect("the disk works");
-    let mut snapshot = shard.snapshot().expect("it can be shown");
+    let snapshot = shard.snapshot().expect("it can be shown");
     let (mut mark, mut records) = (Vec::new(), Vec::new());
     let next = snapshot.read(0, &mut mark).expect("the disk works").expect("there is a record");
     assert_eq!(snapshot.read(next, &mut records), Ok(None));

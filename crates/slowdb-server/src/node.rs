@@ -17,9 +17,7 @@ use slowdb_disk::Disk;
 use slowdb_proto::{LogStatus, PeerStatus, Reply, Request};
 use slowdb_repl::driver::{Core, Turn};
 use slowdb_repl::wal::{Location, Recovered, WalReader};
-use slowdb_repl::{
-    ApplyError, Event, FinishJob, GroupId, Job, Limits, NodeId, Now, Outgoing, Replicator, WireError,
-};
+use slowdb_repl::{Event, GroupId, Job, JobDone, Limits, NodeId, Now, Outgoing, Replicator, WireError};
 use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -54,12 +52,7 @@ pub enum Command {
         result: Result<CheckpointDone, CheckpointError>,
     },
     /// An [`Effect::Job`] is done.
-    JobDone {
-        /// The group.
-        group: GroupId,
-        /// What came of it.
-        result: Result<[u8; 16], ApplyError>,
-    },
+    JobDone(JobDone),
     /// How the world outside looks, for `status`.
     Surroundings {
         /// The other nodes.
@@ -97,12 +90,7 @@ pub enum Effect {
         job: CheckpointJob,
     },
     /// Run this on a thread that may block, and report with [`Command::JobDone`].
-    Job {
-        /// The group that it is for.
-        group: GroupId,
-        /// What to run.
-        work: FinishJob,
-    },
+    Job(Job),
     /// From now on these are the other nodes, with their addresses.
     Peers(Vec<(NodeId, String)>),
     /// Run this on a thread that may block: it deletes what a replica kept that is gone. Nobody waits for it.
@@ -363,7 +351,7 @@ impl Core for Node {
         match command {
             Command::Request { id, request, body } => self.request(now, id, request, body),
             Command::Checkpointed { group, result } => self.checkpointed(group, result),
-            Command::JobDone { group, result } => self.repl.job_done(group, result),
+            Command::JobDone(done) => self.repl.job_done(done),
             Command::Surroundings { peers, log } => {
                 self.peers = peers;
                 self.log = log;
@@ -423,8 +411,7 @@ impl Core for Node {
             self.disk.handed_out(batch.number, now);
         }
         self.keep_up_with_catalog();
-        let job = |Job { group, work }| Effect::Job { group, work };
-        self.effects.extend(output.jobs.into_iter().map(job));
+        self.effects.extend(output.jobs.into_iter().map(Effect::Job));
         self.start_checkpoint();
         Turn { messages: output.messages, batch: output.batch, effects: std::mem::take(&mut self.effects) }
     }

@@ -10,7 +10,7 @@ use slowdb_proto::{ALPN_CLIENT, Code, ErrorReply, JoinRequest, LogStatus, PeerSt
 use slowdb_repl::driver::{Commands, Driver, LogGauge, Stopped};
 use slowdb_repl::transport::{self, ALPN_CONTROL, ALPN_DATA, Transport};
 use slowdb_repl::wal::{Wal, WalOptions};
-use slowdb_repl::{ApplyError, Limits, NodeId};
+use slowdb_repl::{Limits, NodeId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -95,7 +95,10 @@ impl RunningNode {
             own: own.clone(),
             seed: instance,
             extent_bytes: EXTENT_BYTES,
-            limits: Limits::default(),
+            limits: Limits {
+                snapshot_bytes_per_second: config.snapshot_bytes_per_second,
+                ..Limits::default()
+            },
             checkpoints: CheckpointPace::default(),
             node_down_after: u64::try_from(config.node_down_after.as_micros()).unwrap_or(u64::MAX),
         };
@@ -446,14 +449,12 @@ impl Outside {
                     self.read_long(id, run);
                 }
             }
-            Effect::Job { group, work } => {
+            Effect::Job(job) => {
                 let commands = Arc::clone(&self.commands);
-                let job = self.runtime.spawn_blocking(work);
-                self.runtime.spawn(async move {
-                    let panicked = |error: tokio::task::JoinError| Err(ApplyError(error.to_string()));
-                    let result = job.await.unwrap_or_else(panicked);
+                self.runtime.spawn_blocking(move || {
+                    let done = job.run();
                     if let Some(commands) = commands.get() {
-                        commands.send(Command::JobDone { group, result }).await;
+                        commands.send_blocking(Command::JobDone(done));
                     }
                 });
             }

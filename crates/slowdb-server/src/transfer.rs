@@ -12,7 +12,7 @@
 
 use crate::envelope::Envelope;
 use crate::shard::digest_with_mark;
-use slowdb_repl::{ApplyError, FinishJob, SnapshotSource, Staging};
+use slowdb_repl::{ApplyError, SnapshotSource, Staging};
 use slowdb_storage::{RecordRef, Snapshot, Store, VectorRef, Version};
 
 /// A part is closed at this size; the last record of it may go beyond.
@@ -40,7 +40,7 @@ impl SnapshotSource for ShardSnapshot {
         self.mark.len() as u64 + self.records.len() * record as u64
     }
 
-    fn read(&mut self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError> {
+    fn read(&self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError> {
         let mark_parts = self.mark.len().div_ceil(PART_BYTES).max(1) as u64;
         let Some(from) = cursor.checked_sub(mark_parts) else {
             out.push(MARK);
@@ -67,8 +67,10 @@ fn push_record(out: &mut Vec<u8>, record: &RecordRef<'_>) {
     }
     out.extend_from_slice(record.id);
     out.extend_from_slice(record.payload);
-    for component in record.vector {
-        out.extend_from_slice(&component.to_le_bytes());
+    let at = out.len();
+    out.resize(at + record.vector.len() * 4, 0);
+    for (bytes, component) in out[at..].chunks_exact_mut(4).zip(record.vector) {
+        bytes.copy_from_slice(&component.to_le_bytes());
     }
 }
 
@@ -101,16 +103,14 @@ impl Staging for ShardStaging {
         }
     }
 
-    fn finish(self: Box<Self>) -> FinishJob {
+    fn finish(self: Box<Self>) -> Result<[u8; 16], ApplyError> {
         let ShardStaging { mut store, incarnation, mark } = *self;
-        Box::new(move || {
-            let mark = mark.ok_or_else(|| ApplyError("a snapshot without a mark".to_owned()))?;
-            let digest = digest_with_mark(&store, &mark, incarnation).map_err(ApplyError)?;
-            let job = store.begin_checkpoint(&mark).map_err(|error| ApplyError(error.to_string()))?;
-            let done = job.run().map_err(|error| ApplyError(error.to_string()))?;
-            store.finish_checkpoint(done).map_err(|error| ApplyError(error.to_string()))?;
-            Ok(digest)
-        })
+        let mark = mark.ok_or_else(|| ApplyError("a snapshot without a mark".to_owned()))?;
+        let digest = digest_with_mark(&store, &mark, incarnation).map_err(ApplyError)?;
+        let job = store.begin_checkpoint(&mark).map_err(|error| ApplyError(error.to_string()))?;
+        let done = job.run().map_err(|error| ApplyError(error.to_string()))?;
+        store.finish_checkpoint(done).map_err(|error| ApplyError(error.to_string()))?;
+        Ok(digest)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::random::Random;
 use slowdb_net::FrameLimits;
 use slowdb_repl::transport::Gate;
 use slowdb_repl::wal::WalError;
-use slowdb_repl::{ApplyError, FinishJob, GroupId, NodeId, TICK_MICROS};
+use slowdb_repl::{GroupId, Job, JobDone, NodeId, TICK_MICROS};
 use slowdb_server::{CatalogProbe, Command, Node};
 use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob};
 use std::cmp::{Ordering, Reverse};
@@ -41,8 +41,8 @@ pub(crate) enum Action {
     Close { node: usize, life: u32, down: u64 },
     RunCheckpoint { node: usize, life: u32, group: GroupId, job: Box<CheckpointJob> },
     CheckpointRan { node: usize, life: u32, group: GroupId, result: CheckpointEnd },
-    RunJob { node: usize, life: u32, group: GroupId, work: FinishJob },
-    JobRan { node: usize, life: u32, group: GroupId, result: Result<[u8; 16], ApplyError> },
+    RunJob { node: usize, life: u32, job: Job },
+    JobRan { node: usize, life: u32, done: JobDone },
     Frame { from: usize, to: usize, life: u32, bytes: Vec<u8> },
     Unreachable { node: usize, life: u32, other: usize },
     Dial { from: usize, to: usize, life: u32 },
@@ -275,14 +275,14 @@ impl Cluster {
             Action::CheckpointRan { node, life, group, result } if self.lives(node, life) => {
                 self.input(node, Input::Command(Command::Checkpointed { group, result: *result }));
             }
-            Action::RunJob { node, life, group, work } if self.lives(node, life) => {
-                let result = work();
+            Action::RunJob { node, life, job } if self.lives(node, life) => {
+                let done = job.run();
                 let delay = self.random.between(self.options.disk.checkpoint);
-                self.after(delay, Action::JobRan { node, life, group, result });
+                self.after(delay, Action::JobRan { node, life, done });
                 self.notice_power(node);
             }
-            Action::JobRan { node, life, group, result } if self.lives(node, life) => {
-                self.input(node, Input::Command(Command::JobDone { group, result }));
+            Action::JobRan { node, life, done } if self.lives(node, life) => {
+                self.input(node, Input::Command(Command::JobDone(done)));
             }
             Action::Frame { from, to, life, bytes } if self.lives(to, life) => self.frame(from, to, &bytes),
             Action::Unreachable { node, life, other } if self.lives(node, life) => {
@@ -523,10 +523,10 @@ impl Cluster {
                     let (life, job) = (self.nodes[node].life, Box::new(job));
                     self.after(delay, Action::RunCheckpoint { node, life, group, job });
                 }
-                Wish::Job { group, work } => {
+                Wish::Job(job) => {
                     let delay = self.random.between(self.options.disk.checkpoint);
                     let life = self.nodes[node].life;
-                    self.after(delay, Action::RunJob { node, life, group, work });
+                    self.after(delay, Action::RunJob { node, life, job });
                 }
                 Wish::Sync => {
                     let slow =

@@ -11,7 +11,7 @@ use slowdb_disk::{Disk, SimDisk};
 use slowdb_proto::Reply;
 use slowdb_repl::driver::Core;
 use slowdb_repl::wal::{Location, Record, Wal, WalError, WalOptions};
-use slowdb_repl::{Batch, FinishJob, GroupId, Limits, NodeId, Now, Outgoing};
+use slowdb_repl::{Batch, GroupId, Job, Limits, NodeId, Now, Outgoing};
 use slowdb_server::{CheckpointPace, Command, Effect, GroupProbe, Identity, Node, NodeSetup, Own, RequestId};
 use slowdb_storage::CheckpointJob;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,10 +43,7 @@ pub(crate) enum Wish {
         group: GroupId,
         job: CheckpointJob,
     },
-    Job {
-        group: GroupId,
-        work: FinishJob,
-    },
+    Job(Job),
     /// These are the other nodes now.
     Peers(BTreeSet<String>),
     /// The log has something to sync.
@@ -387,7 +384,7 @@ impl Running {
                     wishes.push(self.answer(id, reply, body));
                 }
                 Effect::Checkpoint { group, job } => wishes.push(Wish::Checkpoint { group, job }),
-                Effect::Job { group, work } => wishes.push(Wish::Job { group, work }),
+                Effect::Job(job) => wishes.push(Wish::Job(job)),
                 Effect::Peers(peers) => {
                     let names = peers.into_iter().map(|(node, _)| node.as_str().to_owned());
                     wishes.push(Wish::Peers(names.collect()));

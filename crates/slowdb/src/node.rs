@@ -108,6 +108,7 @@ impl Settings {
             join: join.map(str::to_owned).into_iter().collect(),
             joined: None,
             node_down_after: NODE_DOWN_AFTER,
+            snapshot_bytes_per_second: NodeConfig::SNAPSHOT_BYTES_PER_SECOND,
             identity: identity.clone(),
         }
     }

@@ -7,6 +7,7 @@ mod grow;
 mod ingest;
 mod report;
 mod requests;
+mod snapshot;
 mod storage;
 
 use crate::chain::driver::Chain;
@@ -54,6 +55,8 @@ enum Part {
     Failover,
     /// A node that is added under load.
     Grow,
+    /// A replica that is copied to another node.
+    Snapshot,
 }
 
 /// Runs all parts.
@@ -66,7 +69,8 @@ async fn bench(args: &BenchArgs) -> Result<()> {
     let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
     let needs_cluster =
         [Part::Ingest, Part::Put, Part::Get, Part::Failover, Part::Grow].into_iter().any(wanted);
-    let program = if needs_cluster { args.program.get()? } else { PathBuf::new() };
+    let needs_program = needs_cluster || wanted(Part::Snapshot);
+    let program = if needs_program { args.program.get()? } else { PathBuf::new() };
     let dir = workspace::state_dir().join("bench");
     if let Ok(mut earlier) = Cluster::open(&dir.join("cluster")) {
         earlier.down()?;
@@ -110,6 +114,9 @@ async fn bench(args: &BenchArgs) -> Result<()> {
             let mut running = Running::start(&dir, &program, 128).await?;
             grow::measure(&mut running, args.quick, &mut report).await?;
         }
+    }
+    if wanted(Part::Snapshot) {
+        snapshot::measure(&dir, &program, args.quick, &mut report).await?;
     }
     println!("\nkept in {}", report.save(args.name.as_deref())?.display());
     Ok(())

@@ -107,6 +107,7 @@ fn up(dir: PathBuf, args: &UpArgs) -> Result<()> {
                 replication_factor: args.replication_factor,
                 num_shards: args.num_shards,
                 node_down_after: None,
+                snapshot_rate: None,
                 relayed: false,
             };
             Cluster::create(&dir, &program, shape, Lifetime::Detached)?

@@ -240,6 +240,9 @@ impl Cluster {
         if let Some(port) = node.relay_port {
             flag("--advertise", format!("127.0.0.1:{port}"));
         }
+        if let Some(rate) = &shape.snapshot_rate {
+            flag("--snapshot-rate", rate.clone());
+        }
         if let Some(after) = &shape.node_down_after {
             flag("--node-down-after", after.clone());
         }

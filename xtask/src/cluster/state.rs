@@ -38,6 +38,9 @@ pub struct Shape {
     /// Silence after which a node's replicas are rebuilt elsewhere, as `--node-down-after` takes it.
     #[serde(default)]
     pub node_down_after: Option<String>,
+    /// Bytes a second of replicas that a node takes in, as `--snapshot-rate` takes it.
+    #[serde(default)]
+    pub snapshot_rate: Option<String>,
     /// Nodes reach each other through relays of this program, which can cut and slow their links.
     #[serde(default)]
     pub relayed: bool,
@@ -51,6 +54,7 @@ impl Default for Shape {
             replication_factor: 3,
             num_shards: 16,
             node_down_after: None,
+            snapshot_rate: None,
             relayed: false,
         }
     }

@@ -75,6 +75,7 @@ async fn demo(args: &DemoArgs) -> Result<()> {
         replication_factor: 3,
         num_shards: NUM_SHARDS,
         node_down_after: args.grow.then(|| "5s".to_owned()),
+        snapshot_rate: None,
         relayed: false,
     };
     let lifetime = if args.keep { Lifetime::Detached } else { Lifetime::Owned };

@@ -19,7 +19,7 @@
 //!          72..80  priority          i64
 //!          80      type              u8   3 append, 4 append response, 5 vote, 6 vote response, 8 heartbeat,
 //!                                         9 heartbeat response, 14 time out now, 17 pre-vote, 18 pre-vote response;
-//!                                         32 to 41 notes, see [`crate::note`]
+//!                                         32 to 43 notes, see [`crate::note`]
 //!          81      reject            u8   0 or 1
 //!          82..84  context length    u16  at most 64
 //!          84..88  entries           u32  of a note the bytes of its body

@@ -1,30 +1,33 @@
 //! Snapshots of a group, on their way out and in.
 //!
 //! A leader that has no log any more for a member makes a snapshot and offers it. The member asks for it part by part,
-//! so the pace is the receiver's, and a connection that was lost costs a part. What arrives is staged beside the present
-//! state and made durable; when its digest is right, the consensus engine is told to go on from there, and once *that*
-//! is durable, the state machine is switched.
+//! a few at a time, so the pace is the receiver's, and a connection that was lost costs what was under way. What arrives
+//! is staged beside the present state and made durable; when its digest is right, the consensus engine is told to go on
+//! from there, and once *that* is durable, the state machine is switched.
+//!
+//! Reading and writing parts takes its time, and the thread of the core has elections to hold: both are handed out as
+//! jobs.
+
+mod receiving;
+mod sending;
 
 use super::{Event, Group, Sink};
-use crate::Position;
 use crate::engine::wire::Payload;
-use crate::ids::ReplicaId;
-use crate::machine::{ApplyError, SnapshotSource, Staging, StateMachine};
-use crate::note::{Note, Offer, Says};
-use crate::replicator::Job;
-use bytes::Bytes;
+use crate::ids::{GroupId, ReplicaId};
+use crate::machine::{ApplyError, Staging, StateMachine};
+use crate::note::{Note, Offer, Says, SnapshotPart};
+use crate::{Now, Position};
+use receiving::{Receiving, Wanted};
+use sending::{ReadParts, Sending};
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 
 /// Ticks between offers to one member.
 const OFFER_TICKS: u64 = 12;
 /// Ticks after which a snapshot that nobody asks for is dropped, and the log behind it let go.
 const SOURCE_IDLE_TICKS: u64 = 50 * 30;
-/// Ticks without an answer after which a part is asked for again.
-const PART_RETRY_TICKS: u64 = 25;
-/// Ticks without an answer after which another snapshot may be taken instead.
-const SENDER_LOST_TICKS: u64 = 50 * 3;
-/// Times that a part is asked for without an answer. Then the snapshot is given up: a leader offers another.
-const ASKED_MAX: u32 = 8;
+/// Parts of one snapshot that a receiver has under way at a time, or waiting for a job that writes them.
+const WINDOW_PARTS: u64 = 16;
 /// About how large a part is, for the pace.
 pub(crate) const PART_BYTES: usize = 256 * 1024;
 
@@ -34,32 +37,72 @@ pub(super) struct Transfers {
     sending: Option<Sending>,
     offered: BTreeMap<ReplicaId, u64>,
     receiving: Option<Receiving>,
+    /// The job that has the staging. Another one cannot begin under the same name meanwhile.
+    writing: Option<u64>,
     installing: Option<Installing>,
+    /// Jobs handed out so far.
+    jobs: u64,
+    /// Bytes that were asked for beyond what parts count in the pace.
+    more_bytes: i64,
+    /// Microseconds of [`Now::micros`] at the last flush, for what is said of the time that a snapshot took.
+    flushed_at: u64,
 }
 
-struct Sending {
-    offer: Offer,
-    source: Box<dyn SnapshotSource>,
-    used_at: u64,
+/// Work for a thread that may block. Its result goes to [`Replicator::job_done`](crate::Replicator::job_done).
+pub struct Job {
+    group: GroupId,
+    replica: ReplicaId,
+    number: u64,
+    work: Work,
 }
 
-struct Receiving {
-    from: ReplicaId,
-    offer: Offer,
-    cursor: u64,
-    bytes: u64,
-    /// When the part at `cursor` was asked for; `None` if it still has to be.
-    asked_at: Option<u64>,
-    /// How often it was asked for.
-    asked: u32,
-    heard_at: u64,
-    staged: Staged,
+type Work = Box<dyn FnOnce() -> Result<Done, ApplyError> + Send>;
+
+/// A job that was run.
+pub struct JobDone {
+    pub(crate) group: GroupId,
+    pub(crate) replica: ReplicaId,
+    number: u64,
+    result: Result<Done, ApplyError>,
 }
 
-enum Staged {
-    Filling(Box<dyn Staging>),
-    Finishing,
-    Durable,
+enum Done {
+    Read(ReadParts),
+    Wrote(Box<dyn Staging>),
+    Finished([u8; 16]),
+}
+
+impl Job {
+    /// Does the work. It reads and writes files. A panic in it counts as its failure.
+    pub fn run(self) -> JobDone {
+        let Job { group, replica, number, work } = self;
+        let result = std::panic::catch_unwind(AssertUnwindSafe(work));
+        let result = result.unwrap_or_else(|_| Err(ApplyError("it panicked".to_owned())));
+        JobDone { group, replica, number, result }
+    }
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Job { group, replica, number, work: _ } = self;
+        f.debug_struct("Job")
+            .field("group", group)
+            .field("replica", replica)
+            .field("number", number)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for JobDone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let JobDone { group, replica, number, result } = self;
+        f.debug_struct("JobDone")
+            .field("group", group)
+            .field("replica", replica)
+            .field("number", number)
+            .field("error", &result.as_ref().err())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The log goes on from a snapshot as soon as that is durable.
@@ -88,7 +131,7 @@ impl<M: StateMachine> Group<M> {
         }
         // It would ask for ever, and what may be asked for in a second is shared by all groups.
         let committed = self.engine.committed();
-        let is_over = |r: &Receiving| committed >= r.offer.index || r.asked > ASKED_MAX;
+        let is_over = |r: &Receiving| committed >= r.offer.index || r.is_in_vain();
         if self.transfers.receiving.as_ref().is_some_and(|r| r.is_filling() && is_over(r)) {
             self.transfers.receiving = None;
         }
@@ -134,7 +177,7 @@ impl<M: StateMachine> Group<M> {
             digest: source.digest(),
             members: self.membership.clone(),
         };
-        self.transfers.sending = Some(Sending { offer: offer.clone(), source, used_at: ticks });
+        self.transfers.sending = Some(Sending::new(offer.clone(), source, ticks));
         Ok(offer)
     }
 
@@ -145,16 +188,19 @@ impl<M: StateMachine> Group<M> {
 
     /// A note about snapshots arrived.
     pub(super) fn hear_transfer(&mut self, from: ReplicaId, says: Says) -> Option<Note> {
-        let own = self.membership.own;
-        let answer = |says| Some(Note { from: own, to: from, says });
         match says {
             Says::Offer(offer) => {
                 self.consider(from, offer);
                 None
             }
-            Says::Want { id, cursor } => answer(self.part(id, cursor)),
-            Says::Part { id, cursor, next, body } => {
-                self.take_part(from, id, cursor, next, &body);
+            Says::Want { id, part } => {
+                let ticks = self.ticks;
+                let sending = self.transfers.sending.as_mut().filter(|sending| sending.offer.id == id);
+                let is_here = sending.is_some_and(|sending| sending.want(from, part, ticks));
+                (!is_here).then(|| Note { from: self.membership.own, to: from, says: Says::Gone { id } })
+            }
+            Says::Part { id, part } => {
+                self.take_part(from, id, part);
                 None
             }
             Says::Gone { id } => {
@@ -173,23 +219,6 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
-    fn part(&mut self, id: u64, cursor: u64) -> Says {
-        let ticks = self.ticks;
-        let Some(sending) = self.transfers.sending.as_mut().filter(|sending| sending.offer.id == id) else {
-            return Says::Gone { id };
-        };
-        sending.used_at = ticks;
-        let mut body = Vec::with_capacity(PART_BYTES + 4096);
-        match sending.source.read(cursor, &mut body) {
-            Ok(next) => Says::Part { id, cursor, next, body: Bytes::from(body) },
-            Err(error) => {
-                tracing::error!(group = %self.id, %error, "a snapshot cannot be read");
-                self.transfers.sending = None;
-                Says::Gone { id }
-            }
-        }
-    }
-
     /// A leader offers a snapshot: it is taken if it is needed, and no other one is on its way.
     fn consider(&mut self, from: ReplicaId, offer: Offer) {
         if self.engine.committed() >= offer.index {
@@ -201,79 +230,84 @@ impl<M: StateMachine> Group<M> {
         // A leader offers to those who have answered it, and so are in its term at least.
         let known = offer.term <= self.engine.term();
         let ticks = self.ticks;
-        let busy = self.transfers.receiving.as_ref().is_some_and(|receiving| {
-            !receiving.is_filling() || receiving.heard_at + SENDER_LOST_TICKS > ticks
-        });
-        if installs || !member || !known || busy || self.halted.is_some() {
+        let busy = |receiving: &Receiving| !receiving.is_filling() || !receiving.is_sender_lost();
+        let busy = self.transfers.receiving.as_ref().is_some_and(busy);
+        let writes = self.transfers.writing.is_some();
+        if installs || !member || !known || busy || writes || self.halted.is_some() {
             return;
         }
         // What was there of another snapshot makes room first.
         self.transfers.receiving = None;
         match self.machine.stage(offer.index) {
             Ok(staging) => {
-                self.transfers.receiving = Some(Receiving {
-                    from,
-                    offer,
-                    cursor: 0,
-                    bytes: 0,
-                    asked_at: None,
-                    asked: 0,
-                    heard_at: ticks,
-                    staged: Staged::Filling(staging),
-                });
+                let now = self.transfers.flushed_at;
+                self.transfers.receiving = Some(Receiving::new(from, offer, staging, ticks, now));
             }
             Err(error) => tracing::error!(group = %self.id, %error, "cannot take in a snapshot"),
         }
     }
 
+    /// Whether parts of a snapshot are missing here.
+    pub(crate) fn misses_parts(&self) -> bool {
+        self.transfers.receiving.as_ref().is_some_and(Receiving::is_filling) && self.halted.is_none()
+    }
+
+    /// Parts of a snapshot that are under way, or wait to be written.
+    pub(crate) fn parts_under_way(&self) -> u64 {
+        self.transfers.receiving.as_ref().map_or(0, Receiving::parts_under_way)
+    }
+
     /// The next part to ask for, if it is time to, and whether it was asked for before. The caller keeps the pace, in
-    /// which a part counts once: one that is asked for in vain must not take the others' turn.
-    pub(crate) fn next_want(&mut self) -> Option<(Note, bool)> {
+    /// which a part counts once: one that is asked for in vain must not take the others' turn. `may_ask_on` if the pace
+    /// allows for a part that was not asked for before.
+    pub(crate) fn next_want(&mut self, may_ask_on: bool) -> Option<(Note, bool)> {
         let own = self.membership.own;
-        let ticks = self.ticks;
-        let receiving = self.transfers.receiving.as_mut().filter(|receiving| receiving.is_filling())?;
-        if receiving.asked_at.is_some_and(|asked| asked + PART_RETRY_TICKS > ticks) {
-            return None;
-        }
-        let again = receiving.asked_at.replace(ticks).is_some();
-        receiving.asked += 1;
-        let says = Says::Want { id: receiving.offer.id, cursor: receiving.cursor };
+        let receiving = self.transfers.receiving.as_mut()?;
+        let Wanted { part, again } = receiving.next_want(may_ask_on, self.ticks)?;
+        let says = Says::Want { id: receiving.offer.id, part };
         Some((Note { from: own, to: receiving.from, says }, again))
     }
 
-    fn take_part(&mut self, from: ReplicaId, id: u64, cursor: u64, next: Option<u64>, body: &Bytes) {
+    /// Bytes that were taken from the pace beyond what parts count in it, since this was asked last.
+    pub(crate) fn take_more_bytes(&mut self) -> i64 {
+        std::mem::take(&mut self.transfers.more_bytes)
+    }
+
+    fn take_part(&mut self, from: ReplicaId, id: u64, part: SnapshotPart) {
         let ticks = self.ticks;
-        let Some(receiving) = self.transfers.receiving.as_mut() else { return };
-        if receiving.from != from || receiving.offer.id != id || receiving.cursor != cursor {
-            return;
+        let receiving = self.transfers.receiving.as_mut();
+        let Some(receiving) = receiving.filter(|r| r.from == from && r.offer.id == id) else { return };
+        self.transfers.more_bytes += receiving.take(part, ticks);
+    }
+
+    /// Hands out the jobs that read and write parts.
+    pub(super) fn hand_out_jobs(&mut self, now: Now, sink: &mut Sink<'_, M::Outcome>) {
+        let (group, replica) = (self.id, self.membership.own);
+        let transfers = &mut self.transfers;
+        transfers.flushed_at = now.micros;
+        let number = transfers.jobs + 1;
+        if let Some(work) = transfers.sending.as_mut().and_then(|sending| sending.next_job(number)) {
+            transfers.jobs = number;
+            sink.jobs.push(Job { group, replica, number, work });
         }
-        let Staged::Filling(staging) = &mut receiving.staged else { return };
-        if let Err(error) = staging.write(body) {
-            tracing::error!(group = %self.id, %error, "a snapshot cannot be taken in");
-            self.transfers.receiving = None;
-            return;
-        }
-        receiving.bytes += body.len() as u64;
-        receiving.heard_at = ticks;
-        receiving.asked = 0;
-        match next.filter(|next| *next > cursor) {
-            Some(next) => {
-                receiving.cursor = next;
-                receiving.asked_at = None;
-            }
-            None => {
-                let staged = std::mem::replace(&mut receiving.staged, Staged::Finishing);
-                if let Staged::Filling(staging) = staged {
-                    self.finish = Some(staging);
-                }
-            }
+        let number = transfers.jobs + 1;
+        if let Some(work) =
+            transfers.receiving.as_mut().and_then(|receiving| receiving.next_job(number, now.micros))
+        {
+            transfers.jobs = number;
+            transfers.writing = Some(number);
+            sink.jobs.push(Job { group, replica, number, work });
         }
     }
 
-    /// Hands out the job that makes a staged snapshot durable.
-    pub(super) fn hand_out_jobs(&mut self, sink: &mut Sink<'_, M::Outcome>) {
-        if let Some(staging) = self.finish.take() {
-            sink.jobs.push(Job { group: self.id, work: staging.finish() });
+    /// A job is done. It may be that of a snapshot that is gone.
+    pub(crate) fn job_done(&mut self, done: JobDone) {
+        let JobDone { number, result, .. } = done;
+        if self.transfers.writing == Some(number) {
+            self.transfers.writing = None;
+            self.wrote(number, result);
+        } else if self.transfers.sending.as_ref().is_some_and(|sending| sending.is_read_by(number)) {
+            self.has_read(result);
         }
     }
 
@@ -282,19 +316,43 @@ impl<M: StateMachine> Group<M> {
         self.transfers.receiving.is_some()
     }
 
-    /// The job is done.
-    pub(crate) fn staged(&mut self, result: Result<[u8; 16], ApplyError>) {
-        let finishing = |receiving: &&mut Receiving| matches!(receiving.staged, Staged::Finishing);
-        // The result may be that of a job for a replica that is gone.
-        let Some(receiving) = self.transfers.receiving.as_mut().filter(finishing) else { return };
+    fn has_read(&mut self, result: Result<Done, ApplyError>) {
+        let Some(sending) = self.transfers.sending.as_mut() else { return };
+        let (own, id) = (self.membership.own, sending.offer.id);
         match result {
-            Ok(digest) if digest == receiving.offer.digest => receiving.staged = Staged::Durable,
-            Ok(_) => {
+            Ok(Done::Read(ReadParts { cursors, parts })) => {
+                sending.take_back(cursors);
+                let note = |(to, part)| Note { from: own, to, says: Says::Part { id, part } };
+                self.outbox.extend(parts.into_iter().map(note));
+            }
+            Ok(Done::Wrote(_) | Done::Finished(_)) => {}
+            Err(error) => {
+                tracing::error!(group = %self.id, %error, "a snapshot cannot be read");
+                let receivers = self.transfers.sending.take().map(Sending::into_receivers);
+                let gone = |to| Note { from: own, to, says: Says::Gone { id } };
+                self.outbox.extend(receivers.into_iter().flatten().map(gone));
+            }
+        }
+    }
+
+    fn wrote(&mut self, number: u64, result: Result<Done, ApplyError>) {
+        let receiving = self.transfers.receiving.as_mut();
+        let Some(receiving) = receiving.filter(|receiving| receiving.is_with(number)) else { return };
+        match result {
+            Ok(Done::Wrote(staging)) => receiving.take_back(staging),
+            Ok(Done::Finished(digest)) if receiving.finished(digest) => {
+                let (bytes, arrived) = (receiving.bytes, receiving.arrived_in_micros());
+                let (arrived_ms, ms) =
+                    (arrived / 1_000, receiving.micros_until(self.transfers.flushed_at) / 1_000);
+                tracing::info!(group = %self.id, bytes, arrived_ms, durable_ms = ms, "took in a snapshot");
+            }
+            Ok(Done::Finished(_)) => {
                 tracing::error!(group = %self.id, "a snapshot arrived with another digest than it was sent with");
                 self.transfers.receiving = None;
             }
+            Ok(Done::Read(_)) => {}
             Err(error) => {
-                tracing::error!(group = %self.id, %error, "a snapshot cannot be made durable");
+                tracing::error!(group = %self.id, %error, "a snapshot cannot be taken in");
                 self.transfers.receiving = None;
             }
         }
@@ -302,8 +360,7 @@ impl<M: StateMachine> Group<M> {
 
     /// Lets the consensus engine go on from a snapshot that is durable here, as soon as it can.
     pub(super) fn restore_staged(&mut self) {
-        let durable = |receiving: &Receiving| matches!(receiving.staged, Staged::Durable);
-        let Some(receiving) = self.transfers.receiving.as_ref().filter(|r| durable(r)) else { return };
+        let Some(receiving) = self.transfers.receiving.as_ref().filter(|r| r.is_durable()) else { return };
         if self.engine.committed() >= receiving.offer.index {
             self.transfers.receiving = None;
             return;
@@ -345,6 +402,10 @@ impl<M: StateMachine> Group<M> {
         self.engine.applied_to(installing.at.index);
     }
 
+    pub(super) fn check_transfers(&self) {
+        self.transfers.receiving.iter().for_each(Receiving::check_invariants);
+    }
+
     /// How far a snapshot has arrived, if one is on its way.
     pub(crate) fn arriving(&self) -> Option<Arriving> {
         let receiving = self.transfers.receiving.as_ref()?;
@@ -361,11 +422,5 @@ impl<M: StateMachine> Group<M> {
     /// Sends notes.
     pub(super) fn send_notes(&self, notes: Vec<Note>, sink: &mut Sink<'_, M::Outcome>) {
         sink.messages.extend(notes.into_iter().map(|note| (self.id, Payload::Note(note))));
-    }
-}
-
-impl Receiving {
-    fn is_filling(&self) -> bool {
-        matches!(self.staged, Staged::Filling(_))
     }
 }

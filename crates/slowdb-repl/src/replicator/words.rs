@@ -2,9 +2,8 @@
 
 use crate::Position;
 use crate::engine::{EngineError, ReplicaRole};
-use crate::group::{Arriving, Event};
+use crate::group::{Arriving, Event, Job};
 use crate::ids::{GroupId, NodeId, Part, ReplicaId};
-use crate::machine::FinishJob;
 use crate::wal::Record;
 use bytes::Bytes;
 
@@ -17,7 +16,7 @@ pub struct Limits {
     pub waiting_per_group_max: usize,
     /// Bytes of log that a group keeps for members that are behind; one that is further behind gets a snapshot.
     pub retained_bytes_per_group: u64,
-    /// Bytes of snapshots that a node takes in within a second.
+    /// Bytes of snapshots that a node takes in within a second; `u64::MAX` for as many as it can.
     pub snapshot_bytes_per_second: u64,
     /// Bytes of overtaken proposals that a node keeps before it takes no more at [`crate::AckLevel::One`].
     pub quarantine_bytes_max: usize,
@@ -68,20 +67,6 @@ pub struct Batch {
     pub number: u64,
     /// In the order in which they are appended.
     pub records: Vec<Record>,
-}
-
-/// Work for a thread that may block. Its result goes to [`Replicator::job_done`](super::Replicator::job_done).
-pub struct Job {
-    /// The group that it is for.
-    pub group: GroupId,
-    /// The work.
-    pub work: FinishJob,
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("group", &self.group).finish_non_exhaustive()
-    }
 }
 
 /// What is to be done after a flush.

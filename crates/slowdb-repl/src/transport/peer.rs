@@ -13,7 +13,8 @@ use tokio::sync::{Notify, mpsc};
 
 const CONTROL_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 const DATA_QUEUE_BYTES: usize = 64 * 1024 * 1024;
-const SNAPSHOT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
+/// Twice what a receiver has under way, if all parts are as large as they should be.
+const SNAPSHOT_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 const REDIAL_MIN: Duration = Duration::from_millis(50);

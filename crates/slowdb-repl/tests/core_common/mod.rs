@@ -11,7 +11,7 @@ use bytes::Bytes;
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_repl::wal::{Recovered, Wal, WalOptions};
 use slowdb_repl::{
-    AckLevel, ApplyError, Batch, Event, Failure, FinishJob, GroupId, Job, Lane, Limits, Member, MemberChange,
+    AckLevel, ApplyError, Batch, Event, Failure, GroupId, Job, Lane, Limits, Member, MemberChange,
     Membership, NodeId, Now, Outgoing, Part, Proposal, ProposalView, ReplicaId, Replicator, SnapshotSource,
     Staging, StateMachine, TICK_MICROS, Token,
 };
@@ -34,8 +34,8 @@ pub(crate) const HEARTBEAT_RESPONSE: u8 = 9;
 pub(crate) const PRE_VOTE: u8 = 17;
 pub(crate) const PRE_VOTE_RESPONSE: u8 = 18;
 pub(crate) const OFFER: u8 = 32;
-pub(crate) const WANT: u8 = 33;
-pub(crate) const PART: u8 = 34;
+pub(crate) const WANT: u8 = 42;
+pub(crate) const PART: u8 = 43;
 pub(crate) const READ_ASKED: u8 = 40;
 pub(crate) const READ_CONFIRMED: u8 = 41;
 
@@ -48,8 +48,23 @@ pub(crate) const COMMIT_AT: usize = MESSAGE_AT + 48;
 pub(crate) const REJECT_HINT_AT: usize = MESSAGE_AT + 64;
 pub(crate) const TYPE_AT: usize = MESSAGE_AT + 80;
 
-/// What lists keep durably: incarnation → index and content.
-type Kept = Arc<Mutex<BTreeMap<u64, (u64, Vec<(u64, Vec<u8>)>)>>>;
+/// With the index that each was applied at.
+type Items = Vec<(u64, Vec<u8>)>;
+
+/// The disk that lists are kept on.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    /// What is durable: incarnation → index and content.
+    lists: BTreeMap<u64, (u64, Items)>,
+    /// What is being taken in.
+    staged: Option<u64>,
+    /// Nothing can be made durable.
+    pub(crate) full: bool,
+    /// No snapshot can be read.
+    pub(crate) unreadable: bool,
+}
+
+pub(crate) type Kept = Arc<Mutex<Shelf>>;
 
 /// Everything applied, in order.
 #[derive(Debug, Default)]
@@ -62,7 +77,7 @@ pub(crate) struct List {
 impl List {
     /// As it was kept, or a new one.
     fn of(kept: &Kept, incarnation: u64) -> Self {
-        let found = kept.lock().unwrap().get(&incarnation).cloned();
+        let found = kept.lock().unwrap().lists.get(&incarnation).cloned();
         let (held, applied) = found.unwrap_or_default();
         List { applied, held, kept: Arc::clone(kept) }
     }
@@ -71,7 +86,7 @@ impl List {
     pub(crate) fn keep(&mut self, incarnation: u64, index: u64) {
         self.held = index;
         let applied = self.applied.iter().filter(|(at, _)| *at <= index).cloned().collect();
-        self.kept.lock().unwrap().insert(incarnation, (index, applied));
+        self.kept.lock().unwrap().lists.insert(incarnation, (index, applied));
     }
 }
 
@@ -88,7 +103,7 @@ fn digest_of(applied: &[(u64, Vec<u8>)]) -> [u8; 16] {
 }
 
 /// A list at one moment: one part an item.
-struct ListSnapshot(Vec<(u64, Vec<u8>)>);
+struct ListSnapshot(Vec<(u64, Vec<u8>)>, Kept);
 
 impl SnapshotSource for ListSnapshot {
     fn digest(&self) -> [u8; 16] {
@@ -99,7 +114,10 @@ impl SnapshotSource for ListSnapshot {
         self.0.iter().map(|(_, body)| body.len() as u64 + 8).sum()
     }
 
-    fn read(&mut self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError> {
+    fn read(&self, cursor: u64, out: &mut Vec<u8>) -> Result<Option<u64>, ApplyError> {
+        if self.1.lock().unwrap().unreadable {
+            return Err(ApplyError("the disk is damaged".to_owned()));
+        }
         if let Some((index, body)) = self.0.get(cursor as usize) {
             out.extend_from_slice(&index.to_le_bytes());
             out.extend_from_slice(body);
@@ -122,12 +140,19 @@ impl Staging for ListStaging {
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> FinishJob {
-        Box::new(move || {
-            let digest = digest_of(&self.items);
-            self.kept.lock().unwrap().insert(self.incarnation, (self.incarnation, self.items));
-            Ok(digest)
-        })
+    fn finish(self: Box<Self>) -> Result<[u8; 16], ApplyError> {
+        let mut shelf = self.kept.lock().unwrap();
+        if shelf.full {
+            return Err(ApplyError("the disk is full".to_owned()));
+        }
+        shelf.lists.insert(self.incarnation, (self.incarnation, self.items.clone()));
+        Ok(digest_of(&self.items))
+    }
+}
+
+impl Drop for ListStaging {
+    fn drop(&mut self) {
+        self.kept.lock().unwrap().staged = None;
     }
 }
 
@@ -150,10 +175,12 @@ impl StateMachine for List {
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotSource>, ApplyError> {
-        Ok(Box::new(ListSnapshot(self.applied.clone())))
+        Ok(Box::new(ListSnapshot(self.applied.clone(), Arc::clone(&self.kept))))
     }
 
     fn stage(&mut self, incarnation: u64) -> Result<Box<dyn Staging>, ApplyError> {
+        let before = self.kept.lock().unwrap().staged.replace(incarnation);
+        assert_eq!(before, None, "one staging at a time");
         Ok(Box::new(ListStaging { incarnation, items: Vec::new(), kept: Arc::clone(&self.kept) }))
     }
 
@@ -172,7 +199,7 @@ pub(crate) struct Peer {
     pub(crate) unsynced: VecDeque<Batch>,
     pub(crate) events: Vec<Event<usize>>,
     pub(crate) jobs: VecDeque<Job>,
-    kept: Kept,
+    pub(crate) kept: Kept,
 }
 
 /// A message on its way.
@@ -308,8 +335,13 @@ impl Trio {
     }
 
     pub(crate) fn growing_with_limits(seed: u64, limits: Limits) -> Self {
+        Trio::growing_with(seed, limits, 4)
+    }
+
+    /// The same, with so many items in the list that each is a part of the snapshot.
+    pub(crate) fn growing_with(seed: u64, limits: Limits, items: u8) -> Self {
         let mut trio = Trio::led_with_limits(seed, limits);
-        for n in 0..4u8 {
+        for n in 0..items {
             trio.propose(0, AckLevel::Quorum, &[n]).expect("it leads");
             trio.settle();
         }
@@ -359,8 +391,8 @@ impl Trio {
 
     /// Does the jobs that a node wants done.
     pub(crate) fn finish_jobs(&mut self, node: usize) {
-        while let Some(Job { group, work }) = self.peers[node].jobs.pop_front() {
-            self.peers[node].repl.job_done(group, work());
+        while let Some(job) = self.peers[node].jobs.pop_front() {
+            self.peers[node].repl.job_done(job.run());
             self.flush(node);
             self.sync(node);
         }

@@ -197,7 +197,7 @@ fn holding(disk: &SimDisk) -> CatalogMachine {
 }
 
 fn parts_of(machine: &CatalogMachine) -> Vec<Vec<u8>> {
-    let mut snapshot = machine.snapshot();
+    let snapshot = machine.snapshot();
     let (mut parts, mut cursor) = (Vec::new(), Some(0));
     while let Some(at) = cursor {
         let mut part = Vec::new();
@@ -217,7 +217,7 @@ fn a_snapshot_becomes_the_catalog_when_it_is_installed() {
     for part in parts_of(&source) {
         staging.write(&part).expect("it is not too large");
     }
-    assert_eq!(staging.finish()().expect("the disk works"), source.digest());
+    assert_eq!(staging.finish().expect("the disk works"), source.digest());
     drop(machine);
 
     // The power goes before the log says that it is in use, and after.
@@ -242,7 +242,7 @@ fn parts_that_are_no_catalog_are_an_error() {
     let machine = open(&disk, 0);
     let take = |bytes: &[u8]| {
         let mut staging = machine.stage(7);
-        staging.write(bytes).and_then(|()| staging.finish()())
+        staging.write(bytes).and_then(|()| staging.finish())
     };
     assert!(take(b"").is_err() && take(b"nonsense").is_err());
     for cut in (0..whole.len()).step_by(997) {

@@ -54,7 +54,7 @@ fn filled(records: u64) -> ShardMachine {
 }
 
 fn parts_of(shard: &ShardMachine) -> Vec<Vec<u8>> {
-    let mut snapshot = shard.snapshot().expect("it can be shown");
+    let snapshot = shard.snapshot().expect("it can be shown");
     assert_eq!(snapshot.digest(), shard.digest());
     let (mut parts, mut cursor) = (Vec::new(), Some(0));
     while let Some(at) = cursor {
@@ -71,7 +71,7 @@ fn parts_of(shard: &ShardMachine) -> Vec<Vec<u8>> {
 fn take<P: AsRef<[u8]>>(machine: &ShardMachine, index: u64, parts: &[P]) -> Result<[u8; 16], ApplyError> {
     let mut staging = machine.stage(index)?;
     parts.iter().try_for_each(|part| staging.write(part.as_ref()))?;
-    staging.finish()()
+    staging.finish()
 }
 
 #[test]

@@ -389,7 +389,7 @@ impl Cluster {
                 Effect::Checkpoint { group, job } => {
                     commands.push(Command::Checkpointed { group, result: job.run() });
                 }
-                Effect::Job { group, work } => commands.push(Command::JobDone { group, result: work() }),
+                Effect::Job(job) => commands.push(Command::JobDone(job.run())),
                 Effect::Peers(peers) => {
                     hand.peers = Some(peers.into_iter().map(|(node, _)| node.as_str().to_owned()).collect());
                 }

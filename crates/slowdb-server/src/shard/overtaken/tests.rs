@@ -273,7 +273,7 @@ fn take_step(shard: &mut Shard, step: &Step) {
 
 /// Another replica that got a snapshot of this one.
 fn copy_of(shard: &Shard) -> Shard {
-    let mut source = shard.machine.snapshot().expect("it can be shown");
+    let source = shard.machine.snapshot().expect("it can be shown");
     let mut machine = open(0);
     let mut staging = machine.stage(shard.index).expect("the disk works");
     let mut cursor = Some(0);
@@ -282,7 +282,7 @@ fn copy_of(shard: &Shard) -> Shard {
         cursor = source.read(at, &mut part).expect("the disk works");
         staging.write(&part).expect("it is sound");
     }
-    assert_eq!(staging.finish()(), Ok(source.digest()));
+    assert_eq!(staging.finish(), Ok(source.digest()));
     machine.install(shard.index).expect("it was staged");
     Shard { machine, ..*shard }
 }
