@@ -58,6 +58,9 @@ fn batch() {
     batch.put_if("a", &[1.0], b"", Some(version)).expect("a good put");
     batch.delete_if("b", Some(Condition::IfAbsent)).expect("a good delete");
     assert_eq!(block("hex batch with conditions"), hex(&batch.finish()));
+    let mut batch = OpsBuilder::new();
+    batch.replay("a", Position::new(2, 7, 1)).expect("a good replay");
+    assert_eq!(block("hex batch with a replay"), hex(&batch.finish()));
 }
 
 /// Every limit: no row is missing, and none is left over.
@@ -67,8 +70,9 @@ fn limits_table() {
         ($($name:ident)*) => { vec![$((stringify!($name), limits::$name.to_string())),*] };
     }
     let known = all!(ID_BYTES_MAX PAYLOAD_BYTES_MAX DIMENSION_MAX NAME_BYTES_MAX BATCH_WRITES_MAX BATCH_BYTES_MAX
-        TOMBSTONE_BYTES_MAX CONFLICT_BYTES_MAX CONFLICT_NOTE_BYTES_MAX GET_IDS_MAX SEARCH_QUERIES_MAX SEARCH_K_MAX
-        SCAN_RECORDS_MAX META_BYTES_MAX BODY_BYTES_MAX SHARDS_MAX INITIAL_NODES_MAX REPLICATION_FACTOR_MAX TIMEOUT_MS_MAX);
+        TOMBSTONE_BYTES_MAX CONFLICT_BYTES_MAX CONFLICT_NOTE_BYTES_MAX CONFLICT_PAGE_MAX GET_IDS_MAX
+        SEARCH_QUERIES_MAX SEARCH_K_MAX SCAN_RECORDS_MAX META_BYTES_MAX BODY_BYTES_MAX SHARDS_MAX INITIAL_NODES_MAX
+        REPLICATION_FACTOR_MAX TIMEOUT_MS_MAX);
     let source = read("crates/slowdb-proto/src/limits.rs");
     let declared = source.lines().filter(|line| line.starts_with("pub const ")).count();
     assert_eq!(known.len(), declared, "a limit was added: name it here and in docs/wire.md");
@@ -126,7 +130,7 @@ fn codes_table() {
 #[test]
 fn schema() {
     let mut listing = String::new();
-    for file in ["request", "cluster", "map", "status", "error"] {
+    for file in ["request", "cluster", "map", "status", "error", "conflicts"] {
         let source = read(&format!("crates/slowdb-proto/src/{file}.rs"));
         let (mut derives, mut inside) = (String::new(), false);
         for line in source.lines() {

@@ -352,7 +352,7 @@ impl Collection {
     }
 
     /// The shape, asking around once if this client has not heard of the collection.
-    async fn shape(&self) -> Result<Shape, ClientError> {
+    pub(crate) async fn shape(&self) -> Result<Shape, ClientError> {
         if let Some(shape) = self.known_shape() {
             return Ok(shape);
         }

@@ -1,5 +1,6 @@
 //! Errors, by what the caller can do about them.
 
+use crate::conflicts::ConflictName;
 use slowdb_proto::{ClusterId, Code, ErrorReply, OpsError, Position};
 
 /// Why a seed or node could not be asked.
@@ -34,6 +35,18 @@ pub enum ClientError {
         id: String,
         /// Its version at that moment; `None`: there was no record.
         current: Option<Position>,
+    },
+    /// There is no such conflict: it may have been resolved meanwhile. Nothing was changed.
+    #[error("there is no conflict {name}; it may have been resolved already")]
+    NoConflict {
+        /// What it was called.
+        name: ConflictName,
+    },
+    /// In this conflict nothing lost, so that there is nothing to write. Nothing was changed.
+    #[error("in conflict {name} nothing lost: there is nothing to replay; it can be discarded")]
+    NothingLost {
+        /// What it is called.
+        name: ConflictName,
     },
     /// The cluster has no such collection.
     #[error("no collection is called '{name}'; the cluster has {known}")]
@@ -140,6 +153,8 @@ impl ClientError {
         match self {
             ClientError::Refused(reply) => reply.code.as_str(),
             ClientError::BadInput { code, .. } => code.as_str(),
+            ClientError::NoConflict { .. } => Code::NotFound.as_str(),
+            ClientError::NothingLost { .. } => Code::Refused.as_str(),
             ClientError::ConditionNotMet { .. } => Code::ConditionNotMet.as_str(),
             ClientError::UnknownCollection { .. } => Code::UnknownCollection.as_str(),
             ClientError::NoNodeReachable { .. } => "unreachable",

@@ -31,6 +31,7 @@ mod bulk;
 mod catalog;
 mod client;
 mod collection;
+mod conflicts;
 mod course;
 mod coverage;
 mod deadline;
@@ -57,6 +58,7 @@ pub mod vectors;
 pub use bulk::{BulkOptions, BulkProgress, BulkReport, BulkShard, BulkWriter};
 pub use client::{Client, ClientOptions};
 pub use collection::{Collection, GetResults, Put, ReadOptions, Record, WriteOptions, Written};
+pub use conflicts::{Conflict, ConflictName, Conflicts, LostRecord, ParseConflictNameError};
 pub use coverage::MissingShard;
 pub use error::{ClientError, Unreached};
 pub use join::join;
@@ -66,7 +68,7 @@ pub use search::{SearchOptions, SearchResults};
 pub use session::{ParseSessionError, Session};
 pub use slowdb_net::{CertError, Identity, Role};
 pub use slowdb_proto::{
-    Admin, AdminReply, ClusterMap, ClusterView, Condition, Explain, Hit, JoinReply, JoinRequest, Metric,
-    NodeState, Position, ReadLevel, ShardPosition, WriteLevel,
+    Admin, AdminReply, Became, ClusterMap, ClusterView, Condition, ConflictEntry, Explain, Hit, JoinReply,
+    JoinRequest, Loser, Metric, NodeState, Position, ReadLevel, ShardPosition, WriteLevel,
 };
 pub use status::{ClusterStatus, NodeReport};

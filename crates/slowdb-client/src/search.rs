@@ -563,6 +563,7 @@ pub(crate) fn unexpected(what: &str, reply: &Reply) -> String {
         Reply::Records { .. } => "records",
         Reply::Hits { .. } => "hits",
         Reply::Page { .. } => "a page of records",
+        Reply::Conflicts(_) => "conflicts",
         Reply::Status(_) => "a status",
         Reply::Joined(_) => "the reply to a node that joins",
         Reply::Cluster(_) => "a view of the cluster",

@@ -1,7 +1,9 @@
 //! The command line.
 
+use crate::conflicts::OnArgs;
 use crate::operate::args::{CollectionsArgs, ExplainArgs, NodesArgs, RebalanceArgs};
 use clap::{Args, Parser, Subcommand};
+use slowdb_client::ConflictName;
 use slowdb_proto::{Condition, Consistency, Metric, Position, check_name};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,6 +43,8 @@ pub(crate) enum Command {
     Search(SearchArgs),
     /// Print all records, shard after shard
     Scan(ScanArgs),
+    /// Show what became of writes at 'one' that a failover overtook, and resolve what lost
+    Conflicts(ConflictsArgs),
     /// Show nodes, shards, leaders, positions and digests, and what is being moved
     Status(StatusArgs),
     /// Show the nodes of a cluster, empty them, take them out
@@ -308,6 +312,62 @@ pub(crate) struct Query {
     /// Each row of a file (.npy or .fvecs)
     #[arg(long, value_name = "FILE")]
     pub(crate) queries: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConflictsArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConflictsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConflictsCommand {
+    /// Print all conflicts, one a line, with --json one object a line
+    #[command(after_help = CONFLICTS_HELP)]
+    List(ListConflictsArgs),
+    /// Print one conflict, and what lost in it
+    Show(OneConflictArgs),
+    /// Write what lost in a conflict after all, and remove the conflict
+    Replay(OneConflictArgs),
+    /// Remove a conflict, or all of them, and what lost in them: that is then gone
+    Discard(DiscardArgs),
+}
+
+const CONFLICTS_HELP: &str = "\
+A conflict is named by its shard and the position that the late write had first: 3:2.17.0. What became of it:
+  applied        nothing had touched the record: the write was applied late
+  already_there  the record was what it had written
+  superseded     a later write of the same overtaken leader is there
+  lost           it lost to what was there, and is kept
+  replaced       it won, and what it replaced is kept
+Of lost and replaced the loser is kept until it is replayed or discarded; the oldest of the others go by themselves.";
+
+#[derive(Debug, Args)]
+pub(crate) struct ListConflictsArgs {
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneConflictArgs {
+    /// Name of the conflict, as list prints it
+    #[arg(value_name = "SHARD:POSITION")]
+    pub(crate) conflict: ConflictName,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "which", required = true, multiple = false, args = ["conflict", "all"])]
+pub(crate) struct DiscardArgs {
+    /// Name of the conflict, as list prints it
+    #[arg(value_name = "SHARD:POSITION")]
+    pub(crate) conflict: Option<ConflictName>,
+    /// All conflicts of the collection
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
 }
 
 #[derive(Debug, Args)]

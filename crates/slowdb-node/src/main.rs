@@ -7,6 +7,7 @@
 mod args;
 mod certs;
 mod config;
+mod conflicts;
 mod connect;
 mod failure;
 mod ids;
@@ -52,6 +53,7 @@ async fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Import(args) => import::run(args, output).await,
         Command::Search(args) => search::run(args, output).await,
         Command::Scan(args) => scan::run(args, output).await,
+        Command::Conflicts(args) => conflicts::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Nodes(args) => operate::nodes(args, output).await,
         Command::Rebalance(args) => operate::rebalance(args, output).await,

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod codec;
+mod conflicts;
 mod error;
 pub mod limits;
 mod map;
@@ -20,6 +21,7 @@ pub use cluster::{
 pub use codec::{
     DecodeError, KIND_REPLY, KIND_REQUEST, decode_reply, decode_request, encode_reply, encode_request,
 };
+pub use conflicts::{Became, ConflictEntry, ConflictPage, ConflictsRequest, LateStatus, Loser};
 pub use error::{Code, ErrorReply};
 pub use map::{ClusterMap, CollectionInfo, NodeInfo, ReplicaInfo, ShardInfo};
 pub use ops::{Condition, Op, Ops, OpsBuilder, OpsError};

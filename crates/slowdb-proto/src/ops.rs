@@ -4,15 +4,16 @@
 //! logs and into every state machine. All numbers are little endian. Each write is
 //!
 //! ```text
-//! 0      kind          u8   1 put, 2 delete
+//! 0      kind          u8   1 put, 2 delete, 3 replay a conflict, 4 discard a conflict
 //! 1      condition     u8   0 none, 1 if the record has this version, 2 if there is no record
 //! 2..4   id_len        u16  1 to 512
-//! 4..8   payload_len   u32  0 to 65,536; 0 in a delete
-//! 8..12  vector_len    u32  4 × dimension; 0 in a delete
-//! 12..   id, zeros to a multiple of 4, version, vector, payload, zeros to a multiple of 4
+//! 4..8   payload_len   u32  0 to 65,536; 0 but in a put
+//! 8..12  vector_len    u32  4 × dimension; 0 but in a put
+//! 12..   id, zeros to a multiple of 4, position, vector, payload, zeros to a multiple of 4
 //! ```
 //!
-//! The version, term u64, index u64 and offset u32, is there only with condition 1.
+//! The position, term u64, index u64 and offset u32, is the version with condition 1, and in kinds 3 and 4, which have no
+//! condition, it names the entry of the conflict log. It is there only in these.
 
 use slowdb_position::Position;
 
@@ -21,6 +22,8 @@ use crate::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, ID_BYTES_MAX, PAYLOAD_BYT
 const HEADER_BYTES: usize = 12;
 const KIND_PUT: u8 = 1;
 const KIND_DELETE: u8 = 2;
+const KIND_REPLAY: u8 = 3;
+const KIND_DISCARD: u8 = 4;
 const IF_VERSION: u8 = 1;
 const IF_ABSENT: u8 = 2;
 
@@ -137,13 +140,27 @@ pub enum Op<'a> {
         /// What must hold.
         condition: Option<Condition>,
     },
+    /// Write what lost in a conflict, and remove the conflict's entry.
+    Replay {
+        /// Id of the record.
+        id: &'a str,
+        /// The entry: position that its late write had first.
+        entry: Position,
+    },
+    /// Remove a conflict's entry, and what lost in it.
+    Discard {
+        /// Id of the record.
+        id: &'a str,
+        /// The entry: position that its late write had first.
+        entry: Position,
+    },
 }
 
 impl<'a> Op<'a> {
     /// The id written to.
     pub fn id(&self) -> &'a str {
         match self {
-            Op::Put { id, .. } | Op::Delete { id, .. } => id,
+            Op::Put { id, .. } | Op::Delete { id, .. } | Op::Replay { id, .. } | Op::Discard { id, .. } => id,
         }
     }
 
@@ -151,7 +168,14 @@ impl<'a> Op<'a> {
     pub fn condition(&self) -> Option<Condition> {
         match self {
             Op::Put { condition, .. } | Op::Delete { condition, .. } => *condition,
+            Op::Replay { .. } | Op::Discard { .. } => None,
         }
+    }
+
+    /// Whether what comes of it depends on what is there when it is applied: then it is written at quorum or all, never at
+    /// one.
+    pub fn depends(&self) -> bool {
+        self.condition().is_some() || matches!(self, Op::Replay { .. } | Op::Discard { .. })
     }
 }
 
@@ -238,7 +262,9 @@ fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
     let id_len = usize::from(u16::from_le_bytes([header[2], header[3]]));
     let payload_len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
     let vector_len = u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize;
-    let version_len = if header[1] == IF_VERSION { Position::ENCODED_LEN } else { 0 };
+    let is_of_entry = matches!(header[0], KIND_REPLAY | KIND_DISCARD);
+    let has_position = is_of_entry || header[1] == IF_VERSION;
+    let position_len = if has_position { Position::ENCODED_LEN } else { 0 };
     if id_len == 0 {
         return Err(OpsError::IdEmpty { index });
     }
@@ -253,7 +279,7 @@ fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
     }
     let id_padded = id_len.next_multiple_of(4);
     let data_len = vector_len + payload_len;
-    let data_at = id_padded + version_len;
+    let data_at = id_padded + position_len;
     let total = data_at + data_len.next_multiple_of(4);
     if rest.len() < total {
         return Err(malformed("it is longer than what is left of the batch"));
@@ -261,9 +287,10 @@ fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
     let (this, tail) = rest.split_at(total);
     let id = std::str::from_utf8(&this[..id_len]).map_err(|_| OpsError::IdNotUtf8 { index })?;
     let (vector, payload) = this[data_at..data_at + data_len].split_at(vector_len);
+    let position = this[id_padded..data_at].first_chunk().map(Position::decode);
     let condition = match header[1] {
         0 => None,
-        IF_VERSION => this[id_padded..].first_chunk().map(Position::decode).map(Condition::IfVersion),
+        IF_VERSION => position.map(Condition::IfVersion),
         IF_ABSENT => Some(Condition::IfAbsent),
         _ => return Err(malformed("its condition is unknown")),
     };
@@ -272,6 +299,14 @@ fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
         KIND_PUT => Err(malformed("it puts a vector without components")),
         KIND_DELETE if data_len == 0 => Ok((Op::Delete { id, condition }, tail)),
         KIND_DELETE => Err(malformed("it deletes, but carries a vector or payload")),
+        KIND_REPLAY | KIND_DISCARD if data_len > 0 => {
+            Err(malformed("it resolves a conflict, but carries a vector or payload"))
+        }
+        KIND_REPLAY | KIND_DISCARD if condition.is_some() => {
+            Err(malformed("it resolves a conflict, which takes no condition"))
+        }
+        KIND_REPLAY => Ok((Op::Replay { id, entry: position.unwrap_or_default() }, tail)),
+        KIND_DISCARD => Ok((Op::Discard { id, entry: position.unwrap_or_default() }, tail)),
         _ => Err(malformed("its kind is unknown")),
     }
 }
@@ -312,7 +347,8 @@ impl OpsBuilder {
                 what: "it puts a vector without components",
             });
         }
-        self.start(KIND_PUT, condition, id, vector.len() * 4, payload.len())?;
+        let (condition, position) = laid_out(condition);
+        self.start(KIND_PUT, condition, id, position, vector.len() * 4, payload.len())?;
         for component in vector {
             self.bytes.extend_from_slice(&component.to_le_bytes());
         }
@@ -328,7 +364,18 @@ impl OpsBuilder {
 
     /// Adds a delete that takes effect only if a condition holds. On an error the batch is as it was.
     pub fn delete_if(&mut self, id: &str, condition: Option<Condition>) -> Result<(), OpsError> {
-        self.start(KIND_DELETE, condition, id, 0, 0)
+        let (condition, position) = laid_out(condition);
+        self.start(KIND_DELETE, condition, id, position, 0, 0)
+    }
+
+    /// Adds a replay of what lost in a conflict. On an error the batch is as it was.
+    pub fn replay(&mut self, id: &str, entry: Position) -> Result<(), OpsError> {
+        self.start(KIND_REPLAY, 0, id, Some(entry), 0, 0)
+    }
+
+    /// Adds the removal of a conflict's entry. On an error the batch is as it was.
+    pub fn discard(&mut self, id: &str, entry: Position) -> Result<(), OpsError> {
+        self.start(KIND_DISCARD, 0, id, Some(entry), 0, 0)
     }
 
     /// Number of writes so far.
@@ -359,8 +406,9 @@ impl OpsBuilder {
     fn start(
         &mut self,
         kind: u8,
-        condition: Option<Condition>,
+        condition: u8,
         id: &str,
+        position: Option<Position>,
         vector_len: usize,
         payload_len: usize,
     ) -> Result<(), OpsError> {
@@ -377,16 +425,12 @@ impl OpsBuilder {
         if self.writes == BATCH_WRITES_MAX {
             return Err(OpsError::TooManyWrites);
         }
-        let (condition, version) = match condition {
-            None => (0, None),
-            Some(Condition::IfVersion(version)) => (IF_VERSION, Some(version.encode())),
-            Some(Condition::IfAbsent) => (IF_ABSENT, None),
-        };
-        let version = version.as_ref().map_or(&[][..], |bytes| bytes);
+        let position = position.map(Position::encode);
+        let position = position.as_ref().map_or(&[][..], |bytes| bytes);
         let bytes = self.bytes.len()
             + HEADER_BYTES
             + id.len().next_multiple_of(4)
-            + version.len()
+            + position.len()
             + (vector_len + payload_len).next_multiple_of(4);
         if bytes > BATCH_BYTES_MAX {
             return Err(OpsError::TooManyBytes { bytes });
@@ -397,12 +441,21 @@ impl OpsBuilder {
         self.bytes.extend_from_slice(&(vector_len as u32).to_le_bytes());
         self.bytes.extend_from_slice(id.as_bytes());
         self.pad();
-        self.bytes.extend_from_slice(version);
+        self.bytes.extend_from_slice(position);
         self.writes += 1;
         Ok(())
     }
 
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+/// A condition's kind, and the position that goes with it.
+fn laid_out(condition: Option<Condition>) -> (u8, Option<Position>) {
+    match condition {
+        None => (0, None),
+        Some(Condition::IfVersion(version)) => (IF_VERSION, Some(version)),
+        Some(Condition::IfAbsent) => (IF_ABSENT, None),
     }
 }

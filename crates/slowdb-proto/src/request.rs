@@ -1,6 +1,7 @@
 //! Requests and replies.
 
 use crate::cluster::{AdminReply, AdminRequest, ClusterView, Explain, JoinReply, JoinRequest};
+use crate::conflicts::{ConflictPage, ConflictsRequest};
 use crate::error::ErrorReply;
 use crate::limits::{NAME_BYTES_MAX, TIMEOUT_MS_MAX};
 use crate::map::ClusterMap;
@@ -196,6 +197,8 @@ pub enum RequestKind {
     Explain(Explain),
     /// Read the records of one shard, page by page.
     Scan(ScanRequest),
+    /// Read a shard's conflict log, page by page.
+    Conflicts(ConflictsRequest),
 }
 
 /// How fresh what is read has to be.
@@ -337,6 +340,8 @@ pub enum Reply {
     },
     /// To anything.
     Error(ErrorReply),
+    /// To `Conflicts`.
+    Conflicts(ConflictPage),
 }
 
 /// A batch that stands. The writes in it whose condition did not hold changed nothing.
@@ -363,7 +368,8 @@ pub struct WriteReply {
 pub struct Unmet {
     /// Which write of the batch, from 0.
     pub write: u32,
-    /// The record's version at that moment; `None`: there was no record.
+    /// The record's version at that moment; `None`: there was no record. Of a replay or discard: where the entry was
+    /// decided, if there is one but nothing lost in it; `None`: there is no such entry.
     pub current: Option<Position>,
 }
 

@@ -1,5 +1,6 @@
 //! What a node says of itself.
 
+use crate::conflicts::LateStatus;
 use crate::request::ClusterId;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_position::Position;
@@ -91,6 +92,8 @@ pub struct GroupStatus {
     pub digest: [u8; 16],
     /// Records in it.
     pub records: u64,
+    /// What it keeps for writes that a failover overtakes; nothing on the catalog.
+    pub late: LateStatus,
     /// Entry up to which its last durable checkpoint reaches.
     pub checkpointed: u64,
     /// On a leader: how far each other replica is.

@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 use slowdb_proto::limits::META_BYTES_MAX;
 use slowdb_proto::{
-    ClientId, ClusterId, ClusterMap, Code, CollectionInfo, DecodeError, ErrorReply, Freshness, GetRequest,
-    GroupKind, GroupPosition, GroupStatus, Hit, LogStatus, Metric, MissingShard, NodeInfo, NodeStatus,
-    PageRecord, PeerStatus, Position, ReadLevel, RecordInfo, ReplicaInfo, Reply, Request, RequestKind, Role,
-    ScanRequest, SearchRequest, ShardInfo, ShardPosition, Unmet, WriteLevel, WriteReply, WriteRequest,
-    check_name, decode_reply, decode_request, encode_reply, encode_request,
+    Became, ClientId, ClusterId, ClusterMap, Code, CollectionInfo, ConflictEntry, ConflictPage,
+    ConflictsRequest, DecodeError, ErrorReply, Freshness, GetRequest, GroupKind, GroupPosition, GroupStatus,
+    Hit, LateStatus, LogStatus, Loser, Metric, MissingShard, NodeInfo, NodeStatus, PageRecord, PeerStatus,
+    Position, ReadLevel, RecordInfo, ReplicaInfo, Reply, Request, RequestKind, Role, ScanRequest,
+    SearchRequest, ShardInfo, ShardPosition, Unmet, WriteLevel, WriteReply, WriteRequest, check_name,
+    decode_reply, decode_request, encode_reply, encode_request,
 };
 
 fn requests() -> Vec<Request> {
@@ -34,6 +35,14 @@ fn requests() -> Vec<Request> {
         vectors: true,
         payloads: false,
     };
+    let conflicts = ConflictsRequest {
+        collection: collection.clone(),
+        shard: 1,
+        fresh: fresh.clone(),
+        from: Position { term: 1, index: 2, offset: 3 },
+        limit: 10,
+        losers: true,
+    };
     let metric = Some(Metric::InnerProduct);
     let search = SearchRequest { collection, shards: vec![1, 2], fresh, k: 10, metric };
     let kinds = [
@@ -43,6 +52,7 @@ fn requests() -> Vec<Request> {
         RequestKind::Search(search),
         RequestKind::Status,
         RequestKind::Scan(scan),
+        RequestKind::Conflicts(conflicts),
     ];
     let request = |kind| Request { cluster: Some(ClusterId([7; 16])), timeout_ms: 5_000, kind };
     kinds.map(request).to_vec()
@@ -81,6 +91,7 @@ fn replies() -> Vec<Reply> {
         applied: position,
         digest: [5; 16],
         records: 7,
+        late: LateStatus { conflicts: 3, losers: 1, loser_bytes: 200, tombstones: 4, quarantined: 5 },
         checkpointed: 6,
         followers: vec![],
     };
@@ -116,8 +127,20 @@ fn replies() -> Vec<Reply> {
     };
     let missing = MissingShard { shard: 4, error: error.clone() };
     let page = PageRecord { id: "a".into(), position, payload_bytes: 4 };
+    let conflict = ConflictEntry {
+        was: position,
+        id: "a".into(),
+        became: Became::Lost,
+        decided: position,
+        met: Some(position),
+        level: WriteLevel::One,
+        hlc: 7,
+        loser: Some(Loser::Put { payload_bytes: 4 }),
+    };
+    let conflicts = ConflictPage { at: shards[0], entries: vec![conflict], next: Some(position) };
     vec![
         Reply::Map(map),
+        Reply::Conflicts(conflicts),
         Reply::Written(written),
         Reply::Records { at: shards[0], records },
         Reply::Page { at: shards[0], records: vec![page], more: true },

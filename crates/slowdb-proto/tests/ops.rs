@@ -59,6 +59,32 @@ fn a_condition_stands_between_id_and_vector() {
     assert!(Ops::check_layout(&bytes[..70]).is_err(), "it ends inside the version");
 }
 
+#[test]
+fn resolutions_of_conflicts_name_their_entry() {
+    let entry = Position { term: 2, index: 7, offset: 1 };
+    let mut builder = OpsBuilder::new();
+    builder.replay("a", entry).expect("good");
+    builder.discard("bcdef", entry).expect("good");
+    assert_eq!((builder.len(), builder.writes()), (76, 2));
+    let bytes = builder.finish();
+    let position = [2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+    assert_eq!(bytes[..16], [3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'a', 0, 0, 0]);
+    assert_eq!(bytes[16..36], position);
+    assert_eq!(bytes[36..44], [4, 0, 5, 0, 0, 0, 0, 0]);
+    assert_eq!(bytes[56..76], position);
+    let ops = Ops::check(&bytes, 1).expect("good");
+    let all: Vec<Op<'_>> = ops.iter().collect();
+    assert_eq!(all, [Op::Replay { id: "a", entry }, Op::Discard { id: "bcdef", entry }]);
+    assert!(all.iter().all(Op::depends));
+    for (at, byte) in [(1, 1), (1, 2), (4, 4), (8, 4)] {
+        let mut bytes = bytes[..36].to_vec();
+        bytes[at] = byte;
+        bytes.extend([0; 4]);
+        assert!(Ops::check_layout(&bytes).is_err(), "neither condition nor value: {at} is {byte}");
+    }
+    assert!(Ops::check_layout(&bytes[..32]).is_err(), "it ends inside the position");
+}
+
 fn golden_with(changes: &[(usize, u8)]) -> Vec<u8> {
     let mut bytes = GOLDEN.to_vec();
     changes.iter().for_each(|(at, byte)| bytes[*at] = *byte);
@@ -72,7 +98,7 @@ fn what_is_wrong_is_named() {
         (GOLDEN[..11].to_vec(), "write 0: it ends inside a header"),
         (GOLDEN[..20].to_vec(), "write 0: it is longer than what is left"),
         (GOLDEN[..30].to_vec(), "write 1: it ends inside a header"),
-        (golden_with(&[(0, 3)]), "write 0: its kind is unknown"),
+        (golden_with(&[(0, 5)]), "write 0: its kind is unknown"),
         (golden_with(&[(1, 3)]), "write 0: its condition is unknown"),
         (golden_with(&[(2, 0)]), "write 0: the id is empty"),
         (golden_with(&[(2, 1), (3, 2)]), "write 0: the id has 513 bytes"),

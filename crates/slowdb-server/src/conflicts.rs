@@ -8,29 +8,16 @@
 use crate::envelope::Envelope;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
-use slowdb_proto::Position;
+pub(crate) use slowdb_proto::Became;
 use slowdb_proto::limits::{CONFLICT_BYTES_MAX, CONFLICT_NOTE_BYTES_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use slowdb_proto::{ConflictEntry, Loser, Position};
 use std::collections::{BTreeMap, BTreeSet};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// What an entry counts for beside its id and the bytes of a loser.
 const OVERHEAD_BYTES: usize = 192;
-
-/// What became of a late write.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Became {
-    /// Nothing had touched the record since the histories parted, or only an earlier write of the same overtaken leader:
-    /// it was applied anew.
-    Applied,
-    /// The record is what it had written, already.
-    AlreadyThere,
-    /// A later write of the same overtaken leader is there: it would have replaced this one.
-    Superseded,
-    /// It lost to what was there.
-    Lost,
-    /// It won against what was there.
-    Replaced,
-}
+/// A page of entries is closed at so many bytes of losers: its last one may go beyond.
+const PAGE_BYTES: usize = 1024 * 1024;
 
 /// A value that lost.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -47,7 +34,8 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    fn bytes(&self) -> usize {
+    /// Bytes of vector and payload.
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Value::Put { vector, payload } => vector.len() + payload.len(),
             Value::Delete => 0,
@@ -79,10 +67,37 @@ impl Conflict {
         Self::bytes_of(&self.id, self.loser.as_ref().map_or(0, Value::bytes))
     }
 
+    fn to_entry(&self) -> ConflictEntry {
+        let loser = self.loser.as_ref().map(|loser| match loser {
+            Value::Put { payload, .. } => Loser::Put { payload_bytes: payload.len() as u32 },
+            Value::Delete => Loser::Delete,
+        });
+        let Conflict { was, id, became, decided, met, made, .. } = self;
+        ConflictEntry {
+            was: *was,
+            id: id.clone(),
+            became: *became,
+            decided: *decided,
+            met: *met,
+            level: made.level,
+            hlc: made.hlc,
+            loser,
+        }
+    }
+
     /// What an entry about an id counts for, whose loser has so many bytes.
     pub(crate) fn bytes_of(id: &str, loser_bytes: usize) -> usize {
         OVERHEAD_BYTES + id.len() + loser_bytes
     }
+}
+
+/// Entries as they are read.
+pub(crate) struct Entries {
+    pub(crate) entries: Vec<ConflictEntry>,
+    /// What lost in them, one after the other, if that was wanted.
+    pub(crate) losers: Vec<u8>,
+    /// Where the next ones begin, if there are any.
+    pub(crate) next: Option<Position>,
 }
 
 /// The conflict log of one shard.
@@ -129,7 +144,35 @@ impl Conflicts {
         Ok(())
     }
 
-    fn remove(&mut self, was: Position) -> Result<(), String> {
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_was.len()
+    }
+
+    /// How many have a loser, and what those count for.
+    pub(crate) fn losers(&self) -> (usize, usize) {
+        (self.by_was.len() - self.notes.len(), self.loser_bytes)
+    }
+
+    /// Entries from this one on, with or without what lost in them: so many, or fewer if their bytes are many.
+    pub(crate) fn page(&self, from: Position, limit: usize, losers: bool) -> Entries {
+        let mut page = Entries { entries: Vec::new(), losers: Vec::new(), next: None };
+        for (was, conflict) in self.by_was.range(from..) {
+            if page.entries.len() == limit || page.losers.len() >= PAGE_BYTES {
+                page.next = Some(*was);
+                break;
+            }
+            if let (true, Some(Value::Put { vector, payload })) = (losers, &conflict.loser) {
+                page.losers.extend_from_slice(vector);
+                page.losers.extend_from_slice(payload);
+            }
+            page.entries.push(conflict.to_entry());
+        }
+        page
+    }
+
+    /// Removes an entry, if there is one.
+    pub(crate) fn remove(&mut self, was: Position) -> Result<(), String> {
         let Some(conflict) = self.by_was.remove(&was) else { return Ok(()) };
         self.digest = self.digest.wrapping_sub(hash(&conflict)?);
         if conflict.loser.is_some() {

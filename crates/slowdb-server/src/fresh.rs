@@ -4,14 +4,17 @@
 //! has seen is applied here. It runs when none is waited for any more, on those that can be read. A read of one shard
 //! that cannot be read is answered with why.
 
+use crate::conflicts::Entries;
 use crate::machine::Machine;
 use crate::node::{Effect, Node, RequestId};
 use crate::pending::{Pending, PendingRead, ReadPlan};
 use crate::read::{ReadWork, ShardReader};
 use crate::requests::{Answer, error};
+use crate::shard::ShardMachine;
 use slowdb_proto::limits::SHARDS_MAX;
 use slowdb_proto::{
-    Code, ErrorReply, Freshness, GroupPosition, MissingShard, Position, ReadLevel, Reply, ShardPosition,
+    Code, ConflictPage, ErrorReply, Freshness, GroupPosition, MissingShard, Position, ReadLevel, Reply,
+    ShardPosition,
 };
 use slowdb_repl::{Failure, GroupId, Standing, Token};
 use std::collections::{BTreeMap, BTreeSet};
@@ -287,6 +290,14 @@ impl Node {
                 let (at, reader) = one(shard, group)?;
                 ReadWork::Scan { reader, at, page }
             }
+            ReadPlan::Conflicts { shard, group, from, limit, losers } => {
+                if let Some(error) = missing.remove(&shard) {
+                    return Err(Box::new(error));
+                }
+                let (at, machine) = self.shard_at(shard, group)?;
+                let Entries { entries, losers, next } = machine.conflicts().page(from, limit, losers);
+                ReadWork::Conflicts { page: ConflictPage { at, entries, next }, losers }
+            }
             ReadPlan::Search { shards: wanted, queries, dimension, k, metric } => {
                 let mut shards = Vec::with_capacity(wanted.len());
                 let mut gone = Vec::new();
@@ -302,11 +313,16 @@ impl Node {
     }
 
     fn reader(&self, shard: u32, group: GroupId) -> Answer<(ShardPosition, ShardReader)> {
+        let (at, machine) = self.shard_at(shard, group)?;
+        Ok((at, machine.reader()))
+    }
+
+    fn shard_at(&self, shard: u32, group: GroupId) -> Answer<(ShardPosition, &ShardMachine)> {
         let machine = self.repl.machine(group).and_then(Machine::shard);
         let machine =
             machine.ok_or_else(|| error(Code::StaleRoute, format!("{group} is not here any more")))?;
         let applied = self.repl.applied(group).unwrap_or_default();
-        Ok((ShardPosition { shard, group: group.0, applied, latest: applied }, machine.reader()))
+        Ok((ShardPosition { shard, group: group.0, applied, latest: applied }, machine))
     }
 }
 

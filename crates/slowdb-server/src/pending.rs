@@ -4,7 +4,7 @@ use crate::admin::AdminAsk;
 use crate::fresh::SessionWaits;
 use crate::node::RequestId;
 use crate::read::Page;
-use slowdb_proto::{ErrorReply, GroupPosition};
+use slowdb_proto::{ErrorReply, GroupPosition, Position};
 use slowdb_repl::{GroupId, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +31,13 @@ pub(crate) enum ReadPlan {
         shard: u32,
         group: GroupId,
         page: Page,
+    },
+    Conflicts {
+        shard: u32,
+        group: GroupId,
+        from: Position,
+        limit: usize,
+        losers: bool,
     },
     Search {
         shards: Vec<(u32, GroupId)>,
@@ -78,7 +85,9 @@ impl ReadPlan {
     /// Shards of the plan, with their groups.
     pub(crate) fn shards(&self) -> Vec<(u32, GroupId)> {
         match self {
-            ReadPlan::Get { shard, group, .. } | ReadPlan::Scan { shard, group, .. } => {
+            ReadPlan::Get { shard, group, .. }
+            | ReadPlan::Scan { shard, group, .. }
+            | ReadPlan::Conflicts { shard, group, .. } => {
                 vec![(*shard, *group)]
             }
             ReadPlan::Search { shards, .. } => shards.clone(),

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use slowdb_proto::limits::{BODY_BYTES_MAX, META_BYTES_MAX};
 use slowdb_proto::{
-    Code, ErrorReply, Hit, Metric, MissingShard, PageRecord, Position, RecordInfo, Reply, ShardPosition,
+    Code, ConflictPage, ErrorReply, Hit, Metric, MissingShard, PageRecord, Position, RecordInfo, Reply,
+    ShardPosition,
 };
 use slowdb_storage::{Reader, RecordRef, SearchQuery};
 use std::cmp::Ordering;
@@ -39,6 +40,13 @@ pub enum ReadWork {
         at: ShardPosition,
         /// Which of them.
         page: Page,
+    },
+    /// Entries of a conflict log, which are read already.
+    Conflicts {
+        /// The answer.
+        page: ConflictPage,
+        /// Its body.
+        losers: Vec<u8>,
     },
     /// Nearest neighbours.
     Search {
@@ -97,7 +105,11 @@ pub struct Page {
 impl ReadWork {
     /// Whether it is over in microseconds, so that it need not be moved to a thread for long work.
     pub fn is_quick(&self) -> bool {
-        matches!(self, ReadWork::Get { ids, .. } if ids.len() <= 64)
+        match self {
+            ReadWork::Get { ids, .. } => ids.len() <= 64,
+            ReadWork::Conflicts { .. } => true,
+            ReadWork::Scan { .. } | ReadWork::Search { .. } => false,
+        }
     }
 
     /// Does it.
@@ -105,12 +117,17 @@ impl ReadWork {
         let done = match self {
             ReadWork::Get { reader, at, ids } => get(&reader, at, &ids),
             ReadWork::Scan { reader, at, page } => scan(&reader, at, &page),
+            ReadWork::Conflicts { page, losers } => Ok((Reply::Conflicts(page), body_of(losers))),
             ReadWork::Search { shards, missing, queries, dimension, k, metric } => {
                 search(&shards, missing, &queries, dimension, k, metric).map(|reply| (reply, Vec::new()))
             }
         };
         done.unwrap_or_else(|error| (Reply::Error(*error), Vec::new()))
     }
+}
+
+fn body_of(bytes: Vec<u8>) -> Vec<Bytes> {
+    if bytes.is_empty() { Vec::new() } else { vec![Bytes::from(bytes)] }
 }
 
 fn corrupt(error: &impl std::fmt::Display) -> Box<ErrorReply> {
@@ -144,8 +161,7 @@ fn get(reader: &ShardReader, at: ShardPosition, ids: &[String]) -> Answer<(Reply
             return Err(Box::new(ErrorReply::new(Code::TooLarge, message)));
         }
     }
-    let body = if body.is_empty() { Vec::new() } else { vec![Bytes::from(body)] };
-    Ok((Reply::Records { at: reader.latest.seen(at), records }, body))
+    Ok((Reply::Records { at: reader.latest.seen(at), records }, body_of(body)))
 }
 
 /// The store keeps no order, so a page looks at all ids. For that any replica can give the next one, and a record that is
@@ -188,8 +204,7 @@ fn scan(reader: &ShardReader, at: ShardPosition, page: &Page) -> Answer<(Reply, 
         });
     }
     let more = records.len() < found.len();
-    let body = if body.is_empty() { Vec::new() } else { vec![Bytes::from(body)] };
-    Ok((Reply::Page { at: reader.latest.seen(at), records, more }, body))
+    Ok((Reply::Page { at: reader.latest.seen(at), records, more }, body_of(body)))
 }
 
 struct ById<'a>(RecordRef<'a>);

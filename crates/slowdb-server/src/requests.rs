@@ -9,11 +9,12 @@ use crate::read::Page;
 use crate::shard::WriteOutcome;
 use bytes::Bytes;
 use slowdb_proto::limits::{
-    GET_IDS_MAX, ID_BYTES_MAX, SCAN_RECORDS_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX, SHARDS_MAX, TIMEOUT_MS_MAX,
+    CONFLICT_PAGE_MAX, GET_IDS_MAX, ID_BYTES_MAX, SCAN_RECORDS_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX,
+    SHARDS_MAX, TIMEOUT_MS_MAX,
 };
 use slowdb_proto::{
-    ClusterMap, Code, CollectionInfo, ErrorReply, GetRequest, Metric, Ops, OpsError, Reply, Request,
-    RequestKind, ScanRequest, SearchRequest, ShardInfo, WriteLevel, WriteReply, WriteRequest,
+    ClusterMap, Code, CollectionInfo, ConflictsRequest, ErrorReply, GetRequest, Metric, Ops, OpsError, Reply,
+    Request, RequestKind, ScanRequest, SearchRequest, ShardInfo, WriteLevel, WriteReply, WriteRequest,
 };
 #[cfg(feature = "canary")]
 use slowdb_proto::{Position, Unmet};
@@ -56,6 +57,7 @@ impl Node {
             RequestKind::Get(get) => self.get(id, get, deadline),
             RequestKind::Search(search) => self.search(id, &search, &body, deadline),
             RequestKind::Scan(scan) => self.scan(id, scan, deadline),
+            RequestKind::Conflicts(asked) => self.conflicts(id, &asked, deadline),
         });
         if let Err(error) = taken {
             self.reply(id, Reply::Error(*error));
@@ -187,13 +189,13 @@ impl Node {
             ));
         }
         if write.level == WriteLevel::One
-            && let Some(op) = ops.iter().find(|op| op.condition().is_some())
+            && let Some(op) = ops.iter().find(|op| op.depends())
         {
             return Err(error(
                 Code::BadRequest,
                 format!(
-                    "the write to '{}' has a condition, and at level one a later leader may come to another result: \
-                     write it at quorum or all",
+                    "the write to '{}' depends on what is there, and at level one a later leader may come to another \
+                     result: write it at quorum or all",
                     shorten(op.id())
                 ),
             ));
@@ -272,6 +274,18 @@ impl Node {
         }
         let page = Page { after: scan.after, limit, vectors: scan.vectors, payloads: scan.payloads };
         self.read(id, ReadPlan::Scan { shard: scan.shard, group, page }, &scan.fresh, deadline)
+    }
+
+    fn conflicts(&mut self, id: RequestId, asked: &ConflictsRequest, deadline: u64) -> Answer<()> {
+        let collection = self.collection(&asked.collection)?;
+        let group = GroupId(self.shard_info(&collection, asked.shard)?.group);
+        let limit = asked.limit as usize;
+        if limit == 0 || limit > CONFLICT_PAGE_MAX {
+            let message = format!("a page of {limit} entries: it has to be from 1 to {CONFLICT_PAGE_MAX}");
+            return Err(error(Code::BadRequest, message));
+        }
+        let (shard, from, losers) = (asked.shard, asked.from, asked.losers);
+        self.read(id, ReadPlan::Conflicts { shard, group, from, limit, losers }, &asked.fresh, deadline)
     }
 
     fn search(&mut self, id: RequestId, search: &SearchRequest, body: &[u8], deadline: u64) -> Answer<()> {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 mod overtaken;
+mod resolve;
 
 /// What comes of a batch of writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,6 +193,14 @@ impl ShardMachine {
         self.store.len()
     }
 
+    pub(crate) fn conflicts(&self) -> &Conflicts {
+        &self.beside.conflicts
+    }
+
+    pub(crate) fn tombstones(&self) -> usize {
+        self.beside.tombstones.len()
+    }
+
     /// Digest of all replicated state.
     pub(crate) fn digest(&self) -> [u8; 16] {
         self.beside.digest(&self.store)
@@ -297,26 +306,31 @@ impl ShardMachine {
     }
 
     /// Does a write, and says whether there was a record; unless its condition does not hold, then says what version
-    /// there is.
+    /// there is, or what there is of the conflict that it is to resolve.
     fn execute(
         &mut self,
         op: &Op<'_>,
         position: Position,
         made: &Envelope,
-    ) -> Result<Result<bool, Option<Position>>, WriteError> {
+    ) -> Result<Result<bool, Option<Position>>, String> {
+        if let Op::Replay { id, entry } | Op::Discard { id, entry } = op {
+            let is_replay = matches!(op, Op::Replay { .. });
+            return self.resolve(id, *entry, is_replay, position, made);
+        }
         let condition = op.condition();
         #[cfg(feature = "canary")]
         let condition = condition.filter(|_| !is_planted(Canary::ConditionByLeader));
         if let Some(condition) = condition {
-            let current = self.store.version(op.id().as_bytes())?.map(position_of);
+            let current = self.store.version(op.id().as_bytes()).map_err(|error| error.to_string())?;
+            let current = current.map(position_of);
             if !condition.holds(current) {
                 return Ok(Err(current));
             }
         }
-        Ok(Ok(self.write(op, position, made)?))
+        Ok(Ok(self.write(op, position, made).map_err(|error| error.to_string())?))
     }
 
-    /// Does a write, and says whether there was a record.
+    /// Puts or deletes, and says whether there was a record.
     fn write(&mut self, op: &Op<'_>, position: Position, made: &Envelope) -> Result<bool, WriteError> {
         let before = match op {
             Op::Put { id, vector, payload, .. } => {
@@ -331,6 +345,8 @@ impl ShardMachine {
                 self.beside.tombstones.bury(id, position, *made);
                 before
             }
+            // They are no value: see `resolve`.
+            Op::Replay { .. } | Op::Discard { .. } => None,
         };
         Ok(before.is_some())
     }

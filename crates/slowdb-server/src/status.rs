@@ -3,7 +3,7 @@
 use crate::catalog::CATALOG;
 use crate::machine::Machine;
 use crate::node::Node;
-use slowdb_proto::{FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, Role, Wanted};
+use slowdb_proto::{FollowerStatus, GroupKind, GroupStatus, LateStatus, LogStatus, NodeStatus, Role, Wanted};
 use slowdb_repl::{FollowerView, GroupId, GroupView, Now, Part, ReplicaRole};
 
 impl Node {
@@ -57,9 +57,22 @@ impl Node {
             applied: view.applied,
             digest,
             records,
+            late: self.late_status(id, machine),
             checkpointed: view.checkpointed,
             followers: view.followers.iter().map(follower).collect(),
         })
+    }
+
+    fn late_status(&self, id: GroupId, machine: &Machine) -> LateStatus {
+        let Some(shard) = machine.shard() else { return LateStatus::default() };
+        let (losers, loser_bytes) = shard.conflicts().losers();
+        LateStatus {
+            conflicts: shard.conflicts().len() as u64,
+            losers: losers as u64,
+            loser_bytes: loser_bytes as u64,
+            tombstones: shard.tombstones() as u64,
+            quarantined: self.repl.quarantined(id).proposals as u64,
+        }
     }
 
     fn group_kind(&self, id: GroupId) -> Option<GroupKind> {
@@ -76,6 +89,15 @@ impl Node {
         for ((group, node), index) in &self.differing {
             warnings.push(format!(
                 "{group}: the replica on node {node} had another digest than this one at entry {index}"
+            ));
+        }
+        for group in self.repl.quarantined_groups() {
+            let Some(GroupKind::Shard { collection, shard }) = self.group_kind(group) else { continue };
+            let kept = self.repl.quarantined(group);
+            warnings.push(format!(
+                "{} batches that were acknowledged at 'one' and overtaken by a failover wait here for the leader of shard \
+                 {shard} of '{collection}' ({} bytes)",
+                kept.proposals, kept.bytes
             ));
         }
         if self.disk.was_slow(now) {

@@ -483,6 +483,7 @@ impl Store {
                     self.records.insert(id.to_owned(), Stored { vector, payload, position })
                 }
                 Op::Delete { id, .. } => self.records.remove(id),
+                Op::Replay { .. } | Op::Discard { .. } => unreachable!("nothing here conflicts"),
             };
             replaced += u32::from(before.is_some());
         }

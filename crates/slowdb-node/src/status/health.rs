@@ -1,6 +1,7 @@
 //! What is wrong with a cluster, in words for its operator.
 
 use super::view::{CollectionView, Digests, GroupView, NodeView};
+use slowdb_proto::limits::CONFLICT_BYTES_MAX;
 
 /// What is wrong.
 pub(crate) fn problems(
@@ -25,6 +26,7 @@ pub(crate) fn problems(
     for collection in collections {
         let name = format!("collection '{}'", collection.name);
         group_problems(&name, &collection.shards.iter().collect::<Vec<_>>(), &mut problems);
+        conflicts(collection, &mut problems);
     }
     problems
 }
@@ -75,10 +77,42 @@ fn numbers(groups: &[&&GroupView]) -> String {
     }
 }
 
+/// Share of the room for losers, in percent, above which a conflict log is nearly full.
+const NEARLY_FULL_PERCENT: u64 = 80;
+
+/// Conflicts that somebody has to resolve, the log of a shard that has hardly any room for more.
+fn conflicts(collection: &CollectionView, problems: &mut Vec<String>) {
+    let name = &collection.name;
+    for shard in &collection.shards {
+        let (Some(late), Some(number)) = (&shard.late, shard.shard) else { continue };
+        let percent = late.loser_bytes * 100 / CONFLICT_BYTES_MAX as u64;
+        if percent >= NEARLY_FULL_PERCENT {
+            problems.push(format!(
+                "collection '{name}': the conflict log of shard {number} is {percent} % full; once it is full, writes that \
+                 a failover overtook wait on their nodes. See: conflicts list"
+            ));
+        }
+    }
+}
+
+/// Conflicts of a collection in which a value lost.
+fn unresolved(collection: &CollectionView) -> Option<String> {
+    let losers: u64 =
+        collection.shards.iter().filter_map(|shard| shard.late.as_ref()).map(|late| late.losers).sum();
+    (losers > 0).then(|| {
+        format!(
+            "collection '{}': {losers} values lost in conflicts of writes at 'one' and are kept until they are replayed or \
+             discarded. See: conflicts list",
+            collection.name
+        )
+    })
+}
+
 /// What is as it should be, and has consequences all the same.
 pub(crate) fn notes(nodes: &[NodeView], collections: &[CollectionView]) -> Vec<String> {
     let mut notes = Vec::new();
     for collection in collections {
+        notes.extend(unresolved(collection));
         let name = &collection.name;
         let (voters, replicas) = (fewest_voters(collection), fewest_replicas(collection));
         if voters == 1 && replicas == 1 {

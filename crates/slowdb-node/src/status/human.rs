@@ -1,6 +1,6 @@
 //! `status` for people: first whether all is well, then the tables.
 
-use super::view::{CollectionView, Digests, GroupView, NodeView, ReplicaView, StatusView};
+use super::view::{CollectionView, Digests, GroupView, LateView, NodeView, ReplicaView, StatusView};
 use crate::operate::human_moves;
 use crate::output::{bytes, table};
 
@@ -114,11 +114,28 @@ fn groups(groups: &[&GroupView]) -> String {
                 group.term.to_string(),
                 group.records.map_or_else(|| "?".to_owned(), |records| records.to_string()),
                 digests.to_owned(),
+                group.late.as_ref().map_or_else(|| "-".to_owned(), late),
                 replicas.join("  "),
             ]
         })
         .collect();
-    table(&["SHARD", "LEADER", "TERM", "RECORDS", "DIGESTS", "REPLICAS (POSITION, LAG)"], &[0, 2, 3], &rows)
+    table(
+        &["SHARD", "LEADER", "TERM", "RECORDS", "DIGESTS", "LATE", "REPLICAS (POSITION, LAG)"],
+        &[0, 2, 3],
+        &rows,
+    )
+}
+
+/// What is kept for writes that a failover overtook, as far as there is any.
+fn late(late: &LateView) -> String {
+    let parts = [
+        (late.conflicts, "conflicts"),
+        (late.losers, "losers"),
+        (late.tombstones, "tombstones"),
+        (late.quarantined, "waiting"),
+    ];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0);
+    parts.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
 fn replica(replica: &ReplicaView) -> String {

@@ -3,8 +3,8 @@ use super::{health, human};
 use crate::operate;
 use slowdb_client::{ClientError, ClusterMap, ClusterStatus, Metric, NodeReport, Position, Unreached};
 use slowdb_proto::{
-    ClusterId, CollectionInfo, FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeInfo, NodeStatus,
-    ReplicaInfo, Role, ShardInfo,
+    ClusterId, CollectionInfo, FollowerStatus, GroupKind, GroupStatus, LateStatus, LogStatus, NodeInfo,
+    NodeStatus, ReplicaInfo, Role, ShardInfo,
 };
 
 fn group(group: u64, role: Role, index: u64, digest: u8) -> GroupStatus {
@@ -25,6 +25,7 @@ fn group(group: u64, role: Role, index: u64, digest: u8) -> GroupStatus {
         applied: Position { term: 2, index, offset: 0 },
         digest: [digest; 16],
         records: 5,
+        late: LateStatus::default(),
         checkpointed: 0,
         followers: vec![],
     }

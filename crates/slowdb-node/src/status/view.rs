@@ -7,7 +7,7 @@ use crate::operate::{Cluster, Move};
 use crate::records::PositionView;
 use serde::Serialize;
 use slowdb_client::{ClientError, ClusterStatus, NodeReport};
-use slowdb_proto::{CollectionInfo, GroupKind, GroupStatus, NodeStatus, Role};
+use slowdb_proto::{CollectionInfo, GroupKind, GroupStatus, LateStatus, NodeStatus, Role};
 use std::collections::BTreeMap;
 
 /// The whole cluster.
@@ -119,7 +119,23 @@ pub(crate) struct GroupView {
     pub(crate) has_majority: bool,
     pub(crate) records: Option<u64>,
     pub(crate) digests: Digests,
+    /// What is kept for writes that a failover overtook; absent if there is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) late: Option<LateView>,
     pub(crate) replicas: Vec<ReplicaView>,
+}
+
+/// What a shard keeps for writes that a failover overtook.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct LateView {
+    /// Entries of its conflict log, as its leader has it.
+    pub(crate) conflicts: u64,
+    /// Those in which a value lost: they stay until they are resolved.
+    pub(crate) losers: u64,
+    pub(crate) loser_bytes: u64,
+    pub(crate) tombstones: u64,
+    /// Batches that wait on their nodes to be decided, over all replicas.
+    pub(crate) quarantined: u64,
 }
 
 /// A replica.
@@ -300,6 +316,13 @@ fn groups_by_node(status: &ClusterStatus) -> BTreeMap<(u64, &str), &GroupStatus>
     all
 }
 
+fn late_view(late: Option<LateStatus>, placed: &[Placed<'_>]) -> Option<LateView> {
+    let LateStatus { conflicts, losers, loser_bytes, tombstones, .. } = late?;
+    let quarantined = placed.iter().filter_map(|p| p.said).map(|said| said.late.quarantined).sum();
+    let late = LateView { conflicts, losers, loser_bytes, tombstones, quarantined };
+    (conflicts + tombstones + quarantined > 0).then_some(late)
+}
+
 /// One group from what was said of its replicas.
 pub(crate) fn group_view(shard: Option<u32>, group: u64, placed: &[Placed<'_>]) -> GroupView {
     let said = || placed.iter().filter_map(|p| p.said.map(|said| (p.node, said)));
@@ -340,6 +363,7 @@ pub(crate) fn group_view(shard: Option<u32>, group: u64, placed: &[Placed<'_>]) 
         has_majority: reached > voters / 2,
         records: leader.or(most_applied).map(|(_, said)| said.records),
         digests: compare(placed),
+        late: late_view(leader.or(most_applied).map(|(_, said)| said.late), placed),
         replicas: placed.iter().map(replica).collect(),
     }
 }

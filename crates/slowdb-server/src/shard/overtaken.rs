@@ -111,10 +111,14 @@ impl ShardMachine {
             if verdict == Verdict::Win {
                 replaced_bytes += record_bytes;
             }
-            // Conditions are for writes at quorum: a late one with a condition has no business here.
-            let is_odd = op.condition().is_some() || replaced_bytes > REPLACED_BYTES_MAX;
+            // Conditions, and resolutions of conflicts, are for writes at quorum: a late one has no business here.
+            let is_odd = op.depends() || replaced_bytes > REPLACED_BYTES_MAX;
             if is_odd && verdict.applies() {
                 verdict = Verdict::Lose;
+            }
+            if matches!(op, Op::Replay { .. } | Op::Discard { .. }) {
+                // There is no value that could lose.
+                verdict = Verdict::Superseded;
             }
             bytes += match verdict {
                 Verdict::Win => Conflict::bytes_of(id, record_bytes),
@@ -190,14 +194,14 @@ impl ShardMachine {
 fn bytes_of(op: &Op<'_>) -> usize {
     match op {
         Op::Put { vector, payload, .. } => vector.len() + payload.len(),
-        Op::Delete { .. } => 0,
+        Op::Delete { .. } | Op::Replay { .. } | Op::Discard { .. } => 0,
     }
 }
 
 fn value_of(op: &Op<'_>) -> Value {
     match op {
         Op::Put { vector, payload, .. } => Value::Put { vector: vector.to_vec(), payload: payload.to_vec() },
-        Op::Delete { .. } => Value::Delete,
+        Op::Delete { .. } | Op::Replay { .. } | Op::Discard { .. } => Value::Delete,
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::shard::ShardPlace;
 use proptest::prelude::*;
 use slowdb_disk::SimDisk;
-use slowdb_proto::{OpsBuilder, WriteLevel};
+use slowdb_proto::{OpsBuilder, Unmet, WriteLevel};
 use slowdb_repl::{AckLevel, ProposalHeader};
 use slowdb_storage::Options;
 use std::sync::Arc;
@@ -53,6 +53,19 @@ impl Shard {
     fn offer(&mut self, index: u64, hlc: u64, body: &[u8]) -> WriteOutcome {
         let late = Late { was: Position::new(3, index, 0), fork: 10 };
         self.entry(header(AckLevel::One, hlc, 1_000 + index, body, Some(late)), body, 0).1
+    }
+
+    /// Resolves the conflict that is named 3.`index`.
+    fn resolve(&mut self, index: u64, id: &str, is_replay: bool) -> (Position, WriteResult) {
+        let (mut batch, entry) = (OpsBuilder::new(), Position::new(3, index, 0));
+        if is_replay { batch.replay(id, entry) } else { batch.discard(id, entry) }.expect("a good one");
+        let body = batch.finish();
+        self.sequence += 1;
+        let header = header(AckLevel::Quorum, 99, self.sequence, &body, None);
+        match self.entry(header, &body, 0) {
+            (first, WriteOutcome::Done(result)) => (first, result),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn became(&self, index: u64) -> Option<Became> {
@@ -309,4 +322,75 @@ proptest! {
             prop_assert_eq!(one.machine.beside.tombstones.to_state(), three.machine.beside.tombstones.to_state());
         }
     }
+}
+
+#[test]
+fn what_lost_can_be_replayed_once() {
+    let mut shard = Shard::new();
+    shard.write(AckLevel::Quorum, 60, &put("a", b"stays"));
+    shard.offer(12, 90, &put("a", b"late"));
+    shard.write(AckLevel::Quorum, 60, &put("b", b"stays"));
+    shard.offer(13, 90, &delete("b"));
+    let (first, result) = shard.resolve(12, "a", true);
+    assert_eq!((result.replaced, result.unmet), (1, vec![]));
+    assert_eq!((shard.payload("a").as_deref(), shard.became(12)), (Some(&b"late"[..]), None));
+    let record = shard.machine.reader().records.get(b"a").expect("it is whole").expect("it is there");
+    let (made, _) = Envelope::unwrap(&record.payload).expect("it is wrapped");
+    assert_eq!(made, Envelope { level: WriteLevel::Quorum, hlc: 99, was: None }, "a write like any other");
+    assert_eq!(position_of(record.version), first);
+    let (_, result) = shard.resolve(13, "b", true);
+    assert_eq!((result.replaced, shard.payload("b"), shard.became(13)), (1, None, None));
+    // Nothing is left of it, also not of what it counted for.
+    let conflicts = shard.machine.conflicts();
+    assert_eq!((conflicts.len(), conflicts.losers(), conflicts.digest()), (0, (0, 0), 0));
+    let (_, result) = shard.resolve(12, "a", true);
+    assert_eq!(result.unmet, [Unmet { write: 0, current: None }]);
+    assert_eq!(shard.payload("a").as_deref(), Some(&b"late"[..]));
+}
+
+#[test]
+fn what_lost_can_be_discarded_and_notes_have_nothing_to_replay() {
+    let mut shard = Shard::new();
+    shard.write(AckLevel::Quorum, 60, &put("a", b"stays"));
+    shard.offer(12, 90, &put("a", b"late"));
+    shard.offer(13, 90, &put("b", b"late"));
+    let (_, result) = shard.resolve(12, "b", false);
+    assert_eq!(result.unmet, [Unmet { write: 0, current: None }], "an entry, but about another id");
+    let decided = shard.machine.conflicts().get(Position::new(3, 13, 0)).expect("a note").decided;
+    let (_, result) = shard.resolve(13, "b", true);
+    assert_eq!(result.unmet, [Unmet { write: 0, current: Some(decided) }], "nothing lost");
+    for (index, id) in [(12, "a"), (13, "b")] {
+        let (_, result) = shard.resolve(index, id, false);
+        assert_eq!((result.replaced, result.unmet, shard.became(index)), (0, vec![], None));
+    }
+    assert_eq!(shard.payload("a").as_deref(), Some(&b"stays"[..]));
+    assert_eq!(shard.payload("b").as_deref(), Some(&b"late"[..]));
+}
+
+#[test]
+fn a_resolution_is_not_done_late() {
+    let mut shard = Shard::new();
+    shard.write(AckLevel::Quorum, 60, &put("a", b"stays"));
+    shard.offer(12, 90, &put("a", b"late"));
+    let mut batch = OpsBuilder::new();
+    batch.replay("a", Position::new(3, 12, 0)).expect("a good replay");
+    shard.offer(14, 95, &batch.finish());
+    assert_eq!(shard.payload("a").as_deref(), Some(&b"stays"[..]));
+    assert_eq!((shard.became(12), shard.became(14)), (Some(Became::Lost), Some(Became::Superseded)));
+    assert_eq!(shard.loser(14), None);
+}
+
+#[test]
+fn a_page_of_conflicts_says_where_the_next_begins() {
+    let mut shard = Shard::new();
+    for index in 12..16 {
+        shard.write(AckLevel::Quorum, 60, &put("a", b"stays"));
+        shard.offer(index, 90, &put("a", b"late"));
+    }
+    let page = shard.machine.conflicts().page(Position::new(3, 13, 0), 2, true);
+    let was: Vec<u64> = page.entries.iter().map(|entry| entry.was.index).collect();
+    assert_eq!((was, page.next), (vec![13, 14], Some(Position::new(3, 15, 0))));
+    assert_eq!(page.losers.len(), 2 * (4 + 4), "vector and payload of each");
+    let page = shard.machine.conflicts().page(Position::new(3, 15, 0), 2, false);
+    assert_eq!((page.entries.len(), page.losers.len(), page.next), (1, 0, None));
 }
