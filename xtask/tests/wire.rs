@@ -130,7 +130,7 @@ fn codes_table() {
 #[test]
 fn schema() {
     let mut listing = String::new();
-    for file in ["request", "cluster", "map", "status", "error", "conflicts"] {
+    for file in ["request", "settings", "cluster", "map", "status", "error", "conflicts"] {
         let source = read(&format!("crates/slowdb-proto/src/{file}.rs"));
         let (mut derives, mut inside) = (String::new(), false);
         for line in source.lines() {

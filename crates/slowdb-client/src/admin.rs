@@ -29,7 +29,7 @@ impl Client {
         let outcome = at
             .run(request, |reply| match reply {
                 Reply::Admin(reply) => Ok(reply),
-                other => Err(other),
+                other => Err(Box::new(other)),
             })
             .await;
         let (leader, reply) = match outcome {
@@ -59,7 +59,7 @@ impl Client {
     pub async fn explain(&self, explain: Explain) -> Result<Vec<String>, ClientError> {
         let sentences = |reply| match reply {
             Reply::Explained(sentences) => Ok(sentences),
-            other => Err(other),
+            other => Err(Box::new(other)),
         };
         Ok(self.at_catalog("an explanation", false).run(RequestKind::Explain(explain), sentences).await?.1)
     }
@@ -84,10 +84,10 @@ impl Client {
     }
 }
 
-fn cluster_view(reply: Reply) -> Result<ClusterView, Reply> {
+fn cluster_view(reply: Reply) -> Result<ClusterView, Box<Reply>> {
     match reply {
         Reply::Cluster(view) => Ok(*view),
-        other => Err(other),
+        other => Err(Box::new(other)),
     }
 }
 
@@ -95,16 +95,17 @@ fn cluster_view(reply: Reply) -> Result<ClusterView, Reply> {
 fn is_done(admin: &Admin, map: &ClusterMap) -> bool {
     let collection = |name: &str| map.collections.iter().find(|it| it.name == name);
     match admin {
-        Admin::CreateCollection { name, dimension, metric, num_shards, replication_factor } => {
+        Admin::CreateCollection { name, dimension, metric, num_shards, replication_factor, settings } => {
             collection(name).is_some_and(|it| {
-                (it.dimension, it.metric, it.shards.len(), it.replication_factor)
-                    == (*dimension, *metric, *num_shards as usize, *replication_factor)
+                (it.dimension, it.metric, it.shards.len(), it.replication_factor, it.settings)
+                    == (*dimension, *metric, *num_shards as usize, *replication_factor, *settings)
             })
         }
         Admin::DropCollection { name } => collection(name).is_none(),
-        Admin::SetReplicationFactor { name, replication_factor } => {
-            collection(name).is_some_and(|it| it.replication_factor == *replication_factor)
-        }
+        Admin::AlterCollection { name, replication_factor, settings } => collection(name).is_some_and(|it| {
+            let stays = replication_factor.is_none_or(|factor| factor == it.replication_factor);
+            stays && settings.of(it.settings) == it.settings
+        }),
         Admin::RemoveNode { node } => map.nodes.iter().all(|it| it.id != *node),
         Admin::SetNodeState { .. } | Admin::Rebalance => false,
     }
@@ -118,8 +119,6 @@ fn what(admin: &Admin) -> String {
         Admin::Rebalance => "rebalancing".to_owned(),
         Admin::CreateCollection { name, .. } => format!("making collection '{name}'"),
         Admin::DropCollection { name } => format!("dropping collection '{name}'"),
-        Admin::SetReplicationFactor { name, replication_factor } => {
-            format!("giving collection '{name}' {replication_factor} replicas of each shard")
-        }
+        Admin::AlterCollection { name, .. } => format!("altering collection '{name}'"),
     }
 }

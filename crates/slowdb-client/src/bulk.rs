@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 /// How to write in bulk.
 #[derive(Clone)]
 pub struct BulkOptions {
-    /// When a batch counts as written.
-    pub level: WriteLevel,
+    /// When a batch counts as written; the collection's own level if not given.
+    pub level: Option<WriteLevel>,
     /// For each batch with its retries; the client's own time-out if not given.
     pub timeout: Option<Duration>,
     /// Batches under way at once, over all shards.
@@ -36,7 +36,7 @@ pub struct BulkOptions {
 impl Default for BulkOptions {
     fn default() -> Self {
         BulkOptions {
-            level: WriteLevel::default(),
+            level: None,
             timeout: None,
             in_flight: 8,
             batch_writes: 1_000,

@@ -41,7 +41,7 @@ impl AtCatalog<'_> {
     pub(crate) async fn run<T>(
         &self,
         request: RequestKind,
-        read: impl Fn(Reply) -> Result<T, Reply>,
+        read: impl Fn(Reply) -> Result<T, Box<Reply>>,
     ) -> Result<(String, T), ClientError> {
         let (inner, deadline) = (self.inner, self.deadline);
         inner.budget().on_request();
@@ -127,7 +127,7 @@ impl AtCatalog<'_> {
         &self,
         node: &str,
         outcome: Result<Answer, Failure>,
-        read: impl Fn(Reply) -> Result<T, Reply>,
+        read: impl Fn(Reply) -> Result<T, Box<Reply>>,
     ) -> Result<Result<T, ErrorReply>, Failure> {
         match outcome?.reply {
             Reply::Error(error) => Ok(Err(error)),

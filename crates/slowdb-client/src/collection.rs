@@ -24,8 +24,8 @@ use std::time::Duration;
 /// How to write.
 #[derive(Clone, Debug, Default)]
 pub struct WriteOptions {
-    /// When a write counts as written.
-    pub level: WriteLevel,
+    /// When a write counts as written; the collection's own level if not given.
+    pub level: Option<WriteLevel>,
     /// The client's own time-out if not given. `put_batch` gives each of its batches so long.
     pub timeout: Option<Duration>,
 }
@@ -33,8 +33,8 @@ pub struct WriteOptions {
 /// How to read.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
-    /// Who may answer.
-    pub level: ReadLevel,
+    /// Who may answer; the collection's own level if not given.
+    pub level: Option<ReadLevel>,
     /// For the whole call; the client's own time-out if not given.
     pub timeout: Option<Duration>,
 }
@@ -78,6 +78,20 @@ pub struct Record {
     pub shard: u32,
     /// Position of the write that made it.
     pub position: Position,
+    /// What lost against it and was kept, where the collection keeps both. A write to the record with
+    /// [`Condition::IfVersion`] of its position lets go of them; other writes leave them.
+    pub siblings: Vec<Sibling>,
+}
+
+/// What lost against a record, and was kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sibling {
+    /// Position that its own write had.
+    pub position: Position,
+    /// Its vector.
+    pub vector: Vec<f32>,
+    /// What goes with it.
+    pub payload: Bytes,
 }
 
 /// Records that were read.
@@ -95,6 +109,9 @@ pub(crate) struct Shape {
     pub(crate) dimension: usize,
     pub(crate) metric: Metric,
     pub(crate) num_shards: u32,
+    /// Level of reads that name none, as far as this client knows: it decides whom they are sent to, not how they are
+    /// answered.
+    pub(crate) read_level: ReadLevel,
 }
 
 /// A collection of a cluster. Cheap to clone.
@@ -323,7 +340,7 @@ impl Collection {
         let deadline = Deadline::after(timeout.unwrap_or(self.inner.timeout));
         let shape = self.shape().await?;
         check_id(id)?;
-        let from = Source { level: ReadLevel::One, only: Some(node), session: &self.session };
+        let from = Source { level: Some(ReadLevel::One), only: Some(node), session: &self.session };
         let found = reads::get_many(&self.inner, &self.name, shape, &[id], from, deadline).await?;
         Ok(found.records.into_iter().next().flatten())
     }
@@ -367,6 +384,7 @@ impl Collection {
             dimension: info.dimension as usize,
             metric: info.metric,
             num_shards: info.shards.len() as u32,
+            read_level: info.settings.read_level,
         })
         .filter(|shape| shape.num_shards > 0)
     }
@@ -385,7 +403,7 @@ pub(crate) async fn write(
     session: &Session,
     shard: u32,
     body: Bytes,
-    level: WriteLevel,
+    level: Option<WriteLevel>,
     timeout: Duration,
 ) -> Result<WriteReply, ClientError> {
     let sequence = inner.next_sequence();
@@ -400,6 +418,6 @@ pub(crate) async fn write(
         other => Err(search::unexpected("a write", &other)),
     };
     let reply = call.run(request, body, read).await?;
-    session.wrote(&reply, level);
+    session.wrote(&reply);
     Ok(reply)
 }

@@ -220,7 +220,7 @@ impl Collection {
         let Collection { inner, name, session } = self;
         let Asked { shard, from, limit, losers } = asked;
         let deadline = Deadline::after(timeout.unwrap_or(inner.timeout));
-        let source = Source { level: ReadLevel::Quorum, only: None, session };
+        let source = Source { level: Some(ReadLevel::Quorum), only: None, session };
         let request = |_| {
             RequestKind::Conflicts(ConflictsRequest {
                 collection: name.to_string(),

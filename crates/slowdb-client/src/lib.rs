@@ -57,7 +57,7 @@ pub mod vectors;
 
 pub use bulk::{BulkOptions, BulkProgress, BulkReport, BulkShard, BulkWriter};
 pub use client::{Client, ClientOptions};
-pub use collection::{Collection, GetResults, Put, ReadOptions, Record, WriteOptions, Written};
+pub use collection::{Collection, GetResults, Put, ReadOptions, Record, Sibling, WriteOptions, Written};
 pub use conflicts::{Conflict, ConflictName, Conflicts, LostRecord, ParseConflictNameError};
 pub use coverage::MissingShard;
 pub use error::{ClientError, Unreached};
@@ -69,6 +69,6 @@ pub use session::{ParseSessionError, Session};
 pub use slowdb_net::{CertError, Identity, Role};
 pub use slowdb_proto::{
     Admin, AdminReply, Became, ClusterMap, ClusterView, Condition, ConflictEntry, Explain, Hit, JoinReply,
-    JoinRequest, Loser, Metric, NodeState, Position, ReadLevel, ShardPosition, WriteLevel,
+    JoinRequest, Loser, Metric, NodeState, Position, ReadLevel, SettingsChange, ShardPosition, WriteLevel,
 };
 pub use status::{ClusterStatus, NodeReport};

@@ -1,7 +1,7 @@
 //! Reading records by id.
 
 use crate::client::Inner;
-use crate::collection::{GetResults, Record, Shape};
+use crate::collection::{GetResults, Record, Shape, Sibling};
 use crate::deadline::Deadline;
 use crate::error::ClientError;
 use crate::leader::{AtLeader, any_replica};
@@ -11,7 +11,9 @@ use crate::search::unexpected;
 use crate::session::Session;
 use bytes::Bytes;
 use slowdb_proto::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, TIMEOUT_MS_MAX};
-use slowdb_proto::{Freshness, GetRequest, ReadLevel, RecordInfo, Reply, RequestKind, ShardPosition};
+use slowdb_proto::{
+    Freshness, GetRequest, ReadLevel, RecordInfo, Reply, RequestKind, ShardPosition, SiblingInfo,
+};
 use slowdb_ring::shard_of;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +32,8 @@ struct Chunk {
 /// Who may answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a> {
-    pub(crate) level: ReadLevel,
+    /// `None`: as the collection says.
+    pub(crate) level: Option<ReadLevel>,
     /// At level `one`: this node, and no other.
     pub(crate) only: Option<&'a str>,
     pub(crate) session: &'a Session,
@@ -46,8 +49,8 @@ pub(crate) fn fresh(
     deadline: Deadline,
 ) -> Freshness {
     let seen = match from.level {
-        ReadLevel::Session => from.session.seen_of(&inner.read_routes(), collection, shards),
-        ReadLevel::One | ReadLevel::Quorum => Vec::new(),
+        Some(ReadLevel::Session) | None => from.session.seen_of(&inner.read_routes(), collection, shards),
+        Some(ReadLevel::One | ReadLevel::Quorum) => Vec::new(),
     };
     let wait_ms = (deadline.left() / 2).as_millis().clamp(1, u128::from(TIMEOUT_MS_MAX)) as u32;
     Freshness { level: from.level, seen, wait_ms }
@@ -69,7 +72,7 @@ pub(crate) async fn get_many(
         while race.len() < IN_FLIGHT
             && let Some(chunk) = chunks.next()
         {
-            race.push(get_chunk(inner, collection, shape.dimension, chunk, from, deadline));
+            race.push(get_chunk(inner, collection, shape, chunk, from, deadline));
         }
         if race.is_empty() {
             return Ok(GetResults { records, shards: shards.into_values().collect() });
@@ -107,7 +110,7 @@ fn chunks(shape: Shape, ids: &[&str]) -> Vec<Chunk> {
 async fn get_chunk(
     inner: &Arc<Inner>,
     collection: &str,
-    dimension: usize,
+    shape: Shape,
     chunk: Chunk,
     from: Source<'_>,
     deadline: Deadline,
@@ -120,21 +123,21 @@ async fn get_chunk(
     };
     let call = AtLeader { inner, collection, shard: chunk.shard, deadline, is_write: false, only };
     let read = |answer: Answer| {
-        let Answer { reply: Reply::Records { at, records }, body, .. } = answer else {
+        let Answer { reply: Reply::Records { at, records, siblings }, body, .. } = answer else {
             return Err(unexpected("a read", &answer.reply));
         };
-        let found = split(&chunk, dimension, &records, &body).ok_or_else(|| {
+        let found = split(&chunk, shape.dimension, &records, &siblings, &body).ok_or_else(|| {
             format!("{} records in {} bytes, asked for {}", records.len(), body.len(), chunk.ids.len())
         })?;
         Ok((at, found))
     };
     let named = session.alone();
-    let (at, found) = match level {
+    let (at, found) = match level.unwrap_or(shape.read_level) {
         ReadLevel::Quorum => call.run(|_| request(), Bytes::new(), read).await?,
         ReadLevel::One | ReadLevel::Session => any_replica(&call, request, read).await?,
     };
     session.read(&at);
-    if level == ReadLevel::Session {
+    if level == Some(ReadLevel::Session) {
         session.confirm(at.group, &named);
     }
     Ok((at, chunk.places.into_iter().zip(found).collect()))
@@ -145,35 +148,49 @@ fn split(
     chunk: &Chunk,
     dimension: usize,
     infos: &[Option<RecordInfo>],
+    siblings: &[SiblingInfo],
     body: &Bytes,
 ) -> Option<Vec<Option<Record>>> {
     if infos.len() != chunk.ids.len() {
         return None;
     }
     let mut rest = body.clone();
+    let mut take = |payload_bytes: u32| take(&mut rest, dimension, payload_bytes as usize);
     let mut records = Vec::with_capacity(infos.len());
     for (info, id) in infos.iter().zip(&chunk.ids) {
         let Some(info) = info else {
             records.push(None);
             continue;
         };
-        let (vector_bytes, payload_bytes) = (dimension * 4, info.payload_bytes as usize);
-        if rest.len() < vector_bytes + payload_bytes {
-            return None;
-        }
-        let vector = rest.split_to(vector_bytes);
-        // A copy, so that a small payload does not keep a large reply in memory.
-        let payload = Bytes::copy_from_slice(&rest.split_to(payload_bytes));
-        let (components, _) = vector.as_chunks::<4>();
+        let (vector, payload) = take(info.payload_bytes)?;
+        let (id, siblings) = (id.clone(), Vec::new());
         records.push(Some(Record {
-            id: id.clone(),
-            vector: components.iter().map(|c| f32::from_le_bytes(*c)).collect(),
+            id,
+            vector,
             payload,
             shard: chunk.shard,
             position: info.position,
+            siblings,
         }));
     }
+    for info in siblings {
+        let record = records.get_mut(info.record as usize)?.as_mut()?;
+        let (vector, payload) = take(info.payload_bytes)?;
+        record.siblings.push(Sibling { position: info.position, vector, payload });
+    }
     rest.is_empty().then_some(records)
+}
+
+/// The vector and payload that come next; `None` if there is less.
+fn take(rest: &mut Bytes, dimension: usize, payload_bytes: usize) -> Option<(Vec<f32>, Bytes)> {
+    if rest.len() < dimension * 4 + payload_bytes {
+        return None;
+    }
+    let vector = rest.split_to(dimension * 4);
+    let (components, _) = vector.as_chunks::<4>();
+    let vector = components.iter().map(|c| f32::from_le_bytes(*c)).collect();
+    // A copy, so that a small payload does not keep a large reply in memory.
+    Some((vector, Bytes::copy_from_slice(&rest.split_to(payload_bytes))))
 }
 
 #[cfg(test)]
@@ -196,7 +213,7 @@ mod tests {
         body.extend_from_slice(b"pay");
         body.extend_from_slice(&(-2.0f32).to_le_bytes());
         let body = Bytes::from(body);
-        let records = split(&chunk(), 1, &[info(3), None, info(0)], &body).expect("it adds up");
+        let records = split(&chunk(), 1, &[info(3), None, info(0)], &[], &body).expect("it adds up");
         assert_eq!(
             records[0].as_ref().map(|r| (&r.vector[..], &r.payload[..])),
             Some((&[1.5][..], &b"pay"[..]))
@@ -209,7 +226,29 @@ mod tests {
             &[info(3), None, None],
             &[None, None, info(90)],
         ] {
-            assert!(split(&chunk(), 1, bad, &body).is_none(), "{bad:?}");
+            assert!(split(&chunk(), 1, bad, &[], &body).is_none(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn siblings_go_with_their_records() {
+        let mut body = Vec::new();
+        for (component, payload) in [(1.0_f32, &b"p"[..]), (2.0, b""), (3.0, b"one"), (4.0, b"two")] {
+            body.extend_from_slice(&component.to_le_bytes());
+            body.extend_from_slice(payload);
+        }
+        let body = Bytes::from(body);
+        let position = Position { term: 3, index: 4, offset: 0 };
+        let sibling = |record| SiblingInfo { record, position, payload_bytes: 3 };
+        let infos = [info(1), None, info(0)];
+        let split = |siblings: &[SiblingInfo]| split(&chunk(), 1, &infos, siblings, &body);
+        let records = split(&[sibling(2), sibling(2)]).expect("it adds up");
+        let found = &records[2].as_ref().expect("it is there").siblings;
+        let found: Vec<_> = found.iter().map(|it| (it.position, it.vector[0], &it.payload[..])).collect();
+        assert_eq!(found, [(position, 3.0, &b"one"[..]), (position, 4.0, &b"two"[..])]);
+        assert_eq!(records[0].as_ref().map(|it| it.siblings.len()), Some(0));
+        for bad in [&[sibling(2)][..], &[sibling(1), sibling(2)], &[sibling(2), sibling(3)]] {
+            assert!(split(bad).is_none(), "{bad:?}");
         }
     }
 
@@ -217,7 +256,8 @@ mod tests {
     fn requests_stay_inside_the_limits_and_ask_for_all() {
         let names: Vec<String> = (0..5_000).map(|i| format!("id{i}")).collect();
         let ids: Vec<&str> = names.iter().map(String::as_str).collect();
-        let shape = Shape { dimension: 65_536, metric: Metric::L2, num_shards: 4 };
+        let shape =
+            Shape { dimension: 65_536, metric: Metric::L2, num_shards: 4, read_level: ReadLevel::Quorum };
         let mut seen = vec![0; ids.len()];
         for chunk in chunks(shape, &ids) {
             assert!(chunk.ids.len() * (65_536 * 4 + PAYLOAD_BYTES_MAX) <= BODY_BYTES_MAX);

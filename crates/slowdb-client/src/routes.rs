@@ -167,6 +167,7 @@ pub(crate) mod tests {
                 dimension: 2,
                 metric: Metric::Cosine,
                 replication_factor: 3,
+                settings: slowdb_proto::CollectionSettings::default(),
                 shards: (0..shards).map(shard).collect(),
             }],
         }

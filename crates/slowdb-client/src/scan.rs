@@ -16,8 +16,8 @@ use std::time::Duration;
 /// How to scan.
 #[derive(Clone, Debug)]
 pub struct ScanOptions {
-    /// Who may answer.
-    pub level: ReadLevel,
+    /// Who may answer; the collection's own level if not given.
+    pub level: Option<ReadLevel>,
     /// Whether vectors are wanted. Default: no.
     pub vectors: bool,
     /// Whether payloads are wanted. Default: no.
@@ -33,7 +33,7 @@ pub struct ScanOptions {
 impl Default for ScanOptions {
     fn default() -> Self {
         ScanOptions {
-            level: ReadLevel::default(),
+            level: None,
             vectors: false,
             payloads: false,
             page: 1_000,
@@ -154,12 +154,12 @@ impl Scan {
         let shard = self.shard;
         let call = AtLeader { inner, collection: name, shard, deadline, is_write: false, only: None };
         let named = session.alone();
-        let (page, more) = match self.options.level {
+        let (page, more) = match self.options.level.unwrap_or(self.shape.read_level) {
             ReadLevel::Quorum => call.run(|_| request(), Bytes::new(), read).await?,
             ReadLevel::One | ReadLevel::Session => any_replica(&call, request, read).await?,
         };
         session.read(&page.at);
-        if self.options.level == ReadLevel::Session {
+        if self.options.level == Some(ReadLevel::Session) {
             session.confirm(page.at.group, &named);
         }
         Ok((page, more))

@@ -46,8 +46,8 @@ pub struct SearchOptions {
     pub k: usize,
     /// How similarity is measured; the collection's own way if not given.
     pub metric: Option<Metric>,
-    /// Who may answer.
-    pub level: ReadLevel,
+    /// Who may answer; the collection's own level if not given.
+    pub level: Option<ReadLevel>,
     /// Share of the shards, 0 to 1, that have to answer: with less than 1 the rest may be [`SearchResults::missing`].
     pub min_coverage: f64,
     /// The client's own time-out if not given. With many queries it is for each chunk of up to 64.
@@ -56,7 +56,7 @@ pub struct SearchOptions {
 
 impl Default for SearchOptions {
     fn default() -> Self {
-        SearchOptions { k: 10, metric: None, level: ReadLevel::default(), min_coverage: 1.0, timeout: None }
+        SearchOptions { k: 10, metric: None, level: None, min_coverage: 1.0, timeout: None }
     }
 }
 
@@ -202,6 +202,11 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// The level, as far as this client knows the collection's own.
+    fn level(&self) -> ReadLevel {
+        self.options.level.unwrap_or(self.shape.read_level)
+    }
+
     fn request(&self, shards: Vec<u32>, deadline: Deadline) -> RequestKind {
         let source = Source { level: self.options.level, only: None, session: self.session };
         let fresh = fresh(self.inner, self.collection, &shards, source, deadline);
@@ -283,7 +288,7 @@ impl<'a> Run<'a> {
             nearest
                 .sort_by_key(|node| (self.failed_nodes.contains(node), inner.latencies().answers(node) == 0));
             let place = Places { routes: &routes, collection: search.collection, tried: &self.tried };
-            plan(&place, search.options.level, &wanted, &nearest)
+            plan(&place, search.level(), &wanted, &nearest)
                 .ok_or_else(|| unknown_collection(search.collection, &routes.map()))?
         };
         for (node, shards) in groups {
@@ -440,7 +445,7 @@ impl<'a> Run<'a> {
 
     /// Gives up requests to leaders that were followed by newer ones. Tells whether there were any.
     fn cancel_overtaken(&mut self) -> bool {
-        if self.search.options.level != ReadLevel::Quorum {
+        if self.search.level() != ReadLevel::Quorum {
             return false;
         }
         let is_overtaken = |flight: &Flight| {

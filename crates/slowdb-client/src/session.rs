@@ -2,9 +2,7 @@
 
 use crate::error::ClientError;
 use crate::routes::Routes;
-use slowdb_proto::{
-    ClusterId, Code, GroupPosition, Position, ShardPosition, VersionVector, WriteLevel, WriteReply,
-};
+use slowdb_proto::{ClusterId, Code, GroupPosition, Position, ShardPosition, VersionVector, WriteReply};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -106,11 +104,12 @@ impl Session {
         }
     }
 
-    pub(crate) fn wrote(&self, reply: &WriteReply, level: WriteLevel) {
+    pub(crate) fn wrote(&self, reply: &WriteReply) {
         let last = Position { offset: reply.first.offset + reply.writes.saturating_sub(1), ..reply.first };
         let mut state = self.lock();
         state.seen.observe(reply.group, last);
-        if level == WriteLevel::One {
+        // What was acknowledged at `one` was not applied yet.
+        if reply.replaced.is_none() {
             state.wrote_alone(reply.group, last);
         }
     }
@@ -234,10 +233,19 @@ fn cluster_of(text: &str) -> Option<ClusterId> {
 mod tests {
     use super::*;
     use crate::routes::tests::map_of_three;
+    use slowdb_proto::WriteLevel;
 
     fn wrote(group: u64, index: u64) -> WriteReply {
         let first = Position { term: 1, index, offset: 2 };
-        WriteReply { first, writes: 3, replaced: None, unmet: Vec::new(), durable_on: 1, replicas: 3, group }
+        WriteReply {
+            first,
+            writes: 3,
+            replaced: Some(0),
+            unmet: Vec::new(),
+            durable_on: 1,
+            replicas: 3,
+            group,
+        }
     }
 
     #[test]
@@ -245,12 +253,12 @@ mod tests {
         let session = Session::new();
         assert_eq!(session.to_string(), "new");
         session.bind(ClusterId([0xab; 16])).expect("it is of none yet");
-        session.wrote(&wrote(3, 7), WriteLevel::Quorum);
+        session.wrote(&wrote(3, 7));
         let text = session.to_string();
         assert!(text.starts_with(&format!("{}.", "ab".repeat(16))), "{text}");
         let other: Session = text.parse().expect("it was just written");
         assert_eq!(other.to_string(), text);
-        other.wrote(&wrote(3, 8), WriteLevel::Quorum);
+        other.wrote(&wrote(3, 8));
         assert_eq!(session.to_string(), text, "it is another session");
         session.merge(&other).expect("the same cluster");
         assert_eq!(session.to_string(), other.to_string());
@@ -268,8 +276,9 @@ mod tests {
         session.bind(ClusterId([0xab; 16])).expect("it is of none yet");
         let wrote = |term: u64, index: u64, level: WriteLevel| {
             let first = Position { term, index, offset: 0 };
-            let reply = WriteReply { first, writes: 1, ..wrote(1, 1) };
-            session.wrote(&reply, level);
+            let replaced = (level != WriteLevel::One).then_some(0);
+            let reply = WriteReply { first, writes: 1, replaced, ..wrote(1, 1) };
+            session.wrote(&reply);
             GroupPosition { group: 1, position: first }
         };
         wrote(4, 9, WriteLevel::One);
@@ -292,7 +301,7 @@ mod tests {
     fn damaged_texts_are_refused() {
         let session = Session::new();
         session.bind(ClusterId([0xab; 16])).expect("it is of none yet");
-        session.wrote(&wrote(3, 7), WriteLevel::Quorum);
+        session.wrote(&wrote(3, 7));
         let text = session.to_string();
         for at in 0..text.len() {
             text[..at].parse::<Session>().expect_err("cut short");
@@ -312,7 +321,7 @@ mod tests {
         let routes = Routes::new(map_of_three(1, 4));
         let session = Session::new();
         for group in [1, 2, 4, 9] {
-            session.wrote(&wrote(group, 5), WriteLevel::Quorum);
+            session.wrote(&wrote(group, 5));
         }
         let seen = session.seen_of(&routes, "default", &[0, 2, 3]);
         let position = Position { term: 1, index: 5, offset: 4 };

@@ -164,8 +164,8 @@ pub(crate) struct CollectionArgs {
     /// Collection to use
     #[arg(long, default_value = "default", value_parser = name)]
     pub(crate) collection: String,
-    /// Level: one or quorum; for writes also all, for reads also session [default: quorum; for reads with
-    /// --session: session]
+    /// Level: one or quorum; for writes also all, for reads also session [default: as the collection says;
+    /// for reads with --session: session]
     #[arg(long, value_name = "LEVEL", value_parser = consistency)]
     pub(crate) consistency: Option<Consistency>,
     /// Go on from what earlier commands wrote and read: a file, which is then brought up to date, or what
@@ -403,7 +403,7 @@ pub(crate) fn metric(text: &str) -> Result<Metric, String> {
     text.parse()
 }
 
-fn consistency(text: &str) -> Result<Consistency, String> {
+pub(crate) fn consistency(text: &str) -> Result<Consistency, String> {
     text.parse()
 }
 

@@ -5,8 +5,9 @@ use crate::certs;
 use crate::failure::Failure;
 use crate::session::Carried;
 use slowdb_client::{
-    Client, ClientOptions, Collection, Identity, ReadLevel, ReadOptions, Role, WriteLevel, WriteOptions,
+    Client, ClientOptions, Collection, Identity, ReadLevel, ReadOptions, Role, WriteOptions,
 };
+use slowdb_proto::Consistency;
 use std::time::Duration;
 
 pub(crate) async fn client(args: &ConnectArgs) -> Result<Client, Failure> {
@@ -39,17 +40,13 @@ pub(crate) async fn collection(args: &CollectionArgs) -> Result<(Collection, Car
 
 pub(crate) fn read_options(args: &CollectionArgs) -> Result<ReadOptions, Failure> {
     let level = match args.consistency {
-        Some(consistency) => consistency.for_read().map_err(Failure::usage)?,
-        None if args.session.is_some() => ReadLevel::Session,
-        None => ReadLevel::default(),
+        Some(consistency) => Some(consistency.for_read().map_err(Failure::usage)?),
+        None => args.session.is_some().then_some(ReadLevel::Session),
     };
     Ok(ReadOptions { level, ..ReadOptions::default() })
 }
 
 pub(crate) fn write_options(args: &CollectionArgs) -> Result<WriteOptions, Failure> {
-    let level = match args.consistency {
-        Some(consistency) => consistency.for_write().map_err(Failure::usage)?,
-        None => WriteLevel::default(),
-    };
+    let level = args.consistency.map(Consistency::for_write).transpose().map_err(Failure::usage)?;
     Ok(WriteOptions { level, ..WriteOptions::default() })
 }

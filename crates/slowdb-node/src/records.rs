@@ -5,7 +5,7 @@ use crate::connect::{collection, read_options, write_options};
 use crate::failure::Failure;
 use crate::output::Output;
 use serde::Serialize;
-use slowdb_client::{Position, Put, Record, Written};
+use slowdb_client::{Position, Put, Record, Sibling, Written};
 use slowdb_proto::limits::DIMENSION_MAX;
 use std::io::{IsTerminal, Read};
 
@@ -51,8 +51,17 @@ struct RecordView<'a> {
     /// The position as `--if-version` takes it.
     version: String,
     shard: u32,
+    /// What lost against it and was kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    siblings: Vec<SiblingView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SiblingView<'a> {
+    version: String,
+    vector: &'a [f32],
 }
 
 fn written_view<'a>(id: &'a str, written: &Written, session: Option<String>) -> WrittenView<'a> {
@@ -109,19 +118,33 @@ pub(crate) async fn get(args: IdArgs, output: Output) -> Result<(), Failure> {
         position: record.position.into(),
         version: record.position.to_string(),
         shard: record.shard,
+        siblings: record.siblings.iter().map(sibling_view).collect(),
         session,
     };
     output.print(&view, |view| human_record(view, &record))
 }
 
+fn sibling_view(sibling: &Sibling) -> SiblingView<'_> {
+    SiblingView { version: sibling.position.to_string(), vector: &sibling.vector }
+}
+
+fn components(vector: &[f32]) -> String {
+    vector.iter().map(f32::to_string).collect::<Vec<_>>().join(",")
+}
+
 fn human_record(view: &RecordView<'_>, record: &Record) -> String {
-    let components: Vec<String> = view.vector.iter().map(f32::to_string).collect();
     let payload = match record.payload.len() {
         0 => String::new(),
         bytes => format!(", payload of {bytes} bytes"),
     };
     let at = format!("shard {}, version {}{payload}", view.shard, view.version);
-    format!("'{}' ({at}), {} components\n{}", view.id, view.vector.len(), components.join(","))
+    let vector = components(view.vector);
+    let mut text = format!("'{}' ({at}), {} components\n{vector}", view.id, view.vector.len());
+    for sibling in &view.siblings {
+        let vector = components(sibling.vector);
+        text.push_str(&format!("\nlost against it, and kept: version {}\n{vector}", sibling.version));
+    }
+    text
 }
 
 /// `delete ID`
@@ -187,7 +210,15 @@ mod tests {
         let vector = [0.1f32, f32::MIN_POSITIVE, -0.0, 16_777_217.0, f32::MAX, 1.0 / 3.0];
         let position = Position { term: 1, index: 2, offset: 3 };
         let (position, version) = (position.into(), position.to_string());
-        let view = RecordView { id: "a", vector: &vector, position, version, shard: 4, session: None };
+        let view = RecordView {
+            id: "a",
+            vector: &vector,
+            position,
+            version,
+            shard: 4,
+            siblings: vec![],
+            session: None,
+        };
         let text = serde_json::to_string(&view).expect("JSON");
         assert!(text.starts_with(r#"{"id":"a","vector":[0.1,"#), "{text}");
         assert!(
@@ -197,6 +228,35 @@ mod tests {
         let back: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let back: Vec<f32> = serde_json::from_value(back["vector"].clone()).expect("numbers");
         assert_eq!(back.map_bits(), vector.to_vec().map_bits());
+    }
+
+    #[test]
+    fn siblings_are_shown_below_their_record() {
+        let position = Position { term: 4, index: 9, offset: 0 };
+        let sibling = Sibling {
+            position: Position { term: 3, index: 7, offset: 1 },
+            vector: vec![0.5, 1.0],
+            payload: Vec::new().into(),
+        };
+        let siblings = vec![sibling];
+        let payload = Vec::new().into();
+        let record = Record { id: "a".into(), vector: vec![1.0, 2.0], payload, shard: 4, position, siblings };
+        let view = RecordView {
+            id: &record.id,
+            vector: &record.vector,
+            position: position.into(),
+            version: position.to_string(),
+            shard: 4,
+            siblings: record.siblings.iter().map(sibling_view).collect(),
+            session: None,
+        };
+        let text = serde_json::to_string(&view).expect("JSON");
+        assert!(
+            text.ends_with(r#""shard":4,"siblings":[{"version":"3.7.1","vector":[0.5,1.0]}]}"#),
+            "{text}"
+        );
+        let text = human_record(&view, &record);
+        assert!(text.ends_with("\n1,2\nlost against it, and kept: version 3.7.1\n0.5,1"), "{text}");
     }
 
     trait Bits {

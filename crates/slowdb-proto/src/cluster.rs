@@ -2,6 +2,7 @@
 
 use crate::map::NodeInfo;
 use crate::request::{ClusterId, Metric};
+use crate::settings::{CollectionSettings, SettingsChange};
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// A node that wants to be part of the cluster.
@@ -222,18 +223,22 @@ pub enum Admin {
         num_shards: u32,
         /// Replicas of each shard.
         replication_factor: u32,
+        /// Levels of requests that name none, and the lowest that are taken.
+        settings: CollectionSettings,
     },
     /// A collection and all its records are gone.
     DropCollection {
         /// Its name.
         name: String,
     },
-    /// How many replicas a collection's shards are to have.
-    SetReplicationFactor {
+    /// A collection is to be otherwise; what is not given stays.
+    AlterCollection {
         /// Its name.
         name: String,
         /// Replicas of each shard.
-        replication_factor: u32,
+        replication_factor: Option<u32>,
+        /// Levels of requests that name none, and the lowest that are taken.
+        settings: SettingsChange,
     },
 }
 

@@ -12,6 +12,7 @@ pub mod limits;
 mod map;
 mod ops;
 mod request;
+mod settings;
 mod status;
 
 pub use cluster::{
@@ -28,8 +29,9 @@ pub use ops::{Condition, Op, Ops, OpsBuilder, OpsError};
 pub use request::{
     ClientId, ClusterId, Consistency, Freshness, GetRequest, GroupPosition, Hit, Metric, MissingShard,
     NameError, PageRecord, ReadLevel, RecordInfo, Reply, Request, RequestKind, ScanRequest, SearchRequest,
-    ShardPosition, Unmet, WriteLevel, WriteReply, WriteRequest, check_name,
+    ShardPosition, SiblingInfo, Unmet, WriteLevel, WriteReply, WriteRequest, check_name,
 };
+pub use settings::{CollectionSettings, ConflictPolicy, SettingsChange};
 pub use slowdb_position::{Position, VersionVector};
 pub use status::{FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, PeerStatus, Role};
 

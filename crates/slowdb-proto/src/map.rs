@@ -1,6 +1,7 @@
 //! The cluster map: who is there, and where each shard lives.
 
 use crate::request::{ClusterId, Metric};
+use crate::settings::CollectionSettings;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// All that a client needs to route by itself.
@@ -42,6 +43,8 @@ pub struct CollectionInfo {
     pub metric: Metric,
     /// Replicas wanted for each shard.
     pub replication_factor: u32,
+    /// Levels of requests that name none, and the lowest that are taken.
+    pub settings: CollectionSettings,
     /// The shards; shard `i` holds the `i`th of equal ranges of the hash space.
     pub shards: Vec<ShardInfo>,
 }

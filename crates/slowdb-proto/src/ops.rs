@@ -4,7 +4,7 @@
 //! logs and into every state machine. All numbers are little endian. Each write is
 //!
 //! ```text
-//! 0      kind          u8   1 put, 2 delete, 3 replay a conflict, 4 discard a conflict
+//! 0      kind          u8   1 put, 2 delete, 3 replay a conflict, 4 discard a conflict, 5 set the conflict policy
 //! 1      condition     u8   0 none, 1 if the record has this version, 2 if there is no record
 //! 2..4   id_len        u16  1 to 512
 //! 4..8   payload_len   u32  0 to 65,536; 0 but in a put
@@ -14,9 +14,13 @@
 //!
 //! The position, term u64, index u64 and offset u32, is the version with condition 1, and in kinds 3 and 4, which have no
 //! condition, it names the entry of the conflict log. It is there only in these.
+//!
+//! What sets the conflict policy is proposed by a shard's leader alone. It has no id, no vector, no condition, and a
+//! payload of one byte: 0 newest, 1 keep_current, 2 keep_both.
 
 use slowdb_position::Position;
 
+use crate::ConflictPolicy;
 use crate::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 const HEADER_BYTES: usize = 12;
@@ -24,6 +28,7 @@ const KIND_PUT: u8 = 1;
 const KIND_DELETE: u8 = 2;
 const KIND_REPLAY: u8 = 3;
 const KIND_DISCARD: u8 = 4;
+const KIND_SET_POLICY: u8 = 5;
 const IF_VERSION: u8 = 1;
 const IF_ABSENT: u8 = 2;
 
@@ -154,13 +159,16 @@ pub enum Op<'a> {
         /// The entry: position that its late write had first.
         entry: Position,
     },
+    /// What becomes of late writes that conflict, from here on. Of the shard itself, not of a record.
+    SetPolicy(ConflictPolicy),
 }
 
 impl<'a> Op<'a> {
-    /// The id written to.
+    /// The id written to; empty if it is no record's.
     pub fn id(&self) -> &'a str {
         match self {
             Op::Put { id, .. } | Op::Delete { id, .. } | Op::Replay { id, .. } | Op::Discard { id, .. } => id,
+            Op::SetPolicy(_) => "",
         }
     }
 
@@ -168,7 +176,7 @@ impl<'a> Op<'a> {
     pub fn condition(&self) -> Option<Condition> {
         match self {
             Op::Put { condition, .. } | Op::Delete { condition, .. } => *condition,
-            Op::Replay { .. } | Op::Discard { .. } => None,
+            Op::Replay { .. } | Op::Discard { .. } | Op::SetPolicy(_) => None,
         }
     }
 
@@ -187,12 +195,17 @@ pub struct Ops<'a> {
 }
 
 impl<'a> Ops<'a> {
-    /// Checks everything: layout, limits, ids, dimension, finite components.
+    /// Checks everything: layout, limits, ids, dimension, finite components; and that a client may ask for it.
     pub fn check(bytes: &'a [u8], dimension: u32) -> Result<Ops<'a>, OpsError> {
         let ops = Ops::check_layout(bytes)?;
         for (index, op) in ops.iter().enumerate() {
-            if let Op::Put { vector, .. } = op {
-                check_vector(index, vector, dimension)?;
+            match op {
+                Op::Put { vector, .. } => check_vector(index, vector, dimension)?,
+                Op::Delete { .. } | Op::Replay { .. } | Op::Discard { .. } => {}
+                Op::SetPolicy(_) => {
+                    let what = "only a shard's leader sets its conflict policy, as the collection says";
+                    return Err(OpsError::Malformed { index, what });
+                }
             }
         }
         Ok(ops)
@@ -265,7 +278,7 @@ fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
     let is_of_entry = matches!(header[0], KIND_REPLAY | KIND_DISCARD);
     let has_position = is_of_entry || header[1] == IF_VERSION;
     let position_len = if has_position { Position::ENCODED_LEN } else { 0 };
-    if id_len == 0 {
+    if id_len == 0 && header[0] != KIND_SET_POLICY {
         return Err(OpsError::IdEmpty { index });
     }
     if id_len > ID_BYTES_MAX {
@@ -307,6 +320,18 @@ fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
         }
         KIND_REPLAY => Ok((Op::Replay { id, entry: position.unwrap_or_default() }, tail)),
         KIND_DISCARD => Ok((Op::Discard { id, entry: position.unwrap_or_default() }, tail)),
+        KIND_SET_POLICY => {
+            let policy = match payload {
+                [0] => ConflictPolicy::Newest,
+                [1] => ConflictPolicy::KeepCurrent,
+                [2] => ConflictPolicy::KeepBoth,
+                _ => return Err(malformed("its conflict policy is unknown")),
+            };
+            if id_len > 0 || vector_len > 0 || condition.is_some() {
+                return Err(malformed("it sets the conflict policy, but of a record"));
+            }
+            Ok((Op::SetPolicy(policy), tail))
+        }
         _ => Err(malformed("its kind is unknown")),
     }
 }
@@ -376,6 +401,13 @@ impl OpsBuilder {
     /// Adds the removal of a conflict's entry. On an error the batch is as it was.
     pub fn discard(&mut self, id: &str, entry: Position) -> Result<(), OpsError> {
         self.start(KIND_DISCARD, 0, id, Some(entry), 0, 0)
+    }
+
+    /// The batch that sets a shard's conflict policy.
+    pub fn set_policy(policy: ConflictPolicy) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER_BYTES + 4];
+        (bytes[0], bytes[4], bytes[HEADER_BYTES]) = (KIND_SET_POLICY, 1, policy as u8);
+        bytes
     }
 
     /// Number of writes so far.

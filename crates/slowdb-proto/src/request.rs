@@ -67,6 +67,28 @@ pub enum ReadLevel {
     Quorum,
 }
 
+impl WriteLevel {
+    /// The level as it is spelt in JSON and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WriteLevel::One => "one",
+            WriteLevel::Quorum => "quorum",
+            WriteLevel::All => "all",
+        }
+    }
+}
+
+impl ReadLevel {
+    /// The level as it is spelt in JSON and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReadLevel::One => "one",
+            ReadLevel::Session => "session",
+            ReadLevel::Quorum => "quorum",
+        }
+    }
+}
+
 /// A level as it is spelt on the command line, before it is known whether it is for a read or a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consistency {
@@ -204,9 +226,9 @@ pub enum RequestKind {
 /// How fresh what is read has to be.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Freshness {
-    /// Who may answer.
-    pub level: ReadLevel,
-    /// At `session`: what the caller has seen of the shards asked for, by their groups; and of groups that are not in
+    /// Who may answer; `None`: as the collection says.
+    pub level: Option<ReadLevel>,
+    /// At `session`, or if no level is given: what the caller has seen of the shards asked for, by their groups; and of groups that are not in
     /// its map, so that a node whose catalog is behind notices.
     pub seen: Vec<GroupPosition>,
     /// How long to wait at most until the shards can be read at this level, in milliseconds.
@@ -216,7 +238,7 @@ pub struct Freshness {
 impl Freshness {
     /// This level, waited for as long as the request allows, of a caller who has seen nothing.
     pub fn at(level: ReadLevel) -> Self {
-        Freshness { level, seen: Vec::new(), wait_ms: TIMEOUT_MS_MAX }
+        Freshness { level: Some(level), seen: Vec::new(), wait_ms: TIMEOUT_MS_MAX }
     }
 }
 
@@ -236,8 +258,8 @@ pub struct WriteRequest {
     pub collection: String,
     /// Shard by number.
     pub shard: u32,
-    /// When to acknowledge.
-    pub level: WriteLevel,
+    /// When to acknowledge; `None`: as the collection says.
+    pub level: Option<WriteLevel>,
     /// Who writes.
     pub client: ClientId,
     /// The write's number at that client: a retry carries the same one.
@@ -301,12 +323,14 @@ pub enum Reply {
     /// To `Write`.
     Written(WriteReply),
     /// To `Get`: one entry for each id asked for, in that order. The frame's body holds, for each record
-    /// found, its vector (f32 little endian) and its payload, one after the other.
+    /// found, its vector (f32 little endian) and its payload, one after the other; then the same of each sibling.
     Records {
         /// How far the shard was applied at least when it was read.
         at: ShardPosition,
         /// `None`: no such record.
         records: Vec<Option<RecordInfo>>,
+        /// What lost against records found, and was kept, in the order of those.
+        siblings: Vec<SiblingInfo>,
     },
     /// To `Search`.
     Hits {
@@ -377,6 +401,17 @@ pub struct Unmet {
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordInfo {
     /// Position of the write that made it.
+    pub position: Position,
+    /// Bytes of its payload.
+    pub payload_bytes: u32,
+}
+
+/// What lost against a record in a reply, and was kept.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiblingInfo {
+    /// Which record of the reply it lost against, from 0.
+    pub record: u32,
+    /// Position that its own write had.
     pub position: Position,
     /// Bytes of its payload.
     pub payload_bytes: u32,

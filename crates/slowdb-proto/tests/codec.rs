@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 use slowdb_proto::limits::META_BYTES_MAX;
 use slowdb_proto::{
-    Became, ClientId, ClusterId, ClusterMap, Code, CollectionInfo, ConflictEntry, ConflictPage,
-    ConflictsRequest, DecodeError, ErrorReply, Freshness, GetRequest, GroupKind, GroupPosition, GroupStatus,
-    Hit, LateStatus, LogStatus, Loser, Metric, MissingShard, NodeInfo, NodeStatus, PageRecord, PeerStatus,
-    Position, ReadLevel, RecordInfo, ReplicaInfo, Reply, Request, RequestKind, Role, ScanRequest,
-    SearchRequest, ShardInfo, ShardPosition, Unmet, WriteLevel, WriteReply, WriteRequest, check_name,
-    decode_reply, decode_request, encode_reply, encode_request,
+    Became, ClientId, ClusterId, ClusterMap, Code, CollectionInfo, CollectionSettings, ConflictEntry,
+    ConflictPage, ConflictsRequest, DecodeError, ErrorReply, Freshness, GetRequest, GroupKind, GroupPosition,
+    GroupStatus, Hit, LateStatus, LogStatus, Loser, Metric, MissingShard, NodeInfo, NodeStatus, PageRecord,
+    PeerStatus, Position, ReadLevel, RecordInfo, ReplicaInfo, Reply, Request, RequestKind, Role, ScanRequest,
+    SearchRequest, ShardInfo, ShardPosition, SiblingInfo, Unmet, WriteLevel, WriteReply, WriteRequest,
+    check_name, decode_reply, decode_request, encode_reply, encode_request,
 };
 
 fn requests() -> Vec<Request> {
@@ -16,7 +16,7 @@ fn requests() -> Vec<Request> {
     let write = WriteRequest {
         collection: collection.clone(),
         shard: 3,
-        level: WriteLevel::All,
+        level: Some(WriteLevel::All),
         client,
         sequence: u64::MAX,
         retry: true,
@@ -25,7 +25,7 @@ fn requests() -> Vec<Request> {
     let get =
         GetRequest { collection: collection.clone(), shard: 0, fresh: Freshness::at(ReadLevel::One), ids };
     let seen = vec![GroupPosition { group: 7, position: Position { term: 1, index: 2, offset: 3 } }];
-    let fresh = Freshness { level: ReadLevel::Session, seen, wait_ms: 50 };
+    let fresh = Freshness { level: Some(ReadLevel::Session), seen, wait_ms: 50 };
     let scan = ScanRequest {
         collection: collection.clone(),
         shard: 1,
@@ -67,6 +67,7 @@ fn replies() -> Vec<Reply> {
         dimension: 384,
         metric: Metric::Cosine,
         replication_factor: 3,
+        settings: CollectionSettings::default(),
         shards: vec![shard],
     };
     let node = NodeInfo { id: "n1".into(), address: "localhost:1".into(), zone: Some("z".into()) };
@@ -117,6 +118,7 @@ fn replies() -> Vec<Reply> {
         group: 9,
     };
     let records = vec![None, Some(RecordInfo { position, payload_bytes: 4 })];
+    let siblings = vec![SiblingInfo { record: 1, position, payload_bytes: 2 }];
     let hits = vec![vec![Hit { id: "a".into(), score: -0.5 }], vec![]];
     let shards = vec![ShardPosition { shard: 1, group: 2, applied: position, latest: position }];
     let error = ErrorReply {
@@ -142,7 +144,7 @@ fn replies() -> Vec<Reply> {
         Reply::Map(map),
         Reply::Conflicts(conflicts),
         Reply::Written(written),
-        Reply::Records { at: shards[0], records },
+        Reply::Records { at: shards[0], records, siblings },
         Reply::Page { at: shards[0], records: vec![page], more: true },
         Reply::Hits { metric: Metric::L2, shards, missing: vec![missing], results: hits },
         Reply::Status(Box::new(status)),

@@ -98,7 +98,7 @@ fn what_is_wrong_is_named() {
         (GOLDEN[..11].to_vec(), "write 0: it ends inside a header"),
         (GOLDEN[..20].to_vec(), "write 0: it is longer than what is left"),
         (GOLDEN[..30].to_vec(), "write 1: it ends inside a header"),
-        (golden_with(&[(0, 5)]), "write 0: its kind is unknown"),
+        (golden_with(&[(0, 6)]), "write 0: its kind is unknown"),
         (golden_with(&[(1, 3)]), "write 0: its condition is unknown"),
         (golden_with(&[(2, 0)]), "write 0: the id is empty"),
         (golden_with(&[(2, 1), (3, 2)]), "write 0: the id has 513 bytes"),

@@ -300,7 +300,7 @@ fn change_for(catalog: &Catalog, admin: Admin) -> Answer<(Option<CatalogChange>,
             CatalogChange::State { node, state }
         }
         Admin::RemoveNode { node } => CatalogChange::Remove { node },
-        Admin::CreateCollection { name, dimension, metric, num_shards, replication_factor } => {
+        Admin::CreateCollection { name, dimension, metric, num_shards, replication_factor, settings } => {
             check_name(&name).map_err(|e| error(Code::BadRequest, format!("collection: {e}")))?;
             let range = |what: &str, value: u32, max: u32| {
                 let wrong =
@@ -310,6 +310,7 @@ fn change_for(catalog: &Catalog, admin: Admin) -> Answer<(Option<CatalogChange>,
             range("dimension", dimension, DIMENSION_MAX)?;
             range("number of shards", num_shards, SHARDS_MAX)?;
             range("replication factor", replication_factor, REPLICATION_FACTOR_MAX)?;
+            settings.check().map_err(|why| error(Code::BadRequest, why))?;
             let replicas: usize = catalog.shards().map(|(_, shard)| shard.spec.replicas.len()).sum();
             if replicas + (num_shards * replication_factor) as usize > REPLICAS_MAX {
                 return Err(error(Code::Refused, format!("a cluster has at most {REPLICAS_MAX} replicas")));
@@ -322,25 +323,29 @@ fn change_for(catalog: &Catalog, admin: Admin) -> Answer<(Option<CatalogChange>,
                     shards[0].len()
                 ));
             }
-            CatalogChange::Create { name, dimension, metric, replication_factor, shards }
+            CatalogChange::Create { name, dimension, metric, replication_factor, settings, shards }
         }
         Admin::DropCollection { name } => {
             catalog.collection(&name).ok_or_else(|| unknown_collection(catalog, &name))?;
             CatalogChange::Drop { name }
         }
-        Admin::SetReplicationFactor { name, replication_factor } => {
+        Admin::AlterCollection { name, replication_factor, settings } => {
             let found = catalog.collection(&name).ok_or_else(|| unknown_collection(catalog, &name))?;
-            if !(1..=REPLICATION_FACTOR_MAX).contains(&replication_factor) {
-                let what = format!(
-                    "replication factor {replication_factor}: it has to be from 1 to {REPLICATION_FACTOR_MAX}"
-                );
+            if let Some(factor) = replication_factor
+                && !(1..=REPLICATION_FACTOR_MAX).contains(&factor)
+            {
+                let what =
+                    format!("replication factor {factor}: it has to be from 1 to {REPLICATION_FACTOR_MAX}");
                 return Err(error(Code::BadRequest, what));
             }
-            if found.replication_factor == replication_factor {
-                notes.push(format!("'{name}' has that replication factor already"));
+            let after = settings.of(found.settings);
+            after.check().map_err(|why| error(Code::BadRequest, why))?;
+            let stays = replication_factor.is_none_or(|factor| factor == found.replication_factor);
+            if stays && after == found.settings {
+                notes.push(format!("'{name}' is like that already"));
                 return Ok((None, notes));
             }
-            CatalogChange::Factor { name, replication_factor }
+            CatalogChange::Alter { name, replication_factor, settings }
         }
     };
     Ok((Some(change), notes))

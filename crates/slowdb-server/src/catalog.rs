@@ -11,7 +11,8 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
 use slowdb_proto::{
-    ClusterId, CollectionInfo, Metric, NodeInfo, NodeState, ReplicaInfo, ShardInfo, Standing,
+    ClusterId, CollectionInfo, CollectionSettings, Metric, NodeInfo, NodeState, ReplicaInfo, ShardInfo,
+    Standing,
 };
 use slowdb_repl::{ApplyError, GroupId, Membership, ProposalView, SnapshotSource, Staging};
 pub(crate) use spec::{GroupSpec, Replica, Report, voters_of};
@@ -78,6 +79,7 @@ pub(crate) struct Collection {
     pub(crate) dimension: u32,
     pub(crate) metric: Metric,
     pub(crate) replication_factor: u32,
+    pub(crate) settings: CollectionSettings,
     pub(crate) shards: Vec<Shard>,
 }
 
@@ -133,6 +135,7 @@ impl Collection {
             dimension: self.dimension,
             metric: self.metric,
             replication_factor: self.replication_factor,
+            settings: self.settings,
             shards: self.shards.iter().map(Shard::to_info).collect(),
         }
     }
@@ -345,6 +348,7 @@ pub(crate) fn found(
         dimension: founding.dimension,
         metric: founding.metric,
         replication_factor: founding.replication_factor,
+        settings: CollectionSettings::default(),
         shards,
     })?;
     Ok(catalog)

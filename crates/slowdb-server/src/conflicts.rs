@@ -60,9 +60,16 @@ pub(crate) struct Conflict {
     pub(crate) made: Envelope,
     /// What lost, if anything did.
     pub(crate) loser: Option<Value>,
+    /// The loser, a record, is readable beside the one that there is.
+    pub(crate) sibling: bool,
 }
 
 impl Conflict {
+    /// Position of the write that made the loser.
+    pub(crate) fn lost_at(&self) -> Position {
+        if self.became == Became::Replaced { self.met.unwrap_or(self.was) } else { self.was }
+    }
+
     fn bytes(&self) -> usize {
         Self::bytes_of(&self.id, self.loser.as_ref().map_or(0, Value::bytes))
     }
@@ -103,11 +110,12 @@ pub(crate) struct Entries {
 /// The conflict log of one shard.
 ///
 /// Invariants: `notes` are the entries without a loser, by when they were decided; `note_bytes` and `loser_bytes` are
-/// sums over the entries without and with one, `digest` over all.
+/// sums over the entries without and with one, `digest` over all; `siblings` are the entries that are one, by id.
 #[derive(Default)]
 pub(crate) struct Conflicts {
     by_was: BTreeMap<Position, Conflict>,
     notes: BTreeSet<(Position, Position)>,
+    siblings: BTreeMap<String, BTreeSet<Position>>,
     note_bytes: usize,
     loser_bytes: usize,
     digest: u128,
@@ -134,6 +142,9 @@ impl Conflicts {
         } else {
             self.note_bytes += conflict.bytes();
             self.notes.insert((conflict.decided, conflict.was));
+        }
+        if conflict.sibling {
+            self.siblings.entry(conflict.id.clone()).or_default().insert(conflict.was);
         }
         self.by_was.insert(conflict.was, conflict);
         while self.note_bytes > CONFLICT_NOTE_BYTES_MAX
@@ -181,6 +192,26 @@ impl Conflicts {
             self.note_bytes -= conflict.bytes();
             self.notes.remove(&(conflict.decided, was));
         }
+        if let Some(others) = self.siblings.get_mut(&conflict.id) {
+            others.remove(&was);
+            if others.is_empty() {
+                self.siblings.remove(&conflict.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// What lost against a record and is readable beside it.
+    pub(crate) fn siblings_of(&self, id: &str) -> impl Iterator<Item = &Conflict> {
+        self.siblings.get(id).into_iter().flatten().filter_map(|was| self.by_was.get(was))
+    }
+
+    /// Lets go of what is readable beside a record. A note of each stays: the writes may be offered again.
+    pub(crate) fn resolve(&mut self, id: &str) -> Result<(), String> {
+        let siblings: Vec<Conflict> = self.siblings_of(id).cloned().collect();
+        for sibling in siblings {
+            self.note(Conflict { loser: None, sibling: false, ..sibling })?;
+        }
         Ok(())
     }
 
@@ -204,6 +235,7 @@ impl Conflicts {
                 }
                 Some(Value::Delete) | None => true,
             };
+            let fits = fits && (!conflict.sibling || matches!(conflict.loser, Some(Value::Put { .. })));
             if !fits || conflict.id.is_empty() || conflict.id.len() > ID_BYTES_MAX {
                 return Err(format!("checkpoint mark: the conflict of {} is malformed", conflict.was));
             }
@@ -236,6 +268,7 @@ mod tests {
             met: None,
             made,
             loser,
+            sibling: false,
         }
     }
 
@@ -270,6 +303,25 @@ mod tests {
         // The same write again takes no more room.
         conflicts.note(conflict(1, value(60_000))).expect("it is noted");
         assert!(conflicts.has_room(0));
+    }
+
+    #[test]
+    fn siblings_are_found_by_id_until_they_are_resolved() {
+        let sibling = |index| Conflict { id: "a".to_owned(), sibling: true, ..conflict(index, value(9)) };
+        let mut conflicts = Conflicts::default();
+        conflicts.note(sibling(3)).expect("it is noted");
+        conflicts.note(Conflict { sibling: false, ..sibling(4) }).expect("it is noted");
+        conflicts.note(sibling(5)).expect("it is noted");
+        let found = |all: &Conflicts| all.siblings_of("a").map(|it| it.was.index).collect::<Vec<_>>();
+        assert_eq!((found(&conflicts), conflicts.siblings_of("b").count()), (vec![3, 5], 0));
+        let again = Conflicts::from_state(conflicts.to_state(), 2).expect("it is sound");
+        assert_eq!((found(&again), again.digest()), (vec![3, 5], conflicts.digest()));
+        conflicts.resolve("a").expect("it is noted");
+        assert_eq!(found(&conflicts), [0_u64; 0]);
+        let loser = |index| conflicts.get(Position::new(1, index, 0)).expect("a note stays").loser.is_some();
+        assert_eq!([3, 4, 5].map(loser), [false, true, false]);
+        let none = Conflict { sibling: true, ..conflict(6, Some(Value::Delete)) };
+        assert!(Conflicts::from_state(vec![none], 2).is_err(), "a delete is nothing to be read");
     }
 
     #[test]

@@ -73,26 +73,27 @@ impl SessionWaits {
 }
 
 impl Node {
-    /// Takes a read. It is answered once its shards are as fresh as it wants them, or cannot be in time.
+    /// Takes a read at a level. It is answered once its shards are as fresh as it wants them, or cannot be in time.
     pub(crate) fn read(
         &mut self,
         id: RequestId,
         plan: ReadPlan,
+        level: ReadLevel,
         fresh: &Freshness,
         deadline: u64,
     ) -> Answer<()> {
-        let wanted = self.wanted(fresh)?;
+        let wanted = if level == ReadLevel::Session { self.wanted(fresh)? } else { BTreeMap::new() };
         let until = deadline.min(self.now.micros.saturating_add(u64::from(fresh.wait_ms) * 1000));
         let token = Pending::token(id);
         let shards = plan.shards();
-        let seen = match fresh.level {
+        let seen = match level {
             ReadLevel::Session => fresh.seen.clone(),
             ReadLevel::One | ReadLevel::Quorum => Vec::new(),
         };
         let mut read =
             PendingRead { waits_for: BTreeSet::new(), missing: BTreeMap::new(), plan, until, seen };
         for (shard, group) in shards {
-            let is_ready = self.hosted_group(shard, group).and_then(|()| match fresh.level {
+            let is_ready = self.hosted_group(shard, group).and_then(|()| match level {
                 ReadLevel::One => Ok(true),
                 ReadLevel::Session => self.is_applied(token, shard, group, wanted.get(&group.0)),
                 ReadLevel::Quorum => {
@@ -116,9 +117,6 @@ impl Node {
 
     /// What has to be applied of which group, at `session`.
     fn wanted(&self, fresh: &Freshness) -> Answer<BTreeMap<u64, Position>> {
-        if fresh.level != ReadLevel::Session {
-            return Ok(BTreeMap::new());
-        }
         if fresh.seen.len() > SHARDS_MAX as usize {
             let count = fresh.seen.len();
             return Err(error(Code::TooLarge, format!("{count} positions are seen, more than {SHARDS_MAX}")));
@@ -284,7 +282,13 @@ impl Node {
         Ok(match plan {
             ReadPlan::Get { shard, group, ids } => {
                 let (at, reader) = one(shard, group)?;
-                ReadWork::Get { reader, at, ids }
+                let machine = self.repl.machine(group).and_then(Machine::shard);
+                let siblings = |(nth, id): (usize, &String)| {
+                    let found = machine.map(|shard| shard.siblings(id)).unwrap_or_default();
+                    (!found.is_empty()).then_some((nth, found))
+                };
+                let siblings = ids.iter().enumerate().filter_map(siblings).collect();
+                ReadWork::Get { reader, at, ids, siblings }
             }
             ReadPlan::Scan { shard, group, page } => {
                 let (at, reader) = one(shard, group)?;

@@ -8,7 +8,10 @@ use crate::identity::{Founding, Identity};
 use crate::shard::{ShardMachine, ShardPlace};
 use crate::tend::Told;
 use slowdb_disk::{Disk, SimDisk};
-use slowdb_proto::{ClusterId, Condition, Metric, NodeState, OpsBuilder, Standing, Wanted};
+use slowdb_proto::{
+    ClusterId, CollectionSettings, Condition, ConflictPolicy, Metric, NodeState, OpsBuilder, ReadLevel,
+    SettingsChange, Standing, Wanted, WriteLevel,
+};
 use slowdb_repl::{AckLevel, Late, Position, ProposalHeader, ProposalView};
 use slowdb_storage::{Options, Store};
 use std::collections::BTreeMap;
@@ -89,6 +92,12 @@ impl<'a> Struct<'a> {
             Struct { at: first + n * item.fields[""], ..item }
         };
         (0..u32_at(self.bytes, at + 4) as usize).map(item).collect()
+    }
+
+    /// Where the value of an option is, if there is one; it is as large as it is aligned.
+    fn option(&self, field: &str, value_bytes: usize) -> Option<usize> {
+        let at = self.place(field);
+        (self.bytes[at] == 1).then_some(at + value_bytes)
     }
 
     fn text(&self, field: &str) -> &'a str {
@@ -327,11 +336,22 @@ fn catalog_changes() {
 
     let (name, shards) = ("new".into(), vec![vec!["n1".into(), "n2".into()], vec!["n2".into()]]);
     let (dimension, metric, replication_factor) = (3, Metric::Cosine, 2);
-    let create = CatalogChange::Create { name, dimension, metric, replication_factor, shards }.encode();
+    let settings = CollectionSettings {
+        read_level: ReadLevel::One,
+        conflicts: ConflictPolicy::KeepCurrent,
+        ..CollectionSettings::default()
+    };
+    let create =
+        CatalogChange::Create { name, dimension, metric, replication_factor, settings, shards }.encode();
     let create = Struct::root(&create, "Change");
     assert_eq!((create.byte("number"), create.text("create.name")), (8, "new"));
     assert_eq!((create.u32("create.dimension"), create.byte("create.metric")), (3, 2));
     assert_eq!(create.u32("create.replication_factor"), 2);
+    let settings = create.inner("create.settings", "Settings");
+    assert_eq!(
+        ["write_level", "read_level", "write_floor", "read_floor", "conflicts"].map(|it| settings.byte(it)),
+        [1, 0, 0, 0, 1]
+    );
     let list = |at: usize| (target(create.bytes, at, at), u32_at(create.bytes, at + 4));
     let (first, count) = list(create.place("create.shards"));
     assert_eq!((count, list(first).1, list(first + 8).1), (2, 2, 1));
@@ -341,10 +361,16 @@ fn catalog_changes() {
     let drop = CatalogChange::Drop { name: "new".into() }.encode();
     let drop = Struct::root(&drop, "Change");
     assert_eq!((drop.byte("number"), drop.text("drop.name")), (9, "new"));
-    let factor = CatalogChange::Factor { name: "new".into(), replication_factor: 2 }.encode();
-    let factor = Struct::root(&factor, "Change");
-    assert_eq!((factor.byte("number"), factor.text("factor.name")), (10, "new"));
-    assert_eq!(factor.u32("factor.replication_factor"), 2);
+    let (write_level, read_floor) = (Some(WriteLevel::All), Some(ReadLevel::Session));
+    let settings = SettingsChange { write_level, read_floor, ..SettingsChange::default() };
+    let alter = CatalogChange::Alter { name: "new".into(), replication_factor: Some(2), settings }.encode();
+    let alter = Struct::root(&alter, "Change");
+    assert_eq!((alter.byte("number"), alter.text("alter.name")), (10, "new"));
+    assert_eq!(alter.option("alter.replication_factor", 4).map(|at| u32_at(alter.bytes, at)), Some(2));
+    assert_eq!(alter.option("alter.write_level", 1).map(|at| alter.bytes[at]), Some(2));
+    assert_eq!(alter.option("alter.read_level", 1), None);
+    assert_eq!(alter.option("alter.write_floor", 1), None);
+    assert_eq!(alter.option("alter.read_floor", 1).map(|at| alter.bytes[at]), Some(1));
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl Node {
     }
 
     /// Of a shard's log of conflicts, the positions that the late writes had first.
-    pub fn conflicts(&self, group: GroupId) -> Option<Vec<Position>> {
+    pub fn late_positions(&self, group: GroupId) -> Option<Vec<Position>> {
         Some(self.repl.machine(group)?.shard()?.late_positions())
     }
 

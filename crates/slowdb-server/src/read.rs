@@ -4,11 +4,11 @@ use bytes::Bytes;
 use slowdb_proto::limits::{BODY_BYTES_MAX, META_BYTES_MAX};
 use slowdb_proto::{
     Code, ConflictPage, ErrorReply, Hit, Metric, MissingShard, PageRecord, Position, RecordInfo, Reply,
-    ShardPosition,
+    ShardPosition, SiblingInfo,
 };
 use slowdb_storage::{Reader, RecordRef, SearchQuery};
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::envelope::Envelope;
@@ -31,6 +31,8 @@ pub enum ReadWork {
         at: ShardPosition,
         /// The ids.
         ids: Vec<String>,
+        /// What is to be read beside them, by their place in `ids`.
+        siblings: BTreeMap<usize, Vec<Sibling>>,
     },
     /// Records in the order of their ids.
     Scan {
@@ -63,6 +65,16 @@ pub enum ReadWork {
         /// How similarity is measured.
         metric: Metric,
     },
+}
+
+/// What lost against a record, and is readable beside it.
+pub struct Sibling {
+    /// Position that its own write had.
+    pub(crate) position: Position,
+    /// Its vector, f32 little endian.
+    pub(crate) vector: Vec<u8>,
+    /// Its payload.
+    pub(crate) payload: Vec<u8>,
 }
 
 /// A shard's records, and what may show of them.
@@ -115,7 +127,7 @@ impl ReadWork {
     /// Does it.
     pub fn run(self) -> (Reply, Vec<Bytes>) {
         let done = match self {
-            ReadWork::Get { reader, at, ids } => get(&reader, at, &ids),
+            ReadWork::Get { reader, at, ids, siblings } => get(&reader, at, &ids, &siblings),
             ReadWork::Scan { reader, at, page } => scan(&reader, at, &page),
             ReadWork::Conflicts { page, losers } => Ok((Reply::Conflicts(page), body_of(losers))),
             ReadWork::Search { shards, missing, queries, dimension, k, metric } => {
@@ -134,9 +146,16 @@ fn corrupt(error: &impl std::fmt::Display) -> Box<ErrorReply> {
     Box::new(ErrorReply::new(Code::Corrupt, format!("this replica cannot answer: {error}")))
 }
 
-fn get(reader: &ShardReader, at: ShardPosition, ids: &[String]) -> Answer<(Reply, Vec<Bytes>)> {
+fn get(
+    reader: &ShardReader,
+    at: ShardPosition,
+    ids: &[String],
+    siblings: &BTreeMap<usize, Vec<Sibling>>,
+) -> Answer<(Reply, Vec<Bytes>)> {
     let mut body = Vec::new();
     let mut records = Vec::with_capacity(ids.len());
+    let all = siblings.values().flatten();
+    let sibling_bytes: usize = all.map(|sibling| sibling.vector.len() + sibling.payload.len()).sum();
     for id in ids {
         let found = reader.records.get_with(id.as_bytes(), |record| {
             for component in record.vector {
@@ -151,7 +170,7 @@ fn get(reader: &ShardReader, at: ShardPosition, ids: &[String]) -> Answer<(Reply
             return Err(corrupt(&format!("the record '{id}' does not say how it came to be")));
         }
         records.push(found.flatten());
-        if body.len() > BODY_BYTES_MAX {
+        if body.len() + sibling_bytes > BODY_BYTES_MAX {
             let message = format!(
                 "the first {} of the {} records asked for take more than {BODY_BYTES_MAX} bytes: ask for fewer \
                  at a time",
@@ -161,7 +180,16 @@ fn get(reader: &ShardReader, at: ShardPosition, ids: &[String]) -> Answer<(Reply
             return Err(Box::new(ErrorReply::new(Code::TooLarge, message)));
         }
     }
-    Ok((Reply::Records { at: reader.latest.seen(at), records }, body_of(body)))
+    let mut infos = Vec::new();
+    for (nth, siblings) in siblings.iter().filter(|(nth, _)| records[**nth].is_some()) {
+        for Sibling { position, vector, payload } in siblings {
+            body.extend_from_slice(vector);
+            body.extend_from_slice(payload);
+            let (record, payload_bytes) = (*nth as u32, payload.len() as u32);
+            infos.push(SiblingInfo { record, position: *position, payload_bytes });
+        }
+    }
+    Ok((Reply::Records { at: reader.latest.seen(at), records, siblings: infos }, body_of(body)))
 }
 
 /// The store keeps no order, so a page looks at all ids. For that any replica can give the next one, and a record that is

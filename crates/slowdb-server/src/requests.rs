@@ -13,8 +13,9 @@ use slowdb_proto::limits::{
     SHARDS_MAX, TIMEOUT_MS_MAX,
 };
 use slowdb_proto::{
-    ClusterMap, Code, CollectionInfo, ConflictsRequest, ErrorReply, GetRequest, Metric, Ops, OpsError, Reply,
-    Request, RequestKind, ScanRequest, SearchRequest, ShardInfo, WriteLevel, WriteReply, WriteRequest,
+    ClusterMap, Code, CollectionInfo, ConflictsRequest, ErrorReply, Freshness, GetRequest, Metric, Ops,
+    OpsError, ReadLevel, Reply, Request, RequestKind, ScanRequest, SearchRequest, ShardInfo, WriteLevel,
+    WriteReply, WriteRequest,
 };
 #[cfg(feature = "canary")]
 use slowdb_proto::{Position, Unmet};
@@ -188,7 +189,9 @@ impl Node {
                 format!("id '{}' belongs to shard {home}, not {}", shorten(stray.id()), write.shard),
             ));
         }
-        if write.level == WriteLevel::One
+        let asked = collection.settings.write_at(write.level);
+        let asked = asked.map_err(|why| error(Code::BadRequest, why))?;
+        if asked == WriteLevel::One
             && let Some(op) = ops.iter().find(|op| op.depends())
         {
             return Err(error(
@@ -223,7 +226,7 @@ impl Node {
             }
         }
         let writes = ops.writes();
-        let level = match write.level {
+        let level = match asked {
             // Whether an earlier attempt was executed is known when it is applied.
             WriteLevel::One if write.retry => AckLevel::Quorum,
             WriteLevel::One => AckLevel::One,
@@ -261,7 +264,9 @@ impl Node {
                 format!("an id of {} bytes: an id has 1 to {ID_BYTES_MAX} bytes", bad.len()),
             ));
         }
-        self.read(id, ReadPlan::Get { shard: get.shard, group, ids: get.ids }, &get.fresh, deadline)
+        let level = read_level(&collection, &get.fresh)?;
+        let plan = ReadPlan::Get { shard: get.shard, group, ids: get.ids };
+        self.read(id, plan, level, &get.fresh, deadline)
     }
 
     fn scan(&mut self, id: RequestId, scan: ScanRequest, deadline: u64) -> Answer<()> {
@@ -273,7 +278,8 @@ impl Node {
             return Err(error(Code::BadRequest, message));
         }
         let page = Page { after: scan.after, limit, vectors: scan.vectors, payloads: scan.payloads };
-        self.read(id, ReadPlan::Scan { shard: scan.shard, group, page }, &scan.fresh, deadline)
+        let level = read_level(&collection, &scan.fresh)?;
+        self.read(id, ReadPlan::Scan { shard: scan.shard, group, page }, level, &scan.fresh, deadline)
     }
 
     fn conflicts(&mut self, id: RequestId, asked: &ConflictsRequest, deadline: u64) -> Answer<()> {
@@ -285,7 +291,14 @@ impl Node {
             return Err(error(Code::BadRequest, message));
         }
         let (shard, from, losers) = (asked.shard, asked.from, asked.losers);
-        self.read(id, ReadPlan::Conflicts { shard, group, from, limit, losers }, &asked.fresh, deadline)
+        let level = read_level(&collection, &asked.fresh)?;
+        self.read(
+            id,
+            ReadPlan::Conflicts { shard, group, from, limit, losers },
+            level,
+            &asked.fresh,
+            deadline,
+        )
     }
 
     fn search(&mut self, id: RequestId, search: &SearchRequest, body: &[u8], deadline: u64) -> Answer<()> {
@@ -312,7 +325,9 @@ impl Node {
         let metric = search.metric.unwrap_or(collection.metric);
         let queries = check_queries(body, collection.dimension, metric)?;
         let dimension = collection.dimension as usize;
-        self.read(id, ReadPlan::Search { shards, queries, dimension, k, metric }, &search.fresh, deadline)
+        let level = read_level(&collection, &search.fresh)?;
+        let plan = ReadPlan::Search { shards, queries, dimension, k, metric };
+        self.read(id, plan, level, &search.fresh, deadline)
     }
 
     /// A replica is gone: what waits for it is answered.
@@ -453,6 +468,11 @@ fn ops_error(problem: &OpsError) -> Box<ErrorReply> {
         OpsError::Empty | OpsError::Malformed { .. } => Code::BadRequest,
     };
     error(code, problem.to_string())
+}
+
+/// The level of a read: the one that it names, or the collection's.
+fn read_level(collection: &CollectionInfo, fresh: &Freshness) -> Answer<ReadLevel> {
+    collection.settings.read_at(fresh.level).map_err(|why| error(Code::BadRequest, why))
 }
 
 fn check_queries(body: &[u8], dimension: u32, metric: Metric) -> Answer<Vec<f32>> {

@@ -2,17 +2,17 @@
 
 #[cfg(feature = "canary")]
 use crate::canary::{Canary, is_planted};
-use crate::conflicts::{Conflict, Conflicts};
+use crate::conflicts::{Conflict, Conflicts, Value};
 use crate::dedup::{DedupState, DedupWindow, Known, WriteResult};
 use crate::envelope::Envelope;
-use crate::read::{Latest, ShardReader};
+use crate::read::{Latest, ShardReader, Sibling};
 use crate::tombstones::{TombstoneState, Tombstones};
 use crate::transfer::{ShardSnapshot, ShardStaging};
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
-use slowdb_proto::{Op, Ops, Position, Unmet};
+use slowdb_proto::{ConflictPolicy, Op, Ops, Position, Unmet};
 use slowdb_repl::{ApplyError, ProposalView, SnapshotSource, Staging, Standing, TermTable};
 use slowdb_storage::{CheckpointDone, CheckpointJob, Options, Store, VectorRef, Version, WriteError};
 use std::sync::Arc;
@@ -43,6 +43,8 @@ pub(crate) struct Mark {
     terms: Vec<(u64, u64)>,
     tombstones: TombstoneState,
     conflicts: Vec<Conflict>,
+    /// What becomes of late writes that conflict.
+    policy: ConflictPolicy,
 }
 
 /// What is replicated beside the records.
@@ -51,6 +53,8 @@ struct Beside {
     terms: TermTable,
     tombstones: Tombstones,
     conflicts: Conflicts,
+    /// What becomes of late writes that conflict. It changes with an entry, so it is the same everywhere at each of them.
+    policy: ConflictPolicy,
 }
 
 impl Beside {
@@ -60,13 +64,18 @@ impl Beside {
             terms: terms_of(&mark.terms)?,
             tombstones: Tombstones::from_state(mark.tombstones)?,
             conflicts: Conflicts::from_state(mark.conflicts, dimension)?,
+            policy: mark.policy,
         })
     }
 
     /// Digest of all replicated state, with these records.
     fn digest(&self, records: &Store) -> [u8; 16] {
         let terms = xxh3_128(&self.terms.encode());
-        let parts = [self.dedup.digest(), terms, self.tombstones.digest(), self.conflicts.digest()];
+        let policy = match self.policy {
+            ConflictPolicy::Newest => 0,
+            other => xxh3_128(&[other as u8]),
+        };
+        let parts = [self.dedup.digest(), terms, self.tombstones.digest(), self.conflicts.digest(), policy];
         parts.into_iter().fold(records.digest().0, u128::wrapping_add).to_le_bytes()
     }
 }
@@ -189,6 +198,23 @@ impl ShardMachine {
         &self.beside.terms
     }
 
+    /// What becomes of late writes that conflict.
+    pub(crate) fn policy(&self) -> ConflictPolicy {
+        self.beside.policy
+    }
+
+    /// What lost against a record, and is readable beside it.
+    pub(crate) fn siblings(&self, id: &str) -> Vec<Sibling> {
+        let sibling = |conflict: &Conflict| match &conflict.loser {
+            Some(Value::Put { vector, payload }) => {
+                let (vector, payload) = (vector.clone(), payload.clone());
+                Some(Sibling { position: conflict.lost_at(), vector, payload })
+            }
+            Some(Value::Delete) | None => None,
+        };
+        self.beside.conflicts.siblings_of(id).filter_map(sibling).collect()
+    }
+
     pub(crate) fn records(&self) -> u64 {
         self.store.len()
     }
@@ -207,7 +233,7 @@ impl ShardMachine {
     }
 
     fn mark(&self) -> Mark {
-        let Beside { dedup, terms, tombstones, conflicts } = &self.beside;
+        let Beside { dedup, terms, tombstones, conflicts, policy } = &self.beside;
         Mark {
             applied: self.applied,
             index: self.index,
@@ -215,6 +241,7 @@ impl ShardMachine {
             terms: terms.iter().collect(),
             tombstones: tombstones.to_state(),
             conflicts: conflicts.to_state(),
+            policy: *policy,
         }
     }
 
@@ -327,7 +354,12 @@ impl ShardMachine {
                 return Ok(Err(current));
             }
         }
-        Ok(Ok(self.write(op, position, made).map_err(|error| error.to_string())?))
+        let existed = self.write(op, position, made).map_err(|error| error.to_string())?;
+        if condition.is_some() {
+            // Who says what it replaces has seen what there is.
+            self.beside.conflicts.resolve(op.id())?;
+        }
+        Ok(Ok(existed))
     }
 
     /// Puts or deletes, and says whether there was a record.
@@ -347,6 +379,10 @@ impl ShardMachine {
             }
             // They are no value: see `resolve`.
             Op::Replay { .. } | Op::Discard { .. } => None,
+            Op::SetPolicy(policy) => {
+                self.beside.policy = *policy;
+                None
+            }
         };
         Ok(before.is_some())
     }
@@ -425,6 +461,7 @@ pub(crate) fn decode_mark(mark: &[u8]) -> Result<Mark, String> {
             terms: Vec::new(),
             tombstones: TombstoneState::default(),
             conflicts: Vec::new(),
+            policy: ConflictPolicy::default(),
         });
     }
     let mut aligned = AlignedVec::<16>::with_capacity(mark.len());

@@ -5,11 +5,12 @@ use crate::machine::{Machine, Outcome};
 use crate::node::{Effect, Node, RequestId};
 use crate::placement::{self, Sizes};
 use crate::reconcile::{Sight, Step, next_step};
+use crate::shard::ShardMachine;
 use bytes::Bytes;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
-use slowdb_proto::ClusterId;
+use slowdb_proto::{ClusterId, OpsBuilder};
 use slowdb_repl::{AckLevel, GroupId, NodeId, Now, Proposal, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +40,8 @@ const FAR_FOR_MICROS: u64 = 30_000_000;
 pub(crate) struct Tending {
     /// Proposals of changes of the catalog, with the request that asked for it, if one did.
     own: BTreeMap<Token, Option<RequestId>>,
+    /// Proposals of the conflict policy of a shard.
+    policies: BTreeSet<Token>,
     /// Groups to look at with the next tick.
     look_at: BTreeSet<GroupId>,
     groups: BTreeMap<GroupId, Tended>,
@@ -69,6 +72,7 @@ struct Tended {
     reported_at: u64,
     compared_at: u64,
     handed_over_at: u64,
+    policy_asked_at: u64,
 }
 
 impl Tending {
@@ -78,11 +82,12 @@ impl Tending {
     }
 
     pub(crate) fn is_own(&self, token: Token) -> bool {
-        self.own.contains_key(&token)
+        self.own.contains_key(&token) || self.policies.contains(&token)
     }
 
     /// Nothing will be heard of a proposal of the node itself. Whoever asked for it is told elsewhere.
     pub(crate) fn forget(&mut self, token: Token) -> Option<RequestId> {
+        self.policies.remove(&token);
         self.own.remove(&token).flatten()
     }
 
@@ -341,6 +346,7 @@ impl Node {
         let news = spec.is_news(&report);
         let sight = Sight { membership, followers: &view.followers, committed: view.committed };
         let step = next_step(&spec, &sight);
+        let committed = view.committed;
         #[cfg(feature = "canary")]
         let step = distorted(step, &spec, &sight);
         let changing = self.repl.is_changing_members(id);
@@ -354,6 +360,7 @@ impl Node {
         if !news {
             tended_mut(&mut self.tending, id).reported_at = 0;
         }
+        self.want_policy(now, id, committed);
         match step {
             Step::None => {}
             Step::Change(_) if changing => {}
@@ -381,6 +388,37 @@ impl Node {
                     self.repl.hand_over_to(id, to);
                 }
             }
+        }
+    }
+
+    /// Proposes the conflict policy that the collection has, if the shard has another. Which one counts is decided by the
+    /// shard's own log, so that all replicas decide the same way.
+    fn want_policy(&mut self, now: Now, id: GroupId, committed: u64) {
+        let wanted = self.catalog().and_then(|catalog| catalog.shard_of(id));
+        let Some(wanted) = wanted.map(|(collection, _)| collection.settings.conflicts) else { return };
+        let policy = self.repl.machine(id).and_then(Machine::shard).map(ShardMachine::policy);
+        let ticks = self.tending.ticks;
+        let tended = tended_mut(&mut self.tending, id);
+        let is_asked = tended.policy_asked_at > 0 && tended.policy_asked_at + AGAIN_TICKS > ticks;
+        if policy == Some(wanted) || is_asked {
+            return;
+        }
+        tended.policy_asked_at = ticks;
+        let token = self.pending.own_token();
+        let proposal = Proposal {
+            token,
+            level: AckLevel::Quorum,
+            retry: false,
+            writes: 1,
+            client: *b"conflict policy\0",
+            // Whatever was proposed before has this index or a lower one, or was lost.
+            sequence: committed,
+            body: Bytes::from(OpsBuilder::set_policy(wanted)),
+            deadline: now.micros + OWN_PROPOSAL_MICROS,
+        };
+        if self.repl.propose(id, proposal).is_ok() {
+            tracing::info!(group = %id, policy = wanted.as_str(), "what becomes of late writes that conflict");
+            self.tending.policies.insert(token);
         }
     }
 

@@ -3,7 +3,10 @@
 mod common;
 
 use common::{Cluster, founding, get, id_in, put, write};
-use slowdb_proto::{Admin, Code, NodeState, ReadLevel, Reply, RequestKind, Standing, WriteLevel};
+use slowdb_proto::{
+    Admin, Code, CollectionSettings, NodeState, ReadLevel, Reply, RequestKind, SettingsChange, Standing,
+    WriteLevel,
+};
 
 const V: [f32; 2] = [1.0, 2.0];
 
@@ -153,14 +156,18 @@ fn replicas(cluster: &mut Cluster) -> Vec<u64> {
     ids
 }
 
+fn replication_factor(factor: u32) -> Admin {
+    let settings = SettingsChange::default();
+    Admin::AlterCollection { name: "default".into(), replication_factor: Some(factor), settings }
+}
+
 #[test]
 fn the_replication_factor_can_be_changed() {
     let mut cluster = grown();
-    let set = |replication_factor| Admin::SetReplicationFactor { name: "default".into(), replication_factor };
-    assert!(matches!(cluster.admin(set(1), false), Reply::Admin(_)));
+    assert!(matches!(cluster.admin(replication_factor(1), false), Reply::Admin(_)));
     cluster.settled("one replica of everything");
     check_replicas(&mut cluster, 1);
-    assert!(matches!(cluster.admin(set(3), false), Reply::Admin(_)));
+    assert!(matches!(cluster.admin(replication_factor(3), false), Reply::Admin(_)));
     cluster.settled("three replicas of everything");
     check_replicas(&mut cluster, 3);
 }
@@ -174,6 +181,7 @@ fn collections_come_and_go() {
         metric: slowdb_proto::Metric::L2,
         num_shards: 2,
         replication_factor: 3,
+        settings: CollectionSettings::default(),
     };
     assert!(matches!(cluster.admin(create.clone(), false), Reply::Admin(done) if done.changed));
     assert!(matches!(cluster.admin(create, false), Reply::Error(e) if e.code == Code::Refused));
@@ -292,10 +300,7 @@ fn nodes_are_removed_one_after_the_other_and_never_the_majority() {
 #[test]
 fn a_node_that_is_needed_for_the_catalogs_majority_is_not_removed() {
     let mut cluster = one();
-    assert!(matches!(
-        cluster.admin(Admin::SetReplicationFactor { name: "default".into(), replication_factor: 1 }, false),
-        Reply::Admin(_)
-    ));
+    assert!(matches!(cluster.admin(replication_factor(1), false), Reply::Admin(_)));
     cluster.join("bob", None);
     cluster.join("cyd", None);
     cluster.settled("balance");

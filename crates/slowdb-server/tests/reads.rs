@@ -5,8 +5,8 @@ mod common;
 use common::{Cluster, assert_error, bytes_of, founding, get, id_in, put, write};
 use slowdb_proto::limits::SCAN_RECORDS_MAX;
 use slowdb_proto::{
-    Admin, ClientId, Code, Freshness, GetRequest, GroupPosition, Position, ReadLevel, Reply, Request,
-    RequestKind, ScanRequest, SearchRequest, WriteLevel, WriteReply, WriteRequest,
+    Admin, ClientId, Code, CollectionSettings, Freshness, GetRequest, GroupPosition, Position, ReadLevel,
+    Reply, Request, RequestKind, ScanRequest, SearchRequest, WriteLevel, WriteReply, WriteRequest,
 };
 
 const NAMES: [&str; 3] = ["ada", "bob", "cyd"];
@@ -21,7 +21,7 @@ fn seen(written: &WriteReply) -> Vec<GroupPosition> {
 }
 
 fn session(shard: u32, seen: Vec<GroupPosition>, wait_ms: u32, id: &str) -> RequestKind {
-    let fresh = Freshness { level: ReadLevel::Session, seen, wait_ms };
+    let fresh = Freshness { level: Some(ReadLevel::Session), seen, wait_ms };
     let (collection, ids) = ("default".to_owned(), vec![id.to_owned()]);
     RequestKind::Get(GetRequest { collection, shard, fresh, ids })
 }
@@ -51,7 +51,9 @@ fn a_session_read_waits_until_what_was_seen_is_applied() {
         answer = cluster.take(late, asked);
         answer.is_some()
     });
-    let Some((Reply::Records { at, records }, body)) = answer else { panic!("wanted records: {answer:?}") };
+    let Some((Reply::Records { at, records, .. }, body)) = answer else {
+        panic!("wanted records: {answer:?}")
+    };
     assert_eq!((records[0].map(|record| record.position), body), (Some(written.first), bytes_of(&V)));
     assert!(at.applied >= written.first && at.group == written.group);
     // What it has applied already it answers at once.
@@ -133,6 +135,7 @@ fn positions_of_dropped_collections_are_passed_over_and_of_groups_to_come_they_s
         metric: slowdb_proto::Metric::L2,
         num_shards: 1,
         replication_factor: 3,
+        settings: CollectionSettings::default(),
     };
     assert!(matches!(cluster.admin(create(), false), Reply::Admin(_)));
     let groups = |cluster: &mut Cluster, at: usize| {

@@ -51,7 +51,7 @@ fn bad_batches_change_nothing() {
         (Vec::new(), Code::BadRequest, "the batch is empty"),
         (vec![1, 2, 3], Code::BadRequest, "write 0: it ends inside a header"),
         (cut, Code::BadRequest, "write 0: it is longer than what is left"),
-        (raw(3, 0, id, &V, 0), Code::BadRequest, "its kind is unknown"),
+        (raw(6, 0, id, &V, 0), Code::BadRequest, "its kind is unknown"),
         (raw(1, 3, id, &V, 0), Code::BadRequest, "its condition is unknown"),
         (raw(1, 0, id, &[], 0), Code::BadRequest, "without components"),
         (raw(2, 0, id, &V, 0), Code::BadRequest, "it deletes, but carries"),

@@ -35,7 +35,7 @@ fn a_quorum_write_is_on_a_majority_and_readable_at_quorum() {
     assert_eq!((writes, replaced, replicas), (1, Some(0), 3));
     assert!(durable_on >= 2, "{durable_on}");
     let (reply, body) = cluster.ask(leader, get(0, ReadLevel::Quorum, &[&id]), b"");
-    let Reply::Records { at, records } = reply else { panic!("wanted records, got {reply:?}") };
+    let Reply::Records { at, records, .. } = reply else { panic!("wanted records, got {reply:?}") };
     assert_eq!(records[0].map(|record| record.position), Some(first));
     assert!(at.applied >= first);
     assert_eq!(body, bytes_of(&V));

@@ -168,7 +168,7 @@ impl Client {
             Ask::Write { level, .. } => RequestKind::Write(WriteRequest {
                 collection: COLLECTION.into(),
                 shard: current.shard,
-                level: *level,
+                level: Some(*level),
                 client,
                 sequence: current.sequence,
                 retry,
@@ -239,7 +239,7 @@ impl Client {
                     None => Outcome::Written { first: written.first, durable_on: written.durable_on },
                 }
             }
-            (Reply::Records { at, records }, Ask::Read { keys: asked, .. }) => {
+            (Reply::Records { at, records, .. }, Ask::Read { keys: asked, .. }) => {
                 let mut seen = Vec::new();
                 let mut rest = body;
                 for (key, record) in asked.iter().zip(&records) {

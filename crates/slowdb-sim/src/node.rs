@@ -340,7 +340,7 @@ impl SimNode {
 
     /// Of a shard's log of conflicts, the positions that the late writes had first.
     pub(crate) fn late_positions(&self, group: GroupId) -> Option<Vec<slowdb_proto::Position>> {
-        self.running.as_ref()?.core.conflicts(group)
+        self.running.as_ref()?.core.late_positions(group)
     }
 
     /// A group of which it keeps writes that were overtaken.

@@ -12,7 +12,8 @@ use crate::node::node_name;
 use crate::random::Random;
 use slowdb_net::FrameOut;
 use slowdb_proto::{
-    Admin, AdminRequest, KIND_REQUEST, Metric, NodeState, Reply, Request, RequestKind, Standing, Wanted,
+    Admin, AdminRequest, CollectionSettings, KIND_REQUEST, Metric, NodeState, Reply, Request, RequestKind,
+    SettingsChange, Standing, Wanted,
 };
 use slowdb_server::{CatalogProbe, NodeProbe, SpecProbe};
 
@@ -263,7 +264,7 @@ impl Cluster {
         }
         let replication_factor = places(crowded).max(1);
         let name = crowded.collection.clone().unwrap_or_default();
-        Act::Admin(Admin::SetReplicationFactor { name, replication_factor })
+        Act::Admin(set_replication_factor(name, replication_factor))
     }
 
     /// A node that was never part of the cluster.
@@ -372,7 +373,7 @@ impl Cluster {
         if !lost {
             let replication_factor = self.random.pick(&[1, 2, 3, 3, 3, 5]);
             let name = "default".to_owned();
-            menu.push(Act::Admin(Admin::SetReplicationFactor { name, replication_factor }));
+            menu.push(Act::Admin(set_replication_factor(name, replication_factor)));
         }
         let extra = catalog.groups.iter().any(|spec| spec.collection.as_deref() == Some(EXTRA));
         if extra {
@@ -385,6 +386,7 @@ impl Cluster {
                 metric: Metric::L2,
                 num_shards: self.random.between((1, 3)) as u32,
                 replication_factor: self.random.between((1, 3)) as u32,
+                settings: CollectionSettings::default(),
             }));
         }
         menu.push(Act::Admin(Admin::Rebalance));
@@ -412,4 +414,8 @@ enum Act {
 fn pick(random: &mut Random, mut menu: Vec<Act>) -> Option<Act> {
     let at = random.index(menu.len());
     (!menu.is_empty()).then(|| menu.swap_remove(at))
+}
+
+fn set_replication_factor(name: String, factor: u32) -> Admin {
+    Admin::AlterCollection { name, replication_factor: Some(factor), settings: SettingsChange::default() }
 }

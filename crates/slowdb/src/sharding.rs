@@ -2,7 +2,10 @@
 
 use crate::Error;
 use crate::node::{COLLECTION, EmbeddedNode, LOOK_EVERY, Settings, Waited};
-use slowdb_client::{Client, Condition, Hit, Metric, Put, ReadOptions, SearchOptions, WriteOptions, Written};
+use slowdb_client::{
+    Client, Condition, Hit, Metric, Put, ReadLevel, ReadOptions, SearchOptions, WriteLevel, WriteOptions,
+    Written,
+};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -133,7 +136,11 @@ impl ShardManager {
     /// # Errors
     /// [`Error::Client`]. Only [`slowdb_client::ClientError::OutcomeUnknown`] can mean that the write took effect.
     pub async fn store_vector(&self, id: &str, vector: &[f32]) -> Result<Written, Error> {
-        Ok(self.node.vectors.put(id, vector, &WriteOptions::default()).await?)
+        Ok(self
+            .node
+            .vectors
+            .put(id, vector, &WriteOptions { level: Some(WriteLevel::Quorum), timeout: None })
+            .await?)
     }
 
     /// Makes or replaces a vector if a condition holds when the write is applied: compare-and-set. A vector's version is
@@ -149,7 +156,11 @@ impl ShardManager {
         condition: Condition,
     ) -> Result<Written, Error> {
         let put = Put { id, vector, payload: &[] };
-        Ok(self.node.vectors.put_if(put, condition, &WriteOptions::default()).await?)
+        Ok(self
+            .node
+            .vectors
+            .put_if(put, condition, &WriteOptions { level: Some(WriteLevel::Quorum), timeout: None })
+            .await?)
     }
 
     /// Reads a vector; `None` if there is none.
@@ -157,7 +168,8 @@ impl ShardManager {
     /// # Errors
     /// [`Error::Client`].
     pub async fn get_vector(&self, id: &str) -> Result<Option<Vec<f32>>, Error> {
-        let record = self.node.vectors.get(id, &ReadOptions::default()).await?;
+        let record =
+            self.node.vectors.get(id, &ReadOptions { level: Some(ReadLevel::Quorum), timeout: None }).await?;
         Ok(record.map(|record| record.vector))
     }
 
@@ -166,7 +178,7 @@ impl ShardManager {
     /// # Errors
     /// [`Error::Client`], also if one shard cannot be searched: there are no partial answers.
     pub async fn search(&self, query: &[f32], k: usize) -> Result<Vec<Hit>, Error> {
-        let options = SearchOptions { k, ..SearchOptions::default() };
+        let options = SearchOptions { k, level: Some(ReadLevel::Quorum), ..SearchOptions::default() };
         let mut found = self.node.vectors.search(query, &options).await?;
         Ok(found.results.pop().unwrap_or_default())
     }

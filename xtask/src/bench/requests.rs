@@ -84,7 +84,7 @@ pub(super) async fn get(chain: &Chain, client: &Client, quick: bool, report: &mu
         (ReadLevel::One, Echo::Leader, "get at one, beside an echo"),
         (ReadLevel::Quorum, Echo::LeaderAndPeer, "get at quorum, beside two echoes"),
     ] {
-        let options = ReadOptions { level, timeout: None };
+        let options = ReadOptions { level: Some(level), timeout: None };
         let mut times = Times::default();
         for turn in 0..=turns {
             let mut this = Times::default();

@@ -8,11 +8,11 @@ use slowdb_proto::{Code, ErrorReply, RequestKind};
 use std::time::Duration;
 
 fn at_one() -> ReadOptions {
-    ReadOptions { level: ReadLevel::One, ..ReadOptions::default() }
+    ReadOptions { level: Some(ReadLevel::One), ..ReadOptions::default() }
 }
 
 fn search_at_one() -> SearchOptions {
-    SearchOptions { level: ReadLevel::One, ..SearchOptions::default() }
+    SearchOptions { level: Some(ReadLevel::One), ..SearchOptions::default() }
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn when_all_replicas_are_impostors_the_error_says_so() {
     cluster.move_to(&other.seeds);
     let collection = cluster.client().await.collection("default");
     for level in [ReadLevel::One, ReadLevel::Quorum] {
-        let read = collection.get("a", &ReadOptions { level, ..ReadOptions::default() }).await;
+        let read = collection.get("a", &ReadOptions { level: Some(level), ..ReadOptions::default() }).await;
         assert_eq!(read.expect_err("nobody is right").code(), "certificate_refused", "{level:?}");
     }
     let search = collection.search(&[1.0, 1.0], &search_at_one()).await;
@@ -200,8 +200,14 @@ async fn no_time_out_is_too_long() {
     let timeout = Some(Duration::MAX);
     collection.put("a", &[1.0, 1.0], &within(Duration::MAX)).await.expect("written");
     for level in [ReadLevel::One, ReadLevel::Quorum] {
-        assert!(collection.get("a", &ReadOptions { level, timeout }).await.expect("answered").is_some());
-        let options = SearchOptions { level, timeout, ..SearchOptions::default() };
+        assert!(
+            collection
+                .get("a", &ReadOptions { level: Some(level), timeout })
+                .await
+                .expect("answered")
+                .is_some()
+        );
+        let options = SearchOptions { level: Some(level), timeout, ..SearchOptions::default() };
         let found = collection.search(&[1.0, 1.0], &options).await.expect("answered");
         assert_eq!(found.results[0][0].id, "a");
     }

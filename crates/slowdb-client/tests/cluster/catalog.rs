@@ -2,7 +2,7 @@
 
 use crate::fake::{CLUSTER, FakeCluster, Manner, SHORT, error};
 use slowdb_client::{Admin, Client, ClientError, ClientOptions, Explain, Metric, NodeState};
-use slowdb_proto::{Code, ErrorReply, RequestKind};
+use slowdb_proto::{Code, CollectionSettings, ErrorReply, RequestKind};
 
 fn drain() -> Admin {
     Admin::SetNodeState { node: "n3".into(), state: NodeState::Draining }
@@ -134,6 +134,7 @@ async fn a_collection_that_the_first_attempt_made_is_made() {
         metric: Metric::L2,
         num_shards: 0,
         replication_factor: 3,
+        settings: CollectionSettings::default(),
     };
     cluster.manner("n1", Manner::DoButSay(error(Code::Timeout)));
     let reply = client.admin(create(5), false).await.expect("made");

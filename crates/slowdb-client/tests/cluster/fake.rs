@@ -25,6 +25,11 @@ pub(crate) fn is_write(kind: &RequestKind) -> bool {
     matches!(kind, RequestKind::Write(_))
 }
 
+/// As a collection with its first settings takes it.
+fn is_quorum(fresh: &Freshness) -> bool {
+    fresh.level.unwrap_or_default() == ReadLevel::Quorum
+}
+
 pub(crate) fn within(timeout: Duration) -> WriteOptions {
     WriteOptions { timeout: Some(timeout), ..WriteOptions::default() }
 }
@@ -299,6 +304,7 @@ fn map(addresses: &[String], shards: u32) -> ClusterMap {
             dimension: DIMENSION as u32,
             metric: Metric::L2,
             replication_factor: 3,
+            settings: CollectionSettings::default(),
             shards: (0..shards).map(shard).collect(),
         }],
     }
@@ -402,13 +408,13 @@ impl World {
                 Ok((Reply::Written(reply), Bytes::new()))
             }
             RequestKind::Get(get) => {
-                if get.fresh.level == ReadLevel::Quorum {
+                if is_quorum(&get.fresh) {
                     self.check_leads(node, get.shard)?;
                 }
                 Ok(self.store.lock().unwrap().get(&get))
             }
             RequestKind::Search(search) => {
-                if search.fresh.level == ReadLevel::Quorum {
+                if is_quorum(&search.fresh) {
                     search.shards.iter().try_for_each(|shard| self.check_leads(node, *shard))?;
                 }
                 let shards = self.map.lock().unwrap().collections[0].shards.len() as u32;
@@ -483,6 +489,7 @@ impl Store {
                     self.records.insert(id.to_owned(), Stored { vector, payload, position })
                 }
                 Op::Delete { id, .. } => self.records.remove(id),
+                Op::SetPolicy(_) => panic!("a client does not set it"),
                 Op::Replay { .. } | Op::Discard { .. } => unreachable!("nothing here conflicts"),
             };
             replaced += u32::from(before.is_some());
@@ -506,7 +513,7 @@ impl Store {
                 body.extend_from_slice(&record.payload);
             }
         }
-        (Reply::Records { at: self.at(get.shard), records }, body.into())
+        (Reply::Records { at: self.at(get.shard), records, siblings: Vec::new() }, body.into())
     }
 
     /// All shards are applied up to the last write of any.

@@ -59,7 +59,8 @@ impl Catalog {
     fn admin(&mut self, request: AdminRequest, map: &mut ClusterMap) -> Result<Reply, ErrorReply> {
         let AdminRequest { admin, dry_run } = request;
         let changed = !dry_run && !self.changes.contains(&admin);
-        if let Admin::CreateCollection { name, dimension, metric, replication_factor, .. } = &admin {
+        if let Admin::CreateCollection { name, dimension, metric, replication_factor, settings, .. } = &admin
+        {
             if map.collections.iter().any(|it| it.name == *name) {
                 return Err(ErrorReply::new(
                     Code::Refused,
@@ -69,7 +70,14 @@ impl Catalog {
             // One without shards is enough to be seen.
             let (name, shards) = (name.clone(), vec![]);
             let (dimension, metric, replication_factor) = (*dimension, *metric, *replication_factor);
-            map.collections.push(CollectionInfo { name, dimension, metric, replication_factor, shards });
+            map.collections.push(CollectionInfo {
+                name,
+                dimension,
+                metric,
+                replication_factor,
+                settings: *settings,
+                shards,
+            });
             map.epoch += 1;
         }
         if changed {

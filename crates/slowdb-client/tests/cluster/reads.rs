@@ -9,7 +9,7 @@ use slowdb_proto::{Code, ErrorReply, Freshness, GroupPosition, Position, Request
 use slowdb_ring::shard_of;
 
 fn at(level: ReadLevel) -> ReadOptions {
-    ReadOptions { level, ..ReadOptions::default() }
+    ReadOptions { level: Some(level), ..ReadOptions::default() }
 }
 
 /// What the reads asked for, in order, with the nodes that they were sent to.
@@ -45,7 +45,7 @@ async fn a_session_carries_what_was_written_and_read_to_any_replica() {
 
     // Another writer; what the search shows of that is seen from then on.
     put(&cluster.client().await.collection("default"), "b").await;
-    let search = SearchOptions { level: ReadLevel::One, ..SearchOptions::default() };
+    let search = SearchOptions { level: Some(ReadLevel::One), ..SearchOptions::default() };
     collection.search(&[1.0, 1.0], &search).await.expect("answered");
     collection.get("b", &at(ReadLevel::Session)).await.expect("answered").expect("there");
 
@@ -53,7 +53,7 @@ async fn a_session_carries_what_was_written_and_read_to_any_replica() {
     let token = client.session().to_string();
     let handed: Session = token.parse().expect("a session");
     let other = cluster.client().await.collection("default").in_session(&handed).expect("the same cluster");
-    let search = SearchOptions { level: ReadLevel::Session, ..SearchOptions::default() };
+    let search = SearchOptions { level: Some(ReadLevel::Session), ..SearchOptions::default() };
     other.search(&[1.0, 1.0], &search).await.expect("answered");
     let fresh = collection.in_session(&Session::new()).expect("it is of none yet");
     fresh.get("b", &at(ReadLevel::Session)).await.expect("answered").expect("there");
@@ -74,7 +74,7 @@ async fn a_replica_that_is_behind_sends_the_read_to_another() {
     }
     for _ in 0..4 {
         collection.get("a", &at(ReadLevel::Session)).await.expect("n1 answers").expect("there");
-        let search = SearchOptions { level: ReadLevel::Session, ..SearchOptions::default() };
+        let search = SearchOptions { level: Some(ReadLevel::Session), ..SearchOptions::default() };
         let found = collection.search(&[1.0, 1.0], &search).await.expect("n1 answers");
         assert_eq!(found.results[0].len(), 1);
     }
@@ -119,7 +119,7 @@ async fn a_search_goes_without_shards_only_if_it_may() {
         cluster.manner(node, Manner::Without(vec![2], error(Code::StorageFailed)));
     }
     for level in [ReadLevel::One, ReadLevel::Session, ReadLevel::Quorum] {
-        let all = SearchOptions { level, timeout: Some(SHORT), ..SearchOptions::default() };
+        let all = SearchOptions { level: Some(level), timeout: Some(SHORT), ..SearchOptions::default() };
         let found = collection.search(&[1.0, 1.0], &all).await;
         let Err(ClientError::ShardUnavailable { shard: 2, last: Some(last), .. }) = &found else {
             panic!("{found:?}")
@@ -148,11 +148,13 @@ async fn one_dead_node_of_three_fails_nothing_at_any_level() {
     cluster.elect_all("n3", 2);
     for level in [ReadLevel::One, ReadLevel::Session, ReadLevel::Quorum] {
         collection.get("a", &at(level)).await.expect("answered").expect("there");
-        let search = SearchOptions { level, ..SearchOptions::default() };
+        let search = SearchOptions { level: Some(level), ..SearchOptions::default() };
         let found = collection.search(&[1.0, 1.0], &search).await.expect("answered");
         assert_eq!((found.shards.len(), found.missing.len()), (4, 0), "{level:?}");
-        let mut scan =
-            collection.scan(ScanOptions { level, ..ScanOptions::default() }).await.expect("a scan");
+        let mut scan = collection
+            .scan(ScanOptions { level: Some(level), ..ScanOptions::default() })
+            .await
+            .expect("a scan");
         let mut records = 0;
         while let Some(page) = scan.next_page().await.expect("answered") {
             records += page.records.len();

@@ -23,12 +23,12 @@ async fn what_is_written_is_read_found_and_removed() {
     collection.put("b", &[5.0, 5.0], &WriteOptions::default()).await.expect("written");
 
     for level in [ReadLevel::Quorum, ReadLevel::One] {
-        let options = ReadOptions { level, ..ReadOptions::default() };
+        let options = ReadOptions { level: Some(level), ..ReadOptions::default() };
         let record = collection.get("a", &options).await.expect("answered").expect("there");
         assert_eq!((&record.vector[..], &record.payload[..]), (&[1.0, 2.0][..], &b"with it"[..]));
         assert_eq!(record.position, written.position);
         assert_eq!(collection.get("none", &options).await.expect("answered"), None);
-        let search = SearchOptions { k: 1, level, ..SearchOptions::default() };
+        let search = SearchOptions { k: 1, level: Some(level), ..SearchOptions::default() };
         let found = collection.search(&[5.0, 4.0, 0.0, 0.0], &search).await.expect("answered");
         let ids: Vec<_> = found.results.iter().map(|hits| (hits[0].id.as_str(), hits[0].score)).collect();
         assert_eq!(ids, [("b", 1.0), ("a", 5.0)]);
@@ -248,7 +248,7 @@ async fn a_read_at_one_goes_on_to_the_next_replica() {
     collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await.expect("written");
     cluster.manner("n1", Manner::Mute);
     cluster.manner("n2", Manner::Refuse(error(Code::Corrupt)));
-    let options = ReadOptions { level: ReadLevel::One, ..ReadOptions::default() };
+    let options = ReadOptions { level: Some(ReadLevel::One), ..ReadOptions::default() };
     for _ in 0..4 {
         let record = collection.get("a", &options).await.expect("answered");
         assert_eq!(record.expect("there").vector, [1.0, 1.0]);
@@ -317,7 +317,7 @@ async fn a_search_at_one_leaves_a_node_that_says_nothing_at_all() {
     let collection = Client::connect(options).await.expect("a client").collection("default");
     collection.put("a", &[1.0, 1.0], &WriteOptions::default()).await.expect("written");
     cluster.manner("n1", Manner::Mute);
-    let options = SearchOptions { level: ReadLevel::One, ..SearchOptions::default() };
+    let options = SearchOptions { level: Some(ReadLevel::One), ..SearchOptions::default() };
     let found = collection.search(&[1.0, 1.0], &options).await.expect("another node answers");
     assert_eq!(found.results[0][0].id, "a");
     let asked: Vec<String> = cluster
@@ -362,13 +362,13 @@ async fn a_search_survives_the_loss_of_a_node() {
         assert_eq!(hits[0].id, ids[i % 100]);
         assert_eq!(hits.len(), 3);
     }
-    let options = SearchOptions { level: ReadLevel::One, ..options };
+    let options = SearchOptions { level: Some(ReadLevel::One), ..options };
     let found = collection.search(&queries, &options).await.expect("answered by the others");
     assert_eq!(found.results[42][0].id, ids[42]);
 
     // A shard without a leader is named.
     cluster.elect(4, "n2", 3);
-    let options = SearchOptions { level: ReadLevel::Quorum, timeout: Some(SHORT), ..options };
+    let options = SearchOptions { level: Some(ReadLevel::Quorum), timeout: Some(SHORT), ..options };
     let error = cluster.client().await.collection("default").search(&queries[..2], &options).await;
     let error = error.expect_err("shard 4 cannot be searched");
     assert!(matches!(error, ClientError::ShardUnavailable { shard: 4, .. }), "{error}");
@@ -412,7 +412,7 @@ async fn a_bulk_write_that_fails_says_how_much_was_written() {
     cluster.elect(1, "n2", 1);
     cluster.manner("n2", Manner::Refuse(error(Code::LevelNotReached)));
     let collection = cluster.client().await.collection("default");
-    let options = BulkOptions { level: WriteLevel::All, batch_writes: 10, ..BulkOptions::default() };
+    let options = BulkOptions { level: Some(WriteLevel::All), batch_writes: 10, ..BulkOptions::default() };
     let mut writer = collection.bulk_writer(options).await.expect("a writer");
     let mut failed = None;
     for i in 0..1_000 {

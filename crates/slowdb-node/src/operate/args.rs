@@ -1,8 +1,8 @@
 //! The command line of the operator's commands.
 
-use crate::args::{ConnectArgs, SeedArgs, metric, name, time};
+use crate::args::{ConnectArgs, SeedArgs, consistency, metric, name, time};
 use clap::{Args, Subcommand};
-use slowdb_proto::Metric;
+use slowdb_proto::{ConflictPolicy, Metric, ReadLevel, SettingsChange, WriteLevel};
 use std::time::Duration;
 
 /// Longest time to wait for a cluster to settle.
@@ -151,12 +151,13 @@ pub(crate) enum CollectionsCommand {
     /// Show all collections
     #[command(after_help = "\
 With --json, one object:
-  {\"collections\":[{\"name\",\"dimension\",\"metric\",\"num_shards\",\"replication_factor\"}]}")]
+  {\"collections\":[{\"name\",\"dimension\",\"metric\",\"num_shards\",\"replication_factor\",
+   \"write_level\",\"read_level\",\"write_floor\",\"read_floor\",\"conflicts\"}]}")]
     List(ListArgs),
     /// Drop a collection and all its records
     #[command(after_help = CHANGE_HELP)]
     Drop(DropArgs),
-    /// Change how many replicas a collection's shards have
+    /// Change how many replicas a collection's shards have, or the levels of requests to it
     #[command(after_help = CHANGE_HELP)]
     Alter(AlterArgs),
 }
@@ -179,7 +180,42 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) replication_factor: u32,
     #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+    #[command(flatten)]
     pub(crate) change: ChangeArgs,
+}
+
+/// What a collection says of the requests to it.
+#[derive(Debug, Args)]
+pub(crate) struct SettingsArgs {
+    /// Level of writes that name none: one, quorum or all [quorum in a new collection]
+    #[arg(long, value_name = "LEVEL", value_parser = write_level)]
+    pub(crate) write_level: Option<WriteLevel>,
+    /// Level of reads that name none: one, session or quorum [quorum in a new collection]
+    #[arg(long, value_name = "LEVEL", value_parser = read_level)]
+    pub(crate) read_level: Option<ReadLevel>,
+    /// Lowest level at which writes are taken [one in a new collection]
+    #[arg(long, value_name = "LEVEL", value_parser = write_level)]
+    pub(crate) write_floor: Option<WriteLevel>,
+    /// Lowest level at which reads are taken [one in a new collection]
+    #[arg(long, value_name = "LEVEL", value_parser = read_level)]
+    pub(crate) read_floor: Option<ReadLevel>,
+    /// What becomes of a write at one that a failover overtook, and of another to the same record: newest,
+    /// keep_current or keep_both [newest in a new collection]
+    #[arg(long, value_name = "POLICY", value_parser = conflicts)]
+    pub(crate) conflicts: Option<ConflictPolicy>,
+}
+
+impl SettingsArgs {
+    pub(crate) fn change(&self) -> SettingsChange {
+        SettingsChange {
+            write_level: self.write_level,
+            read_level: self.read_level,
+            write_floor: self.write_floor,
+            read_floor: self.read_floor,
+            conflicts: self.conflicts,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -198,7 +234,9 @@ pub(crate) struct AlterArgs {
     pub(crate) name: String,
     /// Replicas of each shard, as far as there are nodes
     #[arg(long, value_name = "N")]
-    pub(crate) replication_factor: u32,
+    pub(crate) replication_factor: Option<u32>,
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
     #[command(flatten)]
     pub(crate) change: ChangeArgs,
 }
@@ -233,6 +271,21 @@ pub(crate) enum ExplainCommand {
         #[command(flatten)]
         connect: ConnectArgs,
     },
+}
+
+/// Reads the level of a write.
+fn write_level(text: &str) -> Result<WriteLevel, String> {
+    consistency(text)?.for_write()
+}
+
+/// Reads a conflict policy.
+fn conflicts(text: &str) -> Result<ConflictPolicy, String> {
+    text.parse()
+}
+
+/// Reads the level of a read.
+fn read_level(text: &str) -> Result<ReadLevel, String> {
+    consistency(text)?.for_read()
 }
 
 /// Reads a time that may be long.
@@ -277,6 +330,9 @@ mod tests {
             "collections list",
             "collections drop c --dry-run",
             "collections alter c --replication-factor 5 --dry-run",
+            "collections alter c --write-level all --read-level session --write-floor quorum --read-floor one",
+            "collections create c --dimension 3 --write-level one --read-level one",
+            "collections alter c --conflicts keep_current",
             "explain shard 3 --collection c",
             "explain node n3 --json",
         ] {
@@ -290,7 +346,9 @@ mod tests {
             "nodes list --dry-run",
             "collections create c",
             "collections create c --dimension 3 --metric round",
-            "collections alter c",
+            "collections alter c --write-level session",
+            "collections alter c --read-floor all",
+            "collections alter c --conflicts latest",
             "explain shard three",
             "explain",
         ] {

@@ -181,10 +181,9 @@ fn sentence(admin: &Admin, changed: &Changed) -> String {
             format!("collection '{name}' would be dropped with all its records"),
             format!("collection '{name}' is dropped"),
         ),
-        Admin::SetReplicationFactor { name, replication_factor } => (
-            format!("collection '{name}' would have {replication_factor} replicas of each shard"),
-            format!("collection '{name}' is to have {replication_factor} replicas of each shard"),
-        ),
+        Admin::AlterCollection { name, .. } => {
+            (format!("collection '{name}' would be altered"), format!("collection '{name}' is altered"))
+        }
     };
     match (changed.dry_run, changed.changed) {
         (true, _) => format!("dry run: {would}; nothing was changed"),
@@ -201,10 +200,22 @@ pub(crate) fn collections(all: &Collections) -> String {
         .iter()
         .map(|it| {
             let (shards, replicas) = (it.num_shards.to_string(), it.replication_factor.to_string());
-            vec![it.name.clone(), it.dimension.to_string(), it.metric.to_owned(), shards, replicas]
+            let write = format!("{} (from {})", it.write_level, it.write_floor);
+            let read = format!("{} (from {})", it.read_level, it.read_floor);
+            vec![
+                it.name.clone(),
+                it.dimension.to_string(),
+                it.metric.to_owned(),
+                shards,
+                replicas,
+                write,
+                read,
+                it.conflicts.to_owned(),
+            ]
         })
         .collect();
-    table(&["NAME", "DIMENSION", "METRIC", "SHARDS", "REPLICAS WANTED"], &[1, 3, 4], &rows)
+    let heads = ["NAME", "DIMENSION", "METRIC", "SHARDS", "REPLICAS WANTED", "WRITES", "READS", "CONFLICTS"];
+    table(&heads, &[1, 3, 4], &rows)
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ use args::{
     NodesArgs, NodesCommand, RebalanceArgs, WaitArgs, WatchArgs,
 };
 pub(crate) use human::moves as human_moves;
-use slowdb_client::{Admin, Client, ClientError, Explain, NodeState};
+use slowdb_client::{Admin, Client, ClientError, Explain, NodeState, SettingsChange};
+use slowdb_proto::CollectionSettings;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 use view::{Changed, Collections, Explanation};
@@ -64,6 +65,7 @@ pub(crate) async fn collections(args: CollectionsArgs, output: Output) -> Result
                 metric: args.metric,
                 num_shards: args.num_shards,
                 replication_factor: args.replication_factor,
+                settings: args.settings.change().of(CollectionSettings::default()),
             };
             change(args.change, admin, output).await
         }
@@ -71,8 +73,14 @@ pub(crate) async fn collections(args: CollectionsArgs, output: Output) -> Result
             change(args.change, Admin::DropCollection { name: args.name }, output).await
         }
         CollectionsCommand::Alter(args) => {
-            let (name, replication_factor) = (args.name, args.replication_factor);
-            change(args.change, Admin::SetReplicationFactor { name, replication_factor }, output).await
+            let (replication_factor, settings) = (args.replication_factor, args.settings.change());
+            if replication_factor.is_none() && settings == SettingsChange::default() {
+                return Err(Failure::usage(
+                    "nothing to alter: give --replication-factor, a level or --conflicts",
+                ));
+            }
+            let admin = Admin::AlterCollection { name: args.name, replication_factor, settings };
+            change(args.change, admin, output).await
         }
     }
 }

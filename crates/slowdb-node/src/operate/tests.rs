@@ -4,8 +4,8 @@ use super::human;
 use super::rates::Rates;
 use super::view::{Changed, Cluster, Collections};
 use slowdb_proto::{
-    Admin, AdminReply, ClusterId, ClusterMap, ClusterView, CollectionInfo, Metric, MoveView, NodeState,
-    NodeView, PlannedMove, ReplicaView, Standing, Wanted,
+    Admin, AdminReply, ClusterId, ClusterMap, ClusterView, CollectionInfo, CollectionSettings, Metric,
+    MoveView, NodeState, NodeView, PlannedMove, ReplicaView, Standing, Wanted,
 };
 use std::time::Duration;
 
@@ -179,13 +179,17 @@ fn collections_are_listed() {
             dimension: 384,
             metric: Metric::Cosine,
             replication_factor: 3,
+            settings: CollectionSettings::default(),
             shards: vec![],
         }],
     };
     let all = Collections::from(&map);
     let wanted = serde_json::json!({"collections": [
-        {"name": "words", "dimension": 384, "metric": "cosine", "num_shards": 0, "replication_factor": 3},
+        {"name": "words", "dimension": 384, "metric": "cosine", "num_shards": 0, "replication_factor": 3,
+         "write_level": "quorum", "read_level": "quorum", "write_floor": "one", "read_floor": "one", "conflicts": "newest"},
     ]});
     assert_eq!(serde_json::to_value(&all).expect("JSON"), wanted);
-    assert!(human::collections(&all).ends_with("words        384  cosine       0                3"));
+    assert!(human::collections(&all).ends_with(
+        "words        384  cosine       0                3  quorum (from one)  quorum (from one)  newest"
+    ));
 }

@@ -106,6 +106,11 @@ pub(crate) struct Collection {
     pub(crate) metric: &'static str,
     pub(crate) num_shards: usize,
     pub(crate) replication_factor: u32,
+    pub(crate) write_level: &'static str,
+    pub(crate) read_level: &'static str,
+    pub(crate) write_floor: &'static str,
+    pub(crate) read_floor: &'static str,
+    pub(crate) conflicts: &'static str,
 }
 
 /// Reasons.
@@ -224,6 +229,11 @@ impl From<&ClusterMap> for Collections {
             metric: it.metric.as_str(),
             num_shards: it.shards.len(),
             replication_factor: it.replication_factor,
+            write_level: it.settings.write_level.as_str(),
+            read_level: it.settings.read_level.as_str(),
+            write_floor: it.settings.write_floor.as_str(),
+            read_floor: it.settings.read_floor.as_str(),
+            conflicts: it.settings.conflicts.as_str(),
         };
         Collections { collections: map.collections.iter().map(collection).collect() }
     }

@@ -68,6 +68,7 @@ fn cluster() -> ClusterStatus {
             dimension: 4,
             metric: Metric::Cosine,
             replication_factor: 3,
+            settings: slowdb_proto::CollectionSettings::default(),
             shards: (0..2).map(shard).collect(),
         }],
     };

@@ -26,7 +26,7 @@ fn get(shard: u32) -> RequestKind {
 }
 
 fn put(shard: u32, sequence: u64) -> RequestKind {
-    let (collection, client, level) = ("default".into(), ClientId([7; 16]), WriteLevel::Quorum);
+    let (collection, client, level) = ("default".into(), ClientId([7; 16]), Some(WriteLevel::Quorum));
     RequestKind::Write(WriteRequest { collection, shard, level, client, sequence, retry: false })
 }
 

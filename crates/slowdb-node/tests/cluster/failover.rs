@@ -123,7 +123,7 @@ async fn two_of_three_nodes_gone_means_no_write_and_no_quorum_read_but_reads_at_
     collection.put("record-0", &vector, &write).await.expect_err("there is no majority");
     let quorum = ReadOptions { timeout: short, ..ReadOptions::default() };
     collection.get("record-1", &quorum).await.expect_err("no majority confirms the leader");
-    let one = ReadOptions { level: slowdb_client::ReadLevel::One, timeout: Some(DEADLINE) };
+    let one = ReadOptions { level: Some(slowdb_client::ReadLevel::One), timeout: Some(DEADLINE) };
     let record = collection.get("record-1", &one).await.expect("any replica answers").expect("it is there");
     assert_eq!(record.vector, value(1_000, 1, DIMENSION as usize));
 

@@ -32,14 +32,27 @@ async fn an_operator_looks_changes_and_asks_why() {
     assert!(other.exit == 1 && other.message().contains("words"), "{other:?}");
     let listed = nodes.cli(&["collections", "list"]);
     let words = json!(
-        {"name": "words", "dimension": 3, "metric": "cosine", "num_shards": 2, "replication_factor": 3}
+        {"name": "words", "dimension": 3, "metric": "cosine", "num_shards": 2, "replication_factor": 3,
+         "write_level": "quorum", "read_level": "quorum", "write_floor": "one", "read_floor": "one", "conflicts": "newest"}
     );
     assert_eq!(good(&listed)["collections"][1], words);
+    let alter = ["collections", "alter", "words", "--write-level", "all", "--write-floor", "quorum"];
+    assert_eq!(good(&nodes.cli(&alter))["changed"], true);
+    assert_eq!(good(&nodes.cli(&alter))["changed"], false);
+    let words = &good(&nodes.cli(&["collections", "list"]))["collections"][1].clone();
+    assert_eq!((&words["write_level"], &words["write_floor"]), (&json!("all"), &json!("quorum")));
     let settled = nodes.cli(&["nodes", "watch", "--until-settled", "--timeout", "60s"]);
     assert_eq!(settled.exit, 0, "{settled:?}");
     let why = nodes.cli(&["explain", "shard", "1", "--collection", "words"]);
     assert!(!good(&why)["explanation"].as_array().expect("sentences").is_empty());
     good(&nodes.cli(&["explain", "node", "n2"]));
+    let put = ["put", "cat", "--vector", "1,2,3", "--collection", "words"];
+    let written = nodes.cli(&put);
+    assert_eq!((&good(&written)["durable_on"], &written.json["replicas"]), (&json!(3), &json!(3)));
+    let low = nodes.cli(&[&put[..], &["--consistency", "one"]].concat());
+    assert!(low.exit == 1 && low.message().contains("takes writes at quorum"), "{low:?}");
+    let below = nodes.cli(&["collections", "alter", "words", "--write-level", "one"]);
+    assert!(below.exit == 1 && below.message().contains("below their floor quorum"), "{below:?}");
     assert_eq!(good(&nodes.cli(&["collections", "drop", "words"]))["changed"], true);
     let listed = nodes.cli(&["collections", "list"]);
     assert_eq!(good(&listed)["collections"].as_array().map(Vec::len), Some(1));

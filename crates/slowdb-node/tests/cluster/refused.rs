@@ -144,7 +144,7 @@ async fn a_wiped_node_is_refused_and_never_serves_nothing_for_something() {
         .expect("the log says what happened");
 
     // Reads at `one` through a client that knows only the wiped node find the records or an error.
-    let one = ReadOptions { level: slowdb_client::ReadLevel::One, timeout: Some(DEADLINE) };
+    let one = ReadOptions { level: Some(slowdb_client::ReadLevel::One), timeout: Some(DEADLINE) };
     for n in 0..40 {
         let record = collection.get(&format!("id-{n}"), &one).await.expect("the others answer");
         assert!(record.is_some(), "id-{n} was not found");

@@ -5,7 +5,7 @@ use super::spec::{GroupSpec, Report};
 use super::{CATALOG, Catalog, CatalogNode, Collection, Replica, Shard};
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
-use slowdb_proto::{Metric, NodeState, Standing, Wanted};
+use slowdb_proto::{CollectionSettings, Metric, NodeState, SettingsChange, Standing, Wanted};
 
 /// A change of the catalog.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -27,11 +27,18 @@ pub(crate) enum CatalogChange {
     /// A configuration that was committed.
     Report(Report),
     /// A new collection, its shards on these nodes.
-    Create { name: String, dimension: u32, metric: Metric, replication_factor: u32, shards: Vec<Vec<String>> },
+    Create {
+        name: String,
+        dimension: u32,
+        metric: Metric,
+        replication_factor: u32,
+        settings: CollectionSettings,
+        shards: Vec<Vec<String>>,
+    },
     /// A collection is gone.
     Drop { name: String },
-    /// How many replicas a collection's shards are to have.
-    Factor { name: String, replication_factor: u32 },
+    /// A collection is to be otherwise.
+    Alter { name: String, replication_factor: Option<u32>, settings: SettingsChange },
 }
 
 impl CatalogChange {
@@ -79,17 +86,24 @@ impl Catalog {
                 #[cfg(feature = "canary")]
                 self.reuse_ids();
             }
-            CatalogChange::Create { name, dimension, metric, replication_factor, shards } => {
-                self.create(epoch, name, dimension, metric, replication_factor, &shards)?;
+            CatalogChange::Create { name, dimension, metric, replication_factor, settings, shards } => {
+                settings.check()?;
+                let shards = self.new_shards(epoch, (&name, dimension, metric), &shards)?;
+                let at = self.collections.partition_point(|other| other.name < name);
+                let new = Collection { name, dimension, metric, replication_factor, settings, shards };
+                self.collections.insert(at, new);
             }
             CatalogChange::Drop { name } => {
                 let at = self.collections.iter().position(|collection| collection.name == name);
                 self.collections.remove(at.ok_or_else(|| format!("no collection is called '{name}'"))?);
             }
-            CatalogChange::Factor { name, replication_factor } => {
+            CatalogChange::Alter { name, replication_factor, settings } => {
                 let found = self.collections.iter_mut().find(|collection| collection.name == name);
                 let found = found.ok_or_else(|| format!("no collection is called '{name}'"))?;
-                found.replication_factor = replication_factor;
+                let settings = settings.of(found.settings);
+                settings.check()?;
+                found.settings = settings;
+                found.replication_factor = replication_factor.unwrap_or(found.replication_factor);
             }
         }
         self.epoch = epoch;
@@ -235,15 +249,13 @@ impl Catalog {
         Ok(())
     }
 
-    fn create(
+    /// The shards of a new collection, on these nodes.
+    fn new_shards(
         &mut self,
         epoch: u64,
-        name: String,
-        dimension: u32,
-        metric: Metric,
-        replication_factor: u32,
+        (name, dimension, metric): (&str, u32, Metric),
         shards: &[Vec<String>],
-    ) -> Result<(), String> {
+    ) -> Result<Vec<Shard>, String> {
         if let Some(same) = self.collections.iter().find(|collection| collection.name == name) {
             let what = if (same.dimension, same.metric) == (dimension, metric) {
                 "already"
@@ -264,10 +276,7 @@ impl Catalog {
             self.next_group += 1;
             placed.push(Shard { shard, spec: GroupSpec::new(group, epoch, nodes, &mut self.next_replica) });
         }
-        let at = self.collections.partition_point(|other| other.name < name);
-        self.collections
-            .insert(at, Collection { name, dimension, metric, replication_factor, shards: placed });
-        Ok(())
+        Ok(placed)
     }
 
     /// Planted bug: an id that is free again is the next one.

@@ -5,6 +5,7 @@ mod world;
 
 use super::*;
 use crate::catalog::tests::founded;
+use slowdb_proto::SettingsChange;
 use world::World;
 
 const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
@@ -203,18 +204,23 @@ fn a_move_whose_target_dies_goes_elsewhere_though_its_source_may_hold_replicas_a
     assert_eq!(spec.replicas.len(), 1);
 }
 
+fn factor(name: &str, factor: u32) -> CatalogChange {
+    let settings = SettingsChange::default();
+    CatalogChange::Alter { name: name.to_owned(), replication_factor: Some(factor), settings }
+}
+
 /// Two replicas are to come, and then not. Who leads has heard of the first only, and adds one; that it did is reported
 /// when the catalog wants neither any more. The other must not be forgotten: it may be added yet.
 #[test]
 fn a_leader_that_knows_less_adds_nobody_who_is_forgotten() {
     let mut world = joined(3, 1, 1);
-    world.decide(CatalogChange::Factor { name: "default".to_owned(), replication_factor: 3 });
+    world.decide(factor("default", 3));
     assert!(world.look());
     let stale = world.catalog.collections[0].shards[0].spec.clone();
     let (group, since) = (stale.group, stale.epoch);
     let came = |world: &World| world.catalog.collections[0].shards[0].spec.replicas.len();
     assert_eq!(came(&world), 3);
-    world.decide(CatalogChange::Factor { name: "default".to_owned(), replication_factor: 1 });
+    world.decide(factor("default", 1));
     let leader = stale.founders[0].1.clone();
     let (nodes, reason) = (vec![(leader.clone(), Wanted::Voter)], String::new());
     world.decide(CatalogChange::Place { group, since, nodes, leader, reason });

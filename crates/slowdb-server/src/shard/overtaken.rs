@@ -10,7 +10,7 @@ use crate::dedup::{Known, WriteResult};
 use crate::envelope::Envelope;
 use crate::late::{LateWrite, Present, Verdict, judge};
 use slowdb_proto::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, CONFLICT_BYTES_MAX, ID_BYTES_MAX};
-use slowdb_proto::{Op, Ops, Position};
+use slowdb_proto::{ConflictPolicy, Op, Ops, Position};
 use slowdb_repl::{ApplyError, Late, ProposalView, Standing};
 use std::collections::BTreeMap;
 
@@ -89,6 +89,10 @@ impl ShardMachine {
         let mut changed: BTreeMap<&str, Present> = BTreeMap::new();
         let (mut decided, mut bytes, mut replaced_bytes) = (Vec::new(), 0, 0);
         for (offset, op) in (0..).zip(ops.iter()) {
+            if matches!(op, Op::SetPolicy(_)) {
+                // Never at level `one`, so never late: not from a leader.
+                continue;
+            }
             let id = op.id();
             let was = Position { offset: late.was.offset.saturating_add(offset), ..late.was };
             let position = Position { offset: first.offset + offset, ..first };
@@ -100,7 +104,8 @@ impl ShardMachine {
                 Present::Left(position, _) => Some(position),
                 Present::Nothing => None,
             };
-            let mut verdict = judge(present, LateWrite { was, hlc: made.hlc, fork: late.fork }, horizon);
+            let late_write = LateWrite { was, hlc: made.hlc, fork: late.fork };
+            let mut verdict = judge(present, late_write, horizon, self.beside.policy);
             if self.beside.conflicts.get(was).is_some() {
                 verdict = Verdict::AlreadyThere;
             }
@@ -159,6 +164,8 @@ impl ShardMachine {
             Verdict::Lose => (Became::Lost, Some(value_of(op))),
             Verdict::Win => (Became::Replaced, Some(self.value(op.id())?)),
         };
+        let is_record = matches!(loser, Some(Value::Put { .. }));
+        let sibling = is_record && self.beside.policy == ConflictPolicy::KeepBoth;
         let mut existed = false;
         if verdict.applies() {
             let made = Envelope { was: Some(*was), ..*made };
@@ -173,6 +180,7 @@ impl ShardMachine {
             met: *met,
             made: *made,
             loser,
+            sibling,
         })?;
         Ok(existed)
     }
@@ -194,14 +202,14 @@ impl ShardMachine {
 fn bytes_of(op: &Op<'_>) -> usize {
     match op {
         Op::Put { vector, payload, .. } => vector.len() + payload.len(),
-        Op::Delete { .. } | Op::Replay { .. } | Op::Discard { .. } => 0,
+        Op::Delete { .. } | Op::Replay { .. } | Op::Discard { .. } | Op::SetPolicy(_) => 0,
     }
 }
 
 fn value_of(op: &Op<'_>) -> Value {
     match op {
         Op::Put { vector, payload, .. } => Value::Put { vector: vector.to_vec(), payload: payload.to_vec() },
-        Op::Delete { .. } | Op::Replay { .. } | Op::Discard { .. } => Value::Delete,
+        Op::Delete { .. } | Op::Replay { .. } | Op::Discard { .. } | Op::SetPolicy(_) => Value::Delete,
     }
 }
 

@@ -510,6 +510,7 @@ fn note_map(maps: &mut BTreeMap<u64, ClusterMap>, reply: Reply) {
 
 pub(crate) fn write(shard: u32, sequence: u64, level: WriteLevel) -> WriteRequest {
     let client = ClientId([7; 16]);
+    let level = Some(level);
     WriteRequest { collection: "default".to_owned(), shard, level, client, sequence, retry: false }
 }
 

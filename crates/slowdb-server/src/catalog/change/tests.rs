@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::catalog::tests::founded;
-use slowdb_proto::Standing;
+use slowdb_proto::{Standing, WriteLevel};
 
 /// Three nodes that founded a cluster with 2 shards of 2 replicas.
 fn catalog() -> Catalog {
@@ -27,8 +27,13 @@ fn create(name: &str, dimension: u32, shards: &[&[&str]]) -> CatalogChange {
         dimension,
         metric: Metric::L2,
         replication_factor: 2,
+        settings: CollectionSettings::default(),
         shards: shards.iter().map(nodes).collect(),
     }
+}
+
+fn alter(name: &str, replication_factor: Option<u32>, settings: SettingsChange) -> CatalogChange {
+    CatalogChange::Alter { name: name.to_owned(), replication_factor, settings }
 }
 
 fn remove(node: &str) -> CatalogChange {
@@ -77,11 +82,27 @@ fn every_change_comes_back_from_its_bytes() {
         CatalogChange::Report(report),
         create("x", 3, &[&["a"], &["b", "c"]]),
         CatalogChange::Drop { name: "x".to_owned() },
-        CatalogChange::Factor { name: "x".to_owned(), replication_factor: 3 },
+        alter("x", Some(3), SettingsChange::default()),
     ];
     for change in changes {
         assert_eq!(CatalogChange::decode(&change.encode()), Ok(change));
     }
+}
+
+#[test]
+fn settings_change_alone_and_only_to_what_fits() {
+    let mut catalog = catalog();
+    let before = catalog.collections[0].clone();
+    let one = SettingsChange { write_level: Some(WriteLevel::One), ..SettingsChange::default() };
+    takes(&mut catalog, alter("default", None, one));
+    let settings = CollectionSettings { write_level: WriteLevel::One, ..before.settings };
+    assert_eq!(catalog.collections[0], Collection { settings, ..before.clone() });
+    let floor = SettingsChange { write_floor: Some(WriteLevel::Quorum), ..SettingsChange::default() };
+    refuses(&mut catalog, alter("default", Some(1), floor), "below their floor quorum");
+    refuses(&mut catalog, alter("other", None, floor), "no collection is called 'other'");
+    let both = SettingsChange { write_level: Some(WriteLevel::All), ..floor };
+    takes(&mut catalog, alter("default", None, both));
+    assert_eq!(catalog.collections[0].settings, both.of(before.settings));
 }
 
 #[test]
@@ -249,7 +270,7 @@ fn collections_come_and_go_and_their_ids_do_not_come_back() {
 #[test]
 fn the_factor_is_that_of_a_collection_that_there_is() {
     let mut catalog = catalog();
-    let factor = |name: &str| CatalogChange::Factor { name: name.to_owned(), replication_factor: 3 };
+    let factor = |name: &str| alter(name, Some(3), SettingsChange::default());
     refuses(&mut catalog, factor("old"), "no collection is called 'old'");
     takes(&mut catalog, factor("default"));
     assert_eq!(catalog.collections[0].replication_factor, 3);

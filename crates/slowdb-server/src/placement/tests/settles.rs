@@ -5,7 +5,7 @@ use super::world::World;
 use super::{NAMES, founded};
 use crate::catalog::{CatalogChange, GroupSpec};
 use crate::placement::first_placement;
-use slowdb_proto::{Metric, NodeState};
+use slowdb_proto::{CollectionSettings, Metric, NodeState};
 use std::collections::BTreeMap;
 
 const SEEDS: u64 = 60;
@@ -57,10 +57,7 @@ impl Run {
                 Some(CatalogChange::State { node, state: states[self.draws.below(3)] })
             }
             4 => Some(CatalogChange::Remove { node }),
-            5 => {
-                let (name, replication_factor) = ("default".to_owned(), 1 + self.draws.below(5) as u32);
-                Some(CatalogChange::Factor { name, replication_factor })
-            }
+            5 => Some(super::factor("default", 1 + self.draws.below(5) as u32)),
             6 => self.collection(),
             _ => self.death(node),
         };
@@ -79,7 +76,14 @@ impl Run {
         }
         let replication_factor = 1 + self.draws.below(3) as u32;
         let shards = first_placement(&self.world.catalog, 3, replication_factor).ok()?;
-        Some(CatalogChange::Create { name, dimension: 4, metric: Metric::L2, replication_factor, shards })
+        Some(CatalogChange::Create {
+            name,
+            dimension: 4,
+            metric: Metric::L2,
+            replication_factor,
+            settings: CollectionSettings::default(),
+            shards,
+        })
     }
 
     fn death(&mut self, node: String) -> Option<CatalogChange> {

@@ -4,7 +4,7 @@ use super::*;
 use crate::shard::ShardPlace;
 use proptest::prelude::*;
 use slowdb_disk::SimDisk;
-use slowdb_proto::{OpsBuilder, Unmet, WriteLevel};
+use slowdb_proto::{ConflictPolicy, OpsBuilder, Unmet, WriteLevel};
 use slowdb_repl::{AckLevel, ProposalHeader};
 use slowdb_storage::Options;
 use std::sync::Arc;
@@ -49,6 +49,10 @@ impl Shard {
         first
     }
 
+    fn set_policy(&mut self, policy: ConflictPolicy) {
+        self.write(AckLevel::Quorum, 40, &OpsBuilder::set_policy(policy));
+    }
+
     /// Offers what was written at 3.`index` and time `hlc`.
     fn offer(&mut self, index: u64, hlc: u64, body: &[u8]) -> WriteOutcome {
         let late = Late { was: Position::new(3, index, 0), fork: 10 };
@@ -81,6 +85,9 @@ impl Shard {
         Some(Envelope::unwrap(&found.payload).expect("it is wrapped").1.to_vec())
     }
 }
+
+const POLICIES: [ConflictPolicy; 3] =
+    [ConflictPolicy::Newest, ConflictPolicy::KeepCurrent, ConflictPolicy::KeepBoth];
 
 fn header(level: AckLevel, hlc: u64, sequence: u64, body: &[u8], late: Option<Late>) -> ProposalHeader {
     let writes = Ops::check_layout(body).expect("it is laid out").writes();
@@ -174,16 +181,126 @@ fn of_two_at_one_the_newer_stays_and_the_other_is_kept() {
 }
 
 #[test]
-fn what_a_majority_acknowledged_stays_though_it_is_older() {
+fn to_keep_the_current_the_late_one_loses_though_it_is_newer() {
     let mut shard = Shard::new();
-    shard.write(AckLevel::Quorum, 40, &put("a", b"here"));
-    shard.write(AckLevel::All, 40, &delete("b"));
+    shard.set_policy(ConflictPolicy::KeepCurrent);
+    shard.write(AckLevel::One, 40, &put("old", b"here"));
+    shard.write(AckLevel::One, 40, &delete("gone"));
+    shard.offer(12, 50, &put("old", b"late"));
+    shard.offer(13, 50, &put("gone", b"late"));
+    shard.offer(14, 50, &put("untouched", b"late"));
+    assert_eq!([12, 13].map(|index| shard.became(index)), [Some(Became::Lost); 2]);
+    assert_eq!([12, 13].map(|index| shard.loser(index)), [lost(b"late"), lost(b"late")]);
+    assert_eq!((shard.payload("old").as_deref(), shard.payload("gone")), (Some(&b"here"[..]), None));
+    assert_eq!(shard.became(14), Some(Became::Applied), "that is no conflict");
+    // What is decided once stays so; what comes after is decided by what counts then.
+    shard.set_policy(ConflictPolicy::Newest);
+    shard.offer(12, 50, &put("old", b"late"));
+    shard.offer(15, 50, &put("old", b"later"));
+    assert_eq!([12, 15].map(|index| shard.became(index)), [Some(Became::Lost), Some(Became::Replaced)]);
+}
+
+/// Of term 4, a record at `one` or above, and what is to be read beside it after a late put.
+fn with_sibling(level: AckLevel, hlc: u64) -> Shard {
+    let mut shard = Shard::new();
+    shard.set_policy(ConflictPolicy::KeepBoth);
+    shard.write(level, hlc, &put("a", b"here"));
     shard.offer(12, 50, &put("a", b"late"));
-    shard.offer(13, 50, &put("b", b"late"));
-    shard.offer(14, 50, &delete("a"));
-    assert_eq!((shard.payload("a").as_deref(), shard.payload("b")), (Some(&b"here"[..]), None));
-    assert_eq!([12, 13, 14].map(|index| shard.became(index)), [Some(Became::Lost); 3]);
-    assert_eq!(shard.loser(14), Some(Value::Delete));
+    shard
+}
+
+fn siblings(shard: &Shard) -> Vec<(Position, Vec<u8>)> {
+    shard.machine.siblings("a").into_iter().map(|it| (it.position, it.payload)).collect()
+}
+
+#[test]
+fn to_keep_both_the_loser_stays_readable() {
+    let was = Position::new(3, 12, 0);
+    for (level, hlc) in [(AckLevel::One, 60), (AckLevel::Quorum, 40), (AckLevel::All, 40)] {
+        let shard = with_sibling(level, hlc);
+        assert_eq!(shard.payload("a").as_deref(), Some(&b"here"[..]), "{level:?}");
+        assert_eq!(siblings(&shard), [(was, b"late".to_vec())], "{level:?}");
+    }
+    // The newer one stays, here too; then it is the other that has a sibling.
+    let shard = with_sibling(AckLevel::One, 40);
+    assert_eq!(shard.payload("a").as_deref(), Some(&b"late"[..]));
+    assert_eq!(siblings(&shard), [(Position::new(4, 22, 0), b"here".to_vec())]);
+    assert_eq!(siblings(&copy_of(&shard)), siblings(&shard));
+    // Elsewhere nothing is readable, though the conflict log has it; nor is a delete that lost.
+    for policy in [ConflictPolicy::Newest, ConflictPolicy::KeepCurrent] {
+        let mut shard = Shard::new();
+        shard.set_policy(policy);
+        shard.write(AckLevel::Quorum, 40, &put("a", b"here"));
+        shard.offer(12, 50, &put("a", b"late"));
+        assert_eq!((siblings(&shard), shard.loser(12)), (vec![], lost(b"late")), "{policy:?}");
+    }
+    let mut shard = with_sibling(AckLevel::Quorum, 40);
+    shard.offer(13, 51, &delete("a"));
+    assert_eq!((siblings(&shard).len(), shard.loser(13)), (1, Some(Value::Delete)));
+}
+
+#[test]
+fn only_who_knows_the_version_resolves() {
+    let version = |shard: &Shard| {
+        let found = shard.machine.reader().records.get(b"a").expect("it is whole");
+        position_of(found.expect("it is there").version)
+    };
+    let conditional = |version, is_put| {
+        let mut batch = OpsBuilder::new();
+        let condition = Some(slowdb_proto::Condition::IfVersion(version));
+        if is_put { batch.put_if("a", &[1.0], b"both", condition) } else { batch.delete_if("a", condition) }
+            .expect("good");
+        batch.finish()
+    };
+    for is_put in [true, false] {
+        let mut shard = with_sibling(AckLevel::Quorum, 40);
+        let stale = version(&shard);
+        shard.write(AckLevel::Quorum, 60, &put("a", b"unaware"));
+        shard.write(AckLevel::Quorum, 60, &conditional(stale, is_put));
+        assert_eq!(siblings(&shard).len(), 1, "a condition that does not hold changes nothing");
+        let current = version(&shard);
+        shard.write(AckLevel::Quorum, 60, &conditional(current, is_put));
+        assert_eq!((siblings(&shard), shard.loser(12)), (vec![], None));
+        assert_eq!(shard.payload("a").is_some(), is_put);
+        // Offered again it does not come back.
+        shard.machine.beside.dedup = crate::dedup::DedupWindow::default();
+        shard.offer(12, 50, &put("a", b"late"));
+        assert_eq!((siblings(&shard), shard.became(12)), (vec![], Some(Became::Lost)));
+    }
+    let mut shard = with_sibling(AckLevel::Quorum, 40);
+    shard.write(AckLevel::Quorum, 60, &delete("a"));
+    assert_eq!(siblings(&shard).len(), 1, "nor does a delete without a condition");
+}
+
+#[test]
+fn the_policy_is_part_of_the_state() {
+    let (mut shard, other) = (Shard::new(), Shard::new());
+    let before = shard.machine.digest();
+    assert_eq!(before, other.machine.digest());
+    shard.set_policy(ConflictPolicy::KeepCurrent);
+    let copy = copy_of(&shard);
+    assert_eq!(copy.machine.policy(), ConflictPolicy::KeepCurrent);
+    assert_eq!(copy.machine.digest(), shard.machine.digest());
+    let kept = shard.machine.digest();
+    shard.machine.beside.policy = ConflictPolicy::Newest;
+    assert_ne!(shard.machine.digest(), kept, "the digest shows it");
+}
+
+#[test]
+fn what_a_majority_acknowledged_stays_though_it_is_older() {
+    for policy in POLICIES {
+        let mut shard = Shard::new();
+        shard.set_policy(policy);
+        shard.write(AckLevel::Quorum, 40, &put("a", b"here"));
+        shard.write(AckLevel::All, 40, &delete("b"));
+        shard.offer(12, 50, &put("a", b"late"));
+        shard.offer(13, 50, &put("b", b"late"));
+        shard.offer(14, 50, &delete("a"));
+        let payloads = (shard.payload("a"), shard.payload("b"));
+        assert_eq!(payloads, (Some(b"here".to_vec()), None), "{policy:?}");
+        assert_eq!([12, 13, 14].map(|index| shard.became(index)), [Some(Became::Lost); 3], "{policy:?}");
+        assert_eq!(shard.loser(14), Some(Value::Delete));
+    }
 }
 
 #[test]
@@ -262,13 +379,17 @@ struct Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    (0..4_u8, 0..5_u8, 0..3_u8, 0..9_u64, prop::option::of(11..19_u64), 0..12_u64)
+    (0..4_u8, 0..6_u8, 0..3_u8, 0..9_u64, prop::option::of(11..19_u64), 0..12_u64)
         .prop_map(|(id, kind, level, hlc, late, behind)| Step { id, kind, level, hlc, late, behind })
 }
 
 fn take_step(shard: &mut Shard, step: &Step) {
     let (id, payload) = (format!("id{}", step.id), [step.hlc as u8; 3]);
-    let body = if step.kind < 3 { put(&id, &payload) } else { delete(&id) };
+    let body = match (step.kind, step.late) {
+        (5, None) => OpsBuilder::set_policy(POLICIES[usize::from(step.id) % POLICIES.len()]),
+        (0..3, _) => put(&id, &payload),
+        _ => delete(&id),
+    };
     shard.sequence += 1;
     let header = match step.late {
         Some(index) => {
