@@ -237,7 +237,7 @@ impl Collection {
             };
             let bytes = body.len();
             let goes_on = page.next.is_none_or(|next| next > from);
-            let page = split(page, body, losers, shape.dimension).filter(|_| goes_on);
+            let page = split(*page, body, losers, shape.dimension).filter(|_| goes_on);
             page.ok_or_else(|| format!("conflicts whose {bytes} bytes do not add up"))
         };
         let call = AtLeader { inner, collection: name, shard, deadline, is_write: false, only: None };

@@ -365,7 +365,7 @@ pub enum Reply {
     /// To anything.
     Error(ErrorReply),
     /// To `Conflicts`.
-    Conflicts(ConflictPage),
+    Conflicts(Box<ConflictPage>),
 }
 
 /// A batch that stands. The writes in it whose condition did not hold changed nothing.

@@ -142,7 +142,7 @@ fn replies() -> Vec<Reply> {
     let conflicts = ConflictPage { at: shards[0], entries: vec![conflict], next: Some(position) };
     vec![
         Reply::Map(map),
-        Reply::Conflicts(conflicts),
+        Reply::Conflicts(Box::new(conflicts)),
         Reply::Written(written),
         Reply::Records { at: shards[0], records, siblings },
         Reply::Page { at: shards[0], records: vec![page], more: true },

@@ -129,7 +129,7 @@ impl ReadWork {
         let done = match self {
             ReadWork::Get { reader, at, ids, siblings } => get(&reader, at, &ids, &siblings),
             ReadWork::Scan { reader, at, page } => scan(&reader, at, &page),
-            ReadWork::Conflicts { page, losers } => Ok((Reply::Conflicts(page), body_of(losers))),
+            ReadWork::Conflicts { page, losers } => Ok((Reply::Conflicts(Box::new(page)), body_of(losers))),
             ReadWork::Search { shards, missing, queries, dimension, k, metric } => {
                 search(&shards, missing, &queries, dimension, k, metric).map(|reply| (reply, Vec::new()))
             }

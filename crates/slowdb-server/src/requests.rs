@@ -58,7 +58,7 @@ impl Node {
             RequestKind::Get(get) => self.get(id, get, deadline),
             RequestKind::Search(search) => self.search(id, &search, &body, deadline),
             RequestKind::Scan(scan) => self.scan(id, scan, deadline),
-            RequestKind::Conflicts(asked) => self.conflicts(id, &asked, deadline),
+            RequestKind::Conflicts(asked) => self.conflict_page(id, &asked, deadline),
         });
         if let Err(error) = taken {
             self.reply(id, Reply::Error(*error));
@@ -282,7 +282,7 @@ impl Node {
         self.read(id, ReadPlan::Scan { shard: scan.shard, group, page }, level, &scan.fresh, deadline)
     }
 
-    fn conflicts(&mut self, id: RequestId, asked: &ConflictsRequest, deadline: u64) -> Answer<()> {
+    fn conflict_page(&mut self, id: RequestId, asked: &ConflictsRequest, deadline: u64) -> Answer<()> {
         let collection = self.collection(&asked.collection)?;
         let group = GroupId(self.shard_info(&collection, asked.shard)?.group);
         let limit = asked.limit as usize;

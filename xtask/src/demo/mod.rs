@@ -3,6 +3,7 @@
 //! Three real nodes, real embeddings, a leader killed under load. Whatever is off ends the demo with the
 //! reason and an exit code that is not 0; the cluster's logs are kept for a look.
 
+mod conflict;
 mod failover;
 mod grow;
 mod records;
@@ -42,6 +43,9 @@ pub struct DemoArgs {
     /// Instead: one node becomes three and five, one is killed and one drained, under load.
     #[arg(long)]
     grow: bool,
+    /// Instead: a leader is cut off while clients write on both sides, and every acknowledged write is accounted for.
+    #[arg(long, conflicts_with = "grow")]
+    conflict: bool,
     /// Leaves the cluster running when all is done.
     #[arg(long)]
     keep: bool,
@@ -76,12 +80,14 @@ async fn demo(args: &DemoArgs) -> Result<()> {
         num_shards: NUM_SHARDS,
         node_down_after: args.grow.then(|| "5s".to_owned()),
         snapshot_rate: None,
-        relayed: false,
+        relayed: args.conflict,
     };
     let lifetime = if args.keep { Lifetime::Detached } else { Lifetime::Owned };
     let mut cluster = Cluster::create(&dir, &program, shape, lifetime)?;
     let outcome = if args.grow {
         grow::run(&mut cluster, &input).await
+    } else if args.conflict {
+        conflict::run(&mut cluster, &input).await
     } else {
         on_cluster(&mut cluster, &input).await
     };

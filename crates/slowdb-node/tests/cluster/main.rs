@@ -7,6 +7,7 @@ mod failover;
 mod links;
 mod nodes;
 mod operate;
+mod quarantine;
 mod refused;
 mod sessions;
 mod start;

@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 use slowdb_client::Client;
-use slowdb_net::{Connection, Connector, FrameLimits, FrameOut, Identity, Profile, Role};
-use slowdb_proto::{ALPN_CLIENT, KIND_REQUEST, Reply, Request, RequestKind, decode_reply, encode_request};
+use slowdb_proto::{Reply, RequestKind};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -103,31 +102,16 @@ pub(crate) fn run(args: &[&str], input: &str) -> Outcome {
 }
 
 /// A connection to one node that does not look for another one, unlike a client's.
-pub(crate) struct Direct {
-    connection: Connection,
-    _connector: Connector,
-}
+pub(crate) struct Direct(xtask::direct::Direct);
 
 impl Direct {
     /// Connects as a client.
     pub(crate) async fn to(cluster: &Cluster, node: &str) -> Direct {
-        let identity = Identity::load(&cluster.certs(), Role::Client).expect("certificates");
-        let connector = Connector::new(&identity).expect("a socket");
-        let alpn = std::str::from_utf8(ALPN_CLIENT).expect("ASCII");
-        let address = cluster.address(node).expect("it is known");
-        let connection =
-            connector.connect(&address, alpn, Profile::Client, DEADLINE).await.expect("connected");
-        Direct { connection, _connector: connector }
+        Direct(xtask::direct::Direct::to(cluster, node).await.expect("connected"))
     }
 
     /// Asks exactly this node, once. It may try for so long.
     pub(crate) async fn ask(&self, kind: RequestKind, body: Vec<u8>, timeout: Duration) -> (Reply, Vec<u8>) {
-        let timeout_ms = timeout.as_millis() as u32;
-        let request = Request { cluster: None, timeout_ms, kind };
-        let body = vec![body.into()];
-        let frame = FrameOut { kind: KIND_REQUEST, meta: encode_request(&request), body };
-        let limits = FrameLimits::default();
-        let reply = self.connection.call(frame, &limits, DEADLINE).await.expect("it answers");
-        (decode_reply(&reply.meta).expect("a reply"), reply.body.to_vec())
+        self.0.ask(kind, body, timeout).await.expect("it answers")
     }
 }
