@@ -60,7 +60,7 @@ pub async fn write_at_one(
             None => ops.delete(id)?,
         }
         let (collection, client) = (collection.to_owned(), ClientId([7; 16]));
-        let level = WriteLevel::One;
+        let level = Some(WriteLevel::One);
         let write = WriteRequest { collection, shard, level, client, sequence, retry: false };
         match direct.ask(RequestKind::Write(write), ops.finish(), PATIENCE).await?.0 {
             Reply::Written(written) => {
@@ -79,7 +79,7 @@ pub async fn write_at_one(
 /// # Errors
 /// If it is not acknowledged within half a minute.
 pub async fn write(collection: &Collection, id: &str, value: &Value, level: WriteLevel) -> Result<Position> {
-    let options = WriteOptions { level, timeout: Some(PATIENCE) };
+    let options = WriteOptions { level: Some(level), timeout: Some(PATIENCE) };
     let written = match value {
         Some(vector) => collection.put(id, vector, &options).await?,
         None => collection.delete(id, &options).await?,
