@@ -1,7 +1,7 @@
 //! A leader is cut off from its peers while clients reach both sides; afterwards every acknowledged write is accounted
 //! for.
 
-use super::{Input, START_DEADLINE};
+use super::{Input, NUM_SHARDS, START_DEADLINE};
 use crate::cluster::{Cluster, view};
 use crate::direct::Direct;
 use crate::overtaken::{self, Account, Acked, Value};
@@ -124,11 +124,14 @@ async fn import(collection: &Collection, records: &[(String, Vec<f32>)]) -> Said
 }
 
 async fn other_side(collection: &Collection, plan: &Plan, late: &[Acked]) -> Said<BTreeMap<String, Value>> {
-    let term = late.iter().map(|acked| acked.name.was.term).max().unwrap_or_default();
+    // Each shard counts its own terms.
+    let term_of =
+        |shard: u32| late.iter().filter(|it| it.name.shard == shard).map(|it| it.name.was.term).max();
     let mut written = BTreeMap::new();
     let mut at_one = 0;
     for (id, value, level) in &plan.new_side {
         let position = overtaken::write(collection, id, value, *level).await?;
+        let term = term_of(shard_of(id.as_bytes(), NUM_SHARDS)).unwrap_or_default();
         ensure!(position.term > term, "{id:?} was written at {position}, by a leader that was cut off");
         written.insert(id.clone(), value.clone());
         at_one += usize::from(*level == WriteLevel::One);
