@@ -9,12 +9,14 @@ mod answers;
 mod digests;
 mod late;
 mod members;
+mod proposals;
 mod reads;
 mod transfer;
+mod words;
 
 use crate::engine::wire::Payload;
 use crate::engine::{Beat, Committed, Engine, Message};
-use crate::entry::{AckLevel, EntryBuilder, EntryView, ProposalHeader};
+use crate::entry::EntryView;
 use crate::ids::{GroupId, Membership, NodeId, ReplicaId};
 use crate::machine::StateMachine;
 use crate::note::{Note, Says};
@@ -23,192 +25,19 @@ use crate::{Now, Position};
 use bytes::Bytes;
 use digests::Digests;
 pub use members::{MemberChange, MemberError};
+pub(crate) use proposals::Hlc;
+use proposals::{EntryWaiters, Queued};
 use reads::Reads;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub(crate) use transfer::PART_BYTES;
 use transfer::Transfers;
 pub use transfer::{Arriving, Job, JobDone};
+pub use words::{Event, Failure, Proposal, Token};
 
-/// Proposals are merged into one entry up to this many bytes.
-const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 /// Ticks between looks at what is to be done now and then in a group in which nothing happens.
 const QUIET_LOOK_TICKS: u64 = 16;
 /// Replicas that are no members as far as is known here, and whose nodes are remembered.
 const STRANGERS_MAX: usize = 64;
-
-/// Names a request of the embedder; it comes back with the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub u64);
-
-/// A proposal on its way in.
-#[derive(Clone, Debug)]
-pub struct Proposal {
-    /// Comes back with the answer.
-    pub token: Token,
-    /// When to acknowledge.
-    pub level: AckLevel,
-    /// Whether an earlier attempt may have got into the log.
-    pub retry: bool,
-    /// How many positions it takes, at least 1.
-    pub writes: u32,
-    /// Who proposes.
-    pub client: [u8; 16],
-    /// The proposal's number at that client.
-    pub sequence: u64,
-    /// What the state machine applies.
-    pub body: Bytes,
-    /// When the proposer stops waiting, in microseconds of [`Now::micros`].
-    pub deadline: u64,
-}
-
-/// Why a proposal or a read was not answered as asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// This replica does not lead. Nothing happened.
-    #[error("this replica does not lead the group; nothing happened")]
-    NotLeader,
-    /// A queue is full. Nothing happened.
-    #[error("too much waits already; nothing happened")]
-    Overloaded,
-    /// Leadership was lost while the proposal was under way: it may or may not take effect.
-    #[error("leadership was lost on the way: it may or may not take effect")]
-    LeaderChanged,
-    /// The deadline passed: it may or may not take effect.
-    #[error("the deadline passed: it may or may not take effect")]
-    Timeout,
-    /// It stands at quorum, but these nodes have not confirmed it.
-    #[error("it stands at quorum, but is not confirmed by {missing:?}")]
-    LevelNotReached {
-        /// Nodes that did not confirm.
-        missing: Vec<NodeId>,
-    },
-    /// The group is halted on this node.
-    #[error("the group is halted on this node")]
-    Halted,
-}
-
-/// What happened to requests and groups.
-#[derive(Debug)]
-pub enum Event<O> {
-    /// A proposal stands as asked.
-    Acked {
-        /// The request.
-        token: Token,
-        /// Position of its first write.
-        first: Position,
-        /// What the state machine said; not yet known when acknowledged at [`AckLevel::One`].
-        outcome: Option<O>,
-        /// Members on which it is known to be durable.
-        durable_on: u32,
-        /// All members.
-        members: u32,
-    },
-    /// A proposal at [`AckLevel::All`] stands at [`AckLevel::Quorum`], and not everywhere in time.
-    Stands {
-        /// The request.
-        token: Token,
-        /// The group.
-        group: GroupId,
-        /// Position of its first write.
-        first: Position,
-        /// What the state machine said.
-        outcome: O,
-        /// Members on which it is known to be durable.
-        durable_on: u32,
-        /// All members.
-        members: u32,
-        /// Nodes that did not confirm.
-        missing: Vec<NodeId>,
-    },
-    /// A request failed.
-    Failed {
-        /// The request.
-        token: Token,
-        /// The group.
-        group: GroupId,
-        /// Why.
-        why: Failure,
-    },
-    /// A majority has confirmed the leader since the read was asked, and this replica has applied all that was
-    /// committed when it did.
-    ReadReady {
-        /// The request.
-        token: Token,
-        /// The group.
-        group: GroupId,
-    },
-    /// Who leads a group, as far as this replica knows.
-    Leader {
-        /// The group.
-        group: GroupId,
-        /// The leader.
-        leader: Option<NodeId>,
-        /// Its term.
-        term: u64,
-    },
-    /// The group's members are others than before; see [`crate::Replicator::membership`].
-    Members {
-        /// The group.
-        group: GroupId,
-    },
-    /// This replica leads, and another sent it this; see [`crate::Replicator::forward`].
-    Forwarded {
-        /// The group.
-        group: GroupId,
-        /// The node that the other replica is on.
-        from: NodeId,
-        /// What it sent.
-        body: Bytes,
-    },
-    /// A node's replica has another digest than the leader's, here, at the same entry. One of them is wrong.
-    DigestDiffers {
-        /// The group.
-        group: GroupId,
-        /// The node.
-        node: NodeId,
-        /// The entry.
-        index: u64,
-    },
-    /// A group cannot go on here.
-    Halted {
-        /// The group.
-        group: GroupId,
-        /// Why.
-        why: String,
-    },
-}
-
-/// A proposal that waits for its turn.
-struct Queued {
-    /// But for the time, which it gets when it is proposed, if it is not late.
-    header: ProposalHeader,
-    body: Bytes,
-    deadline: u64,
-    whom: Whom,
-}
-
-/// Who waits for a proposal.
-#[derive(Clone, Copy)]
-enum Whom {
-    /// The embedder.
-    Embedder(Token),
-    /// A replica that keeps it until it is settled. It is late, and had this position.
-    Holder(ReplicaId, Position),
-}
-
-struct Waiter<O> {
-    whom: Whom,
-    level: AckLevel,
-    deadline: u64,
-    offset: u32,
-    outcome: Option<O>,
-    answered: bool,
-}
-
-struct EntryWaiters<O> {
-    bytes: usize,
-    waiters: Vec<Waiter<O>>,
-}
 
 struct Outstanding {
     batch: u64,
@@ -307,22 +136,6 @@ impl<M: StateMachine> Group<M> {
             engine,
             machine,
         }
-    }
-
-    pub(crate) fn propose(&mut self, proposal: Proposal) {
-        let Proposal { token, level, retry, writes, client, sequence, body, deadline } = proposal;
-        let origin = self.membership.own.0;
-        let header = ProposalHeader { level, retry, writes, client, sequence, hlc: 0, origin, late: None };
-        self.enqueue(Queued { header, body, deadline, whom: Whom::Embedder(token) });
-    }
-
-    fn enqueue(&mut self, queued: Queued) {
-        self.waiting_bytes += queued.body.len();
-        self.queue.push_back(queued);
-    }
-
-    pub(crate) fn queue_len(&self) -> usize {
-        self.queue.len() + self.waiters.len()
     }
 
     /// A message arrived from a replica on this node. What is to be sent at once goes to `beats`; says whether there is
@@ -570,50 +383,6 @@ impl<M: StateMachine> Group<M> {
         Ok(())
     }
 
-    /// Merges what is queued into as few entries as fit.
-    fn propose_queued(&mut self, hlc: &mut Hlc, now: Now) {
-        while !self.queue.is_empty() && self.engine.is_leader() {
-            self.floor = self.floor.max(self.min_matched());
-            let mut bytes = 0;
-            let mut count = 0;
-            let mut writes = 0u32;
-            for proposal in &self.queue {
-                let more = EntryBuilder::proposal_bytes(proposal.body.len());
-                let sum =
-                    writes.checked_add(proposal.header.writes).filter(|_| bytes + more <= ENTRY_BYTES_MAX);
-                if count > 0 && sum.is_none() {
-                    break;
-                }
-                writes = sum.unwrap_or(proposal.header.writes);
-                bytes += more;
-                count += 1;
-            }
-            let mut builder = EntryBuilder::new(self.floor, bytes);
-            let offsets: Vec<u32> = self
-                .queue
-                .iter()
-                .take(count)
-                .map(|proposal| {
-                    let header = proposal.header;
-                    let hlc = if header.late.is_some() { header.hlc } else { hlc.next(now) };
-                    builder.push(&ProposalHeader { hlc, ..header }, &proposal.body)
-                })
-                .collect();
-            let Some((term, index)) = self.engine.propose(builder.finish()) else { return };
-            self.leading = Some(term);
-            let waiters = self.queue.drain(..count).zip(offsets);
-            let mut entry = EntryWaiters { bytes: 0, waiters: Vec::with_capacity(count) };
-            for (proposal, offset) in waiters {
-                entry.bytes += proposal.body.len();
-                let Queued { header, deadline, whom, .. } = proposal;
-                // What is late is settled by being applied, and not before.
-                let level = if header.late.is_some() { AckLevel::Quorum } else { header.level };
-                entry.waiters.push(Waiter { whom, level, deadline, offset, outcome: None, answered: false });
-            }
-            self.waiters.insert(index, entry);
-        }
-    }
-
     /// The entry that every member has, as far as the leader knows.
     fn min_matched(&self) -> u64 {
         self.engine.progress().map(|progress| progress.matched).min().unwrap_or_default()
@@ -689,19 +458,4 @@ fn consensus(
     messages: impl IntoIterator<Item = Message>,
 ) -> impl Iterator<Item = (GroupId, Payload)> {
     messages.into_iter().map(move |message| (group, Payload::Consensus(message)))
-}
-
-/// Hybrid logical time: never falls, follows the wall clock, counts within a millisecond.
-#[derive(Debug, Default)]
-pub(crate) struct Hlc(u64);
-
-impl Hlc {
-    fn next(&mut self, now: Now) -> u64 {
-        self.0 = self.0.saturating_add(1).max(now.wall_millis << 16);
-        self.0
-    }
-
-    fn observe(&mut self, seen: u64) {
-        self.0 = self.0.max(seen);
-    }
 }

@@ -48,31 +48,34 @@ pub(crate) struct Overtaken {
 }
 
 impl Overtaken {
-    /// Those of an entry's proposals that somebody may take for written although no majority has them.
-    pub(crate) fn of_entry(
+    /// Those proposals of entries that somebody may take for written although no majority has them. Up to `fork`, a
+    /// majority has what the replica has.
+    ///
+    /// # Errors
+    /// An entry is malformed; all that is to be kept of the others would be lost with it, so it is said.
+    pub(crate) fn of_entries(
         group: GroupId,
         replica: ReplicaId,
-        entry: &CutEntry,
+        entries: &[CutEntry],
         fork: u64,
     ) -> Result<Vec<Overtaken>, String> {
-        if entry.data.is_empty() {
-            return Ok(Vec::new());
-        }
-        let view =
-            EntryView::parse(entry.term, entry.index, &entry.data).map_err(|error| error.to_string())?;
-        // One that was late already is kept by whoever offered it.
-        let acked_early = view
-            .proposals()
-            .iter()
-            .filter(|proposal| proposal.header.level == AckLevel::One && proposal.header.late.is_none());
-        Ok(acked_early
-            .map(|proposal| {
+        let mut overtaken = Vec::new();
+        for entry in entries.iter().filter(|entry| !entry.data.is_empty()) {
+            let view =
+                EntryView::parse(entry.term, entry.index, &entry.data).map_err(|error| error.to_string())?;
+            // One that was late already is kept by whoever offered it.
+            let acked_early = view
+                .proposals()
+                .iter()
+                .filter(|proposal| proposal.header.level == AckLevel::One && proposal.header.late.is_none());
+            overtaken.extend(acked_early.map(|proposal| {
                 let late = Late { was: proposal.first, fork };
                 let header = ProposalHeader { retry: true, late: Some(late), ..proposal.header };
                 let body = entry.data.slice_ref(proposal.body);
                 Overtaken { group, replica, was: proposal.first, header, body }
-            })
-            .collect())
+            }));
+        }
+        Ok(overtaken)
     }
 
     fn record(&self) -> Record {

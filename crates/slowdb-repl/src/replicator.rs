@@ -9,18 +9,21 @@
 //! [`Replicator::flush`], whose output is carried out: messages are sent at once, the batch goes to the log in
 //! the order of its number, and when it is synced, `persisted` is called with that number.
 
+mod frames;
+mod overtaken;
 mod pace;
 mod timing;
+mod views;
 mod words;
 
-use crate::engine::wire::{self, FrameBuilder, NO_CLUSTER, Payload, WireError};
+use crate::engine::wire::{self, NO_CLUSTER, Payload, WireError};
 use crate::engine::{self, Engine, INITIAL};
 use crate::group::{Event, Failure, Group, Hlc, JobDone, MemberChange, MemberError, Proposal, Sink, Token};
 use crate::ids::{GroupId, Membership, NodeId, Part, ReplicaId};
 use crate::links::Links;
 use crate::machine::StateMachine;
 use crate::note::{FORWARD_BYTES_MAX, Note, Says};
-use crate::quarantine::{CutEntry, Overtaken, Quarantine, Quarantined, offer_note};
+use crate::quarantine::Quarantine;
 use crate::wal::{Location, Record, Recovered, RecoveredGroup, WalReader};
 use crate::{AckLevel, Now, Position};
 use bytes::Bytes;
@@ -174,50 +177,6 @@ impl<M: StateMachine> Replicator<M> {
         }
         self.records.push(Record::Removed { group: group.membership.own.0 });
         Some(group.machine)
-    }
-
-    /// Groups of which proposals are kept here that were acknowledged at [`crate::AckLevel::One`] and overtaken, until the
-    /// group's leader says that they are taken care of.
-    pub fn quarantined_groups(&self) -> impl Iterator<Item = GroupId> + '_ {
-        self.quarantine.groups()
-    }
-
-    /// What is kept here of a group's overtaken proposals.
-    pub fn quarantined(&self, id: GroupId) -> Quarantined {
-        self.quarantine.view(id)
-    }
-
-    /// Where the replicas of a group are that has none here: one after the other is offered what is kept.
-    pub fn offer_to(&mut self, id: GroupId, replicas: Vec<(ReplicaId, NodeId)>) {
-        self.quarantine.set_route(id, replicas);
-    }
-
-    /// A group is no more: what is kept of it is let go.
-    pub fn forget_quarantined(&mut self, id: GroupId) {
-        self.records.extend(self.quarantine.forget(id));
-    }
-
-    /// The log holds a replica that is needed no more and was not opened: it is gone for good. What it held is kept as in
-    /// [`Replicator::remove`].
-    ///
-    /// # Errors
-    /// [`OpenGroupError::Malformed`]: what the log says of a replica makes no sense, or cannot be read.
-    pub fn discard(&mut self, membership: &Membership, recovered: &Recovered) -> Result<(), OpenGroupError> {
-        let own = membership.own;
-        let malformed = |_| OpenGroupError::Malformed(own);
-        self.quarantine.recover(recovered).map_err(OpenGroupError::Malformed)?;
-        if let Some(found) = recovered.groups.get(&own.0) {
-            let fork = found.hard_state.commit;
-            for entry in found.entries.iter().filter(|entry| entry.index > fork && entry.kind == 0) {
-                let data = self.reader.read(entry.location).map_err(|_| OpenGroupError::Malformed(own))?;
-                let entry = CutEntry { term: entry.term, index: entry.index, data };
-                let overtaken =
-                    Overtaken::of_entry(membership.group, own, &entry, fork).map_err(malformed)?;
-                self.quarantine.keep(overtaken, &mut self.records);
-            }
-        }
-        self.records.push(Record::Removed { group: own.0 });
-        Ok(())
     }
 
     /// Who is in a group, as far as this replica has applied it.
@@ -476,37 +435,6 @@ impl<M: StateMachine> Replicator<M> {
         self.offer_quarantined();
     }
 
-    /// Offers what was overtaken to those who lead now.
-    fn offer_quarantined(&mut self) {
-        if !M::TAKES_LATE {
-            return;
-        }
-        let ids: Vec<GroupId> = self.quarantine.groups().collect();
-        for id in ids {
-            let leader = self.groups.get(&id).map(|group| (group.membership.own, group.engine.leader()));
-            if leader.is_some_and(|(_, leader)| leader.is_none()) {
-                continue;
-            }
-            let Some((holder, entry)) = self.quarantine.next_offer(id, self.ticks) else { continue };
-            #[cfg(feature = "canary")]
-            if self.canary == Some(crate::Canary::SettledUnheard) {
-                self.records.extend(self.quarantine.forget(id));
-            }
-            match (leader, self.groups.get_mut(&id)) {
-                (Some((own, Some(leader))), Some(group)) if own == leader => {
-                    group.take_late(holder, &entry);
-                    self.dirty.insert(id);
-                }
-                (Some((_, Some(leader))), _) => self.offers.push((id, offer_note(holder, leader, entry))),
-                _ => {
-                    if let Some(to) = self.quarantine.next_on_route(id) {
-                        self.offers.push((id, offer_note(holder, to, entry)));
-                    }
-                }
-            }
-        }
-    }
-
     /// All batches up to this number are durable; `locations` are those of their entries, in order.
     pub fn persisted(&mut self, batch: u64, locations: &[Location]) -> Vec<Outgoing> {
         let mut at = 0;
@@ -626,80 +554,6 @@ impl<M: StateMachine> Replicator<M> {
         Output { messages: self.frames(messages), batch, events, jobs }
     }
 
-    /// Packs messages into frames: appends one by one on their group's lane, all else for a node together.
-    fn frames(&self, messages: Vec<(GroupId, Payload)>) -> Vec<Outgoing> {
-        let mut control: BTreeMap<NodeId, Vec<FrameBuilder>> = BTreeMap::new();
-        let mut frames = Vec::new();
-        for (id, message) in messages {
-            let (_, to) = wire::parties(&message);
-            let node = self.groups.get(&id).and_then(|group| group.node_of(to));
-            let node = node.or_else(|| self.quarantine.node_of(id, to));
-            let Some(node) = node.filter(|_| wire::is_sendable(&message)) else { continue };
-            let lane = match &message {
-                message if wire::is_bulk(message) => Lane::Data(id),
-                message if wire::is_snapshot_part(message) => Lane::Snapshot,
-                _ => Lane::Control,
-            };
-            if lane != Lane::Control {
-                let mut builder = FrameBuilder::new(self.cluster);
-                builder.push(id, message);
-                frames.push(outgoing(node.clone(), lane, builder));
-            } else {
-                let builders = control.entry(node.clone()).or_default();
-                if builders.last().is_none_or(FrameBuilder::is_full) {
-                    builders.push(FrameBuilder::new(self.cluster));
-                }
-                if let Some(builder) = builders.last_mut() {
-                    builder.push(id, message);
-                }
-            }
-        }
-        let of_node = |(node, builders): (NodeId, Vec<FrameBuilder>)| {
-            builders.into_iter().map(move |builder| outgoing(node.clone(), Lane::Control, builder))
-        };
-        let control: Vec<Outgoing> = control.into_iter().flat_map(of_node).collect();
-        frames.splice(0..0, control);
-        frames
-    }
-
-    /// A group as it looks from here.
-    pub fn view(&self, id: GroupId) -> Option<GroupView> {
-        let group = self.groups.get(&id)?;
-        let own = group.membership.own;
-        let leads = group.engine.is_leader();
-        let others = group.engine.progress().filter(|p| leads && p.replica != own);
-        let mut followers: Vec<_> = others
-            .filter_map(|progress| {
-                let member = group.membership.member(progress.replica)?;
-                Some(FollowerView {
-                    replica: member.replica,
-                    node: member.node.clone(),
-                    part: member.part,
-                    matched: progress.matched,
-                    active: progress.active,
-                    pinned_bytes: group.engine.bytes_after(progress.matched),
-                    equal_at: group.equal_at(member.replica),
-                })
-            })
-            .collect();
-        followers.sort_by(|a, b| a.node.cmp(&b.node));
-        Some(GroupView {
-            replica: own,
-            role: group.engine.role(),
-            part: group.membership.member(own).map(|member| member.part),
-            term: group.engine.term(),
-            leader: self.leader(id).and_then(|(leader, _)| leader),
-            first_index: group.engine.first_index(),
-            last_index: group.engine.last_index(),
-            committed: group.engine.committed(),
-            applied: group.applied,
-            checkpointed: group.checkpointed,
-            halted: group.halted.clone(),
-            arriving: group.arriving(),
-            followers,
-        })
-    }
-
     /// This node.
     pub fn node(&self) -> &NodeId {
         &self.node
@@ -721,9 +575,4 @@ impl<M: StateMachine> Replicator<M> {
     pub fn has_cluster(&self) -> bool {
         self.cluster != NO_CLUSTER
     }
-}
-
-fn outgoing(to: NodeId, lane: Lane, builder: FrameBuilder) -> Outgoing {
-    let (meta, body, bytes) = builder.finish();
-    Outgoing { to, lane, meta, body, bytes }
 }

@@ -40,20 +40,19 @@
 
 mod beats;
 mod log;
+mod members;
+mod restore;
 pub(crate) mod wire;
 
-use crate::entry::EntryView;
-use crate::ids::{Membership, Part, ReplicaId};
+use crate::ids::{Membership, ReplicaId};
 use crate::quarantine::CutEntry;
 use crate::wal::{HardState, Location, Record, RecoveredGroup, WalReader};
 pub(crate) use beats::Beat;
 use bytes::Bytes;
-use log::{GroupLog, conf_state, data_of, kind_to_byte};
+use log::{GroupLog, data_of, kind_to_byte};
+pub(crate) use members::caught_up;
 pub(crate) use raft::eraftpb::Message;
-use raft::eraftpb::{
-    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, EntryType, MessageType,
-    Snapshot,
-};
+use raft::eraftpb::{EntryType, MessageType};
 use raft::{Config, RawNode, StateRole};
 use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_64;
@@ -268,12 +267,6 @@ impl Engine {
         did_more
     }
 
-    /// Whether the log goes on from a snapshot and does not say so durably yet. The engine must not stand for election then:
-    /// it would look in the log for what is not applied, and that is in the snapshot.
-    fn is_restoring(&self) -> bool {
-        self.raw.store().first() > self.applied() + 1
-    }
-
     /// A message arrived from a member.
     pub(crate) fn step(&mut self, message: Message) -> Result<(), EngineError> {
         let last = self.last_index();
@@ -325,88 +318,6 @@ impl Engine {
         }
         self.raw.propose(Vec::new(), data).ok()?;
         Some((self.raw.raft.term, self.raw.raft.raft_log.last_index()))
-    }
-
-    /// Proposes that the members be others, if this replica leads, may propose, and no other change is pending.
-    pub(crate) fn propose_members(&mut self, from: &Membership, to: &Membership) -> Option<(u64, u64)> {
-        if !self.is_leader() || self.is_transferring() || self.raw.raft.has_pending_conf() {
-            return None;
-        }
-        self.raw.propose_conf_change(to.encode(), change_between(from, to)).ok()?;
-        Some((self.raw.raft.term, self.raw.raft.raft_log.last_index()))
-    }
-
-    /// A committed change of members takes effect.
-    pub(crate) fn apply_members(&mut self, from: &Membership, to: &Membership) -> Result<(), String> {
-        let change = change_between(from, to);
-        let now = self.raw.apply_conf_change(&change).map_err(|error| error.to_string())?;
-        if !is_same(&now, &conf_state(to)) {
-            return Err(format!("a change of members led to {now:?}, and not to {:?}", conf_state(to)));
-        }
-        self.raw.mut_store().set_config(to);
-        // A leader may have got the change that takes its vote from the one before it.
-        let votes = to.member(to.own).is_some_and(|own| own.part.votes());
-        if self.is_leader() && !votes {
-            let term = self.raw.raft.term;
-            self.raw.raft.become_follower(term, 0);
-            self.fix_timeout();
-        }
-        Ok(())
-    }
-
-    /// Whether a change of members may be under way.
-    pub(crate) fn is_changing_members(&self) -> bool {
-        self.raw.raft.has_pending_conf()
-    }
-
-    /// Hands the engine a snapshot that is durable here. True if the log goes on from it, with the next flush; false
-    /// if it cannot now, or need not.
-    pub(crate) fn restore(&mut self, index: u64, term: u64, members: &Membership) -> bool {
-        let raft = &self.raw.raft;
-        if raft.state != StateRole::Follower || raft.leader_id == 0 || index <= raft.raft_log.committed {
-            return false;
-        }
-        let mut snapshot = Snapshot::default();
-        let metadata = snapshot.mut_metadata();
-        metadata.index = index;
-        metadata.term = term;
-        metadata.set_conf_state(conf_state(members));
-        let mut message = Message::default();
-        message.msg_type = MessageType::MsgSnapshot;
-        message.from = raft.leader_id;
-        message.to = raft.id;
-        message.term = raft.term;
-        message.set_snapshot(snapshot);
-        let _ = self.raw.step(message);
-        self.fix_timeout();
-        let restores = self.raw.raft.raft_log.unstable_snapshot().is_some();
-        self.restoring = restores.then(|| Membership { index, ..members.clone() });
-        restores
-    }
-
-    /// Tells the leader that everything that is committed here is here: the answer to an append of what lies before.
-    /// A leader whose log no longer holds what it believes to be missing here sends no append that could be answered.
-    pub(crate) fn tell_committed(&mut self, leader: ReplicaId) {
-        let raft = &self.raw.raft;
-        if raft.state != StateRole::Follower || raft.leader_id != leader.0 || raft.raft_log.committed == 0 {
-            return;
-        }
-        let mut message = Message::default();
-        message.msg_type = MessageType::MsgAppend;
-        message.from = leader.0;
-        message.to = raft.id;
-        message.term = raft.term;
-        let _ = self.raw.step(message);
-        self.fix_timeout();
-    }
-
-    fn take_restored(&mut self, ready: &raft::Ready, group: u64, records: &mut Vec<Record>) -> Option<u64> {
-        let membership = self.restoring.take().filter(|_| !ready.snapshot().is_empty())?;
-        let (index, term) = (ready.snapshot().get_metadata().index, ready.snapshot().get_metadata().term);
-        let data = Bytes::from(membership.encode());
-        records.push(Record::Snapshot { group, index, term, data });
-        self.raw.mut_store().restore(index, term, &membership);
-        Some(index)
     }
 
     /// Members that need what this log does not hold any more, since this was last asked.
@@ -661,84 +572,4 @@ impl Engine {
 fn read_of(state: &raft::ReadState) -> Option<(u64, u64)> {
     let context: [u8; 8] = state.request_ctx.as_slice().try_into().ok()?;
     Some((u64::from_le_bytes(context), state.index))
-}
-
-/// A membership as of what the state machine holds. The one that was written down may be older: it is written with the
-/// batch after the one that applied it, and the machine may have been quicker to make that durable.
-pub(crate) fn caught_up(
-    mut membership: Membership,
-    recovered: &RecoveredGroup,
-    held: u64,
-    reader: &WalReader,
-) -> Result<Membership, EngineError> {
-    for entry in recovered.entries.iter().filter(|entry| entry.index <= held) {
-        let changes_members = entry.kind != kind_to_byte(EntryType::EntryNormal);
-        let is_news = changes_members && entry.index > membership.index;
-        if !is_news && !EntryView::may_compare(entry.len) {
-            continue;
-        }
-        let fail = |why: String| EngineError::Unreadable { index: entry.index, why };
-        let data = reader.read(entry.location).map_err(|error| fail(error.to_string()))?;
-        if is_news {
-            let next =
-                Membership::decode(&data).ok_or_else(|| fail("it is no change of members".to_owned()))?;
-            if next.intent >= membership.intent {
-                membership.index = entry.index;
-                membership.intent = next.intent;
-                membership.members = next.members;
-            }
-        } else if !changes_members {
-            let view =
-                EntryView::parse(entry.term, entry.index, &data).map_err(|error| fail(error.to_string()))?;
-            membership.intent = membership.intent.max(view.compares().unwrap_or_default());
-        }
-    }
-    Ok(membership)
-}
-
-/// The change, in the engine's words, that leads from one membership to another.
-fn change_between(from: &Membership, to: &Membership) -> ConfChangeV2 {
-    let mut change = ConfChangeV2::default();
-    if from.is_joint() && !to.is_joint() {
-        return change;
-    }
-    let mut changes = Vec::new();
-    let mut push = |kind: ConfChangeType, replica: ReplicaId| {
-        let mut single = ConfChangeSingle::default();
-        single.change_type = kind;
-        single.node_id = replica.0;
-        changes.push(single);
-    };
-    for member in &to.members {
-        if from.member(member.replica).is_some_and(|before| before.part == member.part) {
-            continue;
-        }
-        push(
-            match member.part {
-                Part::Voter | Part::Entering => ConfChangeType::AddNode,
-                Part::Learner | Part::Demoted => ConfChangeType::AddLearnerNode,
-                Part::Leaving => ConfChangeType::RemoveNode,
-            },
-            member.replica,
-        );
-    }
-    let gone = from.members.iter().filter(|member| to.member(member.replica).is_none());
-    gone.for_each(|member| push(ConfChangeType::RemoveNode, member.replica));
-    change.set_changes(changes.into());
-    if to.is_joint() {
-        change.set_transition(ConfChangeTransition::Explicit);
-    }
-    change
-}
-
-fn is_same(a: &ConfState, b: &ConfState) -> bool {
-    let sorted = |ids: &[u64]| {
-        let mut ids = ids.to_vec();
-        ids.sort_unstable();
-        ids
-    };
-    sorted(&a.voters) == sorted(&b.voters)
-        && sorted(&a.learners) == sorted(&b.learners)
-        && sorted(&a.voters_outgoing) == sorted(&b.voters_outgoing)
-        && sorted(&a.learners_next) == sorted(&b.learners_next)
 }

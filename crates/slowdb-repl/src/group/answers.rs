@@ -1,6 +1,7 @@
 //! Who waits for a group's answers: proposals, each answered exactly once.
 
-use super::{Event, Failure, Group, Whom};
+use super::proposals::Whom;
+use super::{Event, Failure, Group};
 use crate::entry::AckLevel;
 use crate::ids::{Member, NodeId};
 use crate::machine::StateMachine;

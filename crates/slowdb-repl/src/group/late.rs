@@ -1,11 +1,12 @@
 //! Proposals that were overtaken: kept before they are cut, and proposed again when their holders offer them.
 
-use super::{Group, Queued, Sink, Whom};
+use super::proposals::{Queued, Whom};
+use super::{Group, Sink};
 use crate::engine::Flushed;
 use crate::entry::EntryView;
 use crate::ids::ReplicaId;
 use crate::machine::StateMachine;
-use crate::quarantine::{CutEntry, Overtaken};
+use crate::quarantine::Overtaken;
 use bytes::Bytes;
 
 /// Late proposals that may be under way at a time in a group.
@@ -19,7 +20,8 @@ impl<M: StateMachine> Group<M> {
         sink: &mut Sink<'_, M::Outcome>,
     ) -> Result<(), String> {
         if !self.loses_overtaken(flushed.restored.is_some()) {
-            sink.overtaken.extend(self.overtaken_in(&flushed.cut, flushed.fork)?);
+            let own = self.membership.own;
+            sink.overtaken.extend(Overtaken::of_entries(self.id, own, &flushed.cut, flushed.fork)?);
         }
         Ok(())
     }
@@ -27,16 +29,7 @@ impl<M: StateMachine> Group<M> {
     /// What goes with this replica and may be taken for written.
     pub(crate) fn overtaken_by_removal(&self) -> Result<Vec<Overtaken>, String> {
         let (committed, entries) = self.engine.uncommitted()?;
-        self.overtaken_in(&entries, committed)
-    }
-
-    fn overtaken_in(&self, entries: &[CutEntry], fork: u64) -> Result<Vec<Overtaken>, String> {
-        let own = self.membership.own;
-        let mut overtaken = Vec::new();
-        for entry in entries {
-            overtaken.extend(Overtaken::of_entry(self.id, own, entry, fork)?);
-        }
-        Ok(overtaken)
+        Overtaken::of_entries(self.id, self.membership.own, &entries, committed)
     }
 
     /// Somebody offers proposals that were overtaken. They are proposed if this replica leads; else they will be offered
