@@ -26,7 +26,7 @@ pub struct Proposal {
     pub sequence: u64,
     /// What the state machine applies.
     pub body: Bytes,
-    /// When the proposer stops waiting, in microseconds of [`Now::micros`].
+    /// When the proposer stops waiting, in microseconds of [`Now::micros`](crate::Now::micros).
     pub deadline: u64,
 }
 
