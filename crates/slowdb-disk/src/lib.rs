@@ -59,9 +59,13 @@ pub trait DiskFile: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
-    /// Gives every byte of `[0, len)` real space on the disk and makes the file at least `len` long; new
-    /// bytes read as zero. A full disk is an error here and never later a fault in a mapping.
-    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Gives every byte of `[offset, offset + len)` real space on the disk and makes the file at least that
+    /// long; new bytes read as zero. A full disk is an error here and never later a fault in a mapping.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Gives the space of `[offset, offset + len)` back to the disk; both are multiples of [`MAP_ALIGN`], and
+    /// the file stays as long as it is. The bytes are void: they read as zero, or as they were where a file
+    /// system cannot do this. Before any of them is written again, it has to be allocated.
+    fn give_back(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Shortens the file. No mapping may reach beyond `len`. A length beyond the file's is
     /// `InvalidInput`.
     fn truncate(&self, len: u64) -> io::Result<()>;
@@ -89,6 +93,15 @@ pub fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
+}
+
+/// Checks what both disks ask of a range to give back.
+fn check_give_back(offset: u64, len: u64) -> io::Result<()> {
+    if len == 0 || !offset.is_multiple_of(MAP_ALIGN) || !len.is_multiple_of(MAP_ALIGN) {
+        let why = format!("cannot give back {len} bytes at {offset}: both must be multiples of {MAP_ALIGN}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    Ok(())
 }
 
 /// Checks what both disks ask of a range to map.

@@ -16,7 +16,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::mapping::Mapping;
 use crate::path::{check_dir, check_file, check_rename};
-use crate::{Disk, DiskFile, check_map_range};
+use crate::{Disk, DiskFile, check_give_back, check_map_range};
 
 /// The file in the root that [`RealDisk::lock`] locks.
 const LOCK_FILE: &str = "LOCK";
@@ -194,15 +194,28 @@ impl DiskFile for RealFile {
         Ok(self.file.metadata().map_err(|e| at(&self.path, &e))?.len())
     }
 
-    fn allocate(&self, len: u64) -> io::Result<()> {
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         if len == 0 {
             return Ok(());
         }
-        match retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), 0, len)) {
+        match retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), offset, len)) {
             Ok(()) => Ok(()),
-            Err(Errno::OPNOTSUPP) => self.allocate_by_writing(len),
+            Err(Errno::OPNOTSUPP) => self.allocate_by_writing(offset + len),
             Err(errno) => Err(at(&self.path, &errno.into())),
         }
+    }
+
+    fn give_back(&self, offset: u64, len: u64) -> io::Result<()> {
+        check_give_back(offset, len)?;
+        #[cfg(target_os = "linux")]
+        {
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match retry_on_intr(|| fallocate(&self.file, hole, offset, len)) {
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(at(&self.path, &errno.into())),
+            }
+        }
+        Ok(())
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
@@ -251,7 +264,7 @@ impl DiskFile for RealFile {
 }
 
 impl RealFile {
-    /// For file systems that cannot allocate: write the zeros.
+    /// For file systems that cannot allocate, nor take space back: write the zeros.
     fn allocate_by_writing(&self, len: u64) -> io::Result<()> {
         static ZEROS: [u8; 65_536] = [0; 65_536];
         let mut from = self.len()?;

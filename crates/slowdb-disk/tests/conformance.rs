@@ -10,6 +10,7 @@ fn contract(disk: &dyn Disk) {
     names(disk);
     bytes(disk);
     mappings(disk);
+    space(disk);
     locks(disk);
     bad_paths(disk);
 }
@@ -67,10 +68,10 @@ fn bytes(disk: &dyn Disk) {
     file.read_at(&mut back, 4090).unwrap();
     assert_eq!(back, many.concat());
 
-    file.allocate(100).unwrap();
+    file.allocate(0, 100).unwrap();
     assert_eq!(file.len().unwrap(), 13_090, "allocating never shortens");
     file.truncate(5).unwrap();
-    file.allocate(20_000).unwrap();
+    file.allocate(0, 20_000).unwrap();
     let mut back = vec![9; 20_000];
     file.read_at(&mut back, 0).unwrap();
     assert_eq!(&back[..5], b"\0\0\0ab");
@@ -83,7 +84,7 @@ fn mappings(disk: &dyn Disk) {
     let file = disk.open("m", true).unwrap();
     let extent = 2 * MAP_ALIGN as usize;
     assert!(file.map(0, extent).is_err(), "nothing to map yet");
-    file.allocate(3 * extent as u64).unwrap();
+    file.allocate(0, 3 * extent as u64).unwrap();
     file.write_at(&[IoSlice::new(b"before")], MAP_ALIGN * 2).unwrap();
     assert!(file.map(4096, extent).is_err(), "alignment");
     assert!(file.map(0, 0).is_err() && file.map(MAP_ALIGN * 4, extent + 1).is_err());
@@ -117,6 +118,30 @@ fn mappings(disk: &dyn Disk) {
     drop((file, second));
     // SAFETY: inside the mapping, which outlives file and name.
     assert_eq!(unsafe { map.as_ptr().add(5).read() }, 43);
+}
+
+fn space(disk: &dyn Disk) {
+    let file = disk.open("space", true).unwrap();
+    file.allocate(0, 4 * MAP_ALIGN).unwrap();
+    let map = file.map(0, 4 * MAP_ALIGN as usize).unwrap();
+    let byte = |chunk: usize| map.as_ptr().wrapping_add(chunk * MAP_ALIGN as usize + 5);
+    // SAFETY: inside the mapping, which only this thread has.
+    (0..4).for_each(|chunk| unsafe { byte(chunk).write(7) });
+    assert!(file.give_back(4096, MAP_ALIGN).is_err() && file.give_back(0, 4096).is_err());
+    assert!(file.give_back(MAP_ALIGN, 0).is_err());
+    file.give_back(MAP_ALIGN, 2 * MAP_ALIGN).unwrap();
+    // SAFETY: as above.
+    let read = |chunk: usize| unsafe { byte(chunk).read() };
+    assert_eq!([0, 3].map(read), [7, 7], "what is beside it stays");
+    assert!([1, 2].map(read).iter().all(|b| [0, 7].contains(b)), "void: zero, or as it was");
+    assert_eq!(file.len().unwrap(), 4 * MAP_ALIGN);
+    file.allocate(MAP_ALIGN, MAP_ALIGN).unwrap();
+    // SAFETY: as above.
+    unsafe { byte(1).write(8) };
+    file.sync().unwrap();
+    assert_eq!([0, 1, 3].map(read), [7, 8, 7]);
+    drop((map, file));
+    disk.remove("space").unwrap();
 }
 
 fn locks(disk: &dyn Disk) {

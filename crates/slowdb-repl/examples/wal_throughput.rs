@@ -126,7 +126,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let disk = Arc::new(RealDisk::open(root)?);
     let bare_file = disk.open("bare", true)?;
-    bare_file.allocate(SEGMENT_BYTES)?;
+    bare_file.allocate(0, SEGMENT_BYTES)?;
     let mut bare = Bare { file: bare_file, at: 0 };
     let options = WalOptions { segment_bytes: SEGMENT_BYTES, log_id: 1, ..WalOptions::default() };
     let (wal, recovered) = Wal::open(Arc::<RealDisk>::clone(&disk), "wal", options)?;

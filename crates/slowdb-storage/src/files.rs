@@ -82,7 +82,7 @@ impl ExtentFile {
         }
         let at = self.extents as u64 * self.extent_bytes as u64;
         let len = more * self.extent_bytes;
-        self.file.allocate(at + len as u64)?;
+        self.file.allocate(0, at + len as u64)?;
         let map = self.file.map(at, len)?;
         self.extents += more;
         let span = |n| Span { map: map.clone(), at: n * self.extent_bytes, len: self.extent_bytes };

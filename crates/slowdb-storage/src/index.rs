@@ -235,7 +235,7 @@ impl IndexBuilder {
         }
         let file = disk.open(&in_dir(dir, &index_name(self.generation)), true)?;
         file.truncate(0)?;
-        file.allocate(self.bytes.len() as u64)?;
+        file.allocate(0, self.bytes.len() as u64)?;
         file.write_at(&[IoSlice::new(&self.bytes)], 0)?;
         Ok(file)
     }

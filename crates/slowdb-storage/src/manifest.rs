@@ -48,7 +48,7 @@ impl Manifest {
         let file = disk.open(&in_dir(dir, NAME_TEMPORARY), true)?;
         file.truncate(0)?;
         // So that a full disk is noticed here, and not by the sync.
-        file.allocate(bytes.len() as u64)?;
+        file.allocate(0, bytes.len() as u64)?;
         file.write_at(&[IoSlice::new(&bytes)], 0)?;
         Ok(file)
     }

@@ -8,12 +8,13 @@
 #![expect(unsafe_code, reason = "mapped memory is shared with the program under test through raw pointers")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::SECTOR_BYTES;
+use crate::MAP_ALIGN;
 use crate::mapping::Mapping;
 
 const PAGE: usize = 4096;
@@ -37,6 +38,8 @@ pub(super) struct Content {
     /// What a failed sync dropped: still read back, taken for clean as long as it stays as it is.
     phantom: BTreeMap<u64, Page>,
     regions: Vec<Region>,
+    /// What was given back and not allocated or written since, by multiples of [`MAP_ALIGN`].
+    holes: BTreeSet<u64>,
 }
 
 /// A mapped range, in whole pages. Stays after its mappings are gone, as a page cache does.
@@ -109,8 +112,33 @@ impl Content {
         self.len
     }
 
-    pub(super) fn grow(&mut self, len: u64) {
+    /// How much of the disk it takes.
+    pub(super) fn space(&self) -> u64 {
+        let end = self.len / MAP_ALIGN;
+        self.len - self.holes.range(..end).count() as u64 * MAP_ALIGN
+    }
+
+    fn grow(&mut self, len: u64) {
         self.len = self.len.max(len);
+    }
+
+    /// How much of a range was given back.
+    pub(super) fn given_back(&self, offset: u64, end: u64) -> u64 {
+        self.holes.range(offset / MAP_ALIGN..end.div_ceil(MAP_ALIGN)).count() as u64 * MAP_ALIGN
+    }
+
+    pub(super) fn allocate(&mut self, offset: u64, end: u64) {
+        self.holes.retain(|n| !(offset / MAP_ALIGN..end.div_ceil(MAP_ALIGN)).contains(n));
+        self.grow(end);
+    }
+
+    /// `offset` and `len` are multiples of [`MAP_ALIGN`].
+    pub(super) fn give_back(&mut self, offset: u64, len: u64) {
+        let len = len.min(self.len.saturating_sub(offset));
+        for (page, at, range) in pieces(offset, len as usize) {
+            self.write_page(page, at, &ZEROS[..range.len()]);
+        }
+        self.holes.extend(offset / MAP_ALIGN..(offset + len) / MAP_ALIGN);
     }
 
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
@@ -134,7 +162,7 @@ impl Content {
             self.write_page(page, at, &bytes[range]);
         }
         if !bytes.is_empty() {
-            self.grow(offset + bytes.len() as u64);
+            self.allocate(offset, offset + bytes.len() as u64);
         }
     }
 
@@ -189,6 +217,7 @@ impl Content {
             self.write_page(page_end - 1, tail, &ZEROS[tail..]);
         }
         self.len = len;
+        self.holes.retain(|n| (n + 1) * MAP_ALIGN <= len);
         Ok(())
     }
 

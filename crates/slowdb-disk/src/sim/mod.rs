@@ -14,6 +14,7 @@
 //!   but still read back and taken for clean, so that a second sync succeeds without writing it.
 //! - **A failed write** ([`SimDisk::fail_write_in`]). Part of it may be there.
 //! - **A full disk** ([`SimDisk::set_capacity`]). Growing fails with `StorageFull`; what is there stays.
+//!   Space that was given back counts as free at once; its bytes are written with zeros, as any others are.
 //!
 //! What a program must notice, but cannot always repair: **a flipped bit** ([`SimDisk::flip_bit`]).
 //!
@@ -33,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::mapping::Mapping;
 use crate::path::{check_dir, check_file, check_rename, parent};
-use crate::{Disk, DiskFile, check_map_range};
+use crate::{Disk, DiskFile, check_give_back, check_map_range};
 use content::Content;
 use names::{FileId, Names};
 
@@ -127,12 +128,12 @@ impl SimDisk {
         shared.fail_write_at = Some(shared.writes + n);
     }
 
-    /// Limits the sum of the lengths of all named files; `None` lifts the limit.
+    /// Limits what all named files take: their lengths, less what was given back. `None` lifts the limit.
     pub fn set_capacity(&self, bytes_max: Option<u64>) {
         self.shared().capacity = bytes_max;
     }
 
-    /// The sum of the lengths of all named files.
+    /// What all named files take: the sum of their lengths, less what was given back of them.
     pub fn bytes_used(&self) -> u64 {
         self.shared().bytes_used()
     }
@@ -177,7 +178,7 @@ impl Shared {
     }
 
     fn bytes_used(&self) -> u64 {
-        self.names.named_files().filter_map(|id| self.files.get(&id)).map(Content::len).sum()
+        self.names.named_files().filter_map(|id| self.files.get(&id)).map(Content::space).sum()
     }
 
     /// Room for a file to grow by `more` bytes, or `StorageFull`.
@@ -340,11 +341,21 @@ impl DiskFile for SimFile {
         self.with(|shared, id| Ok(shared.content(id)?.len()))
     }
 
-    fn allocate(&self, len: u64) -> io::Result<()> {
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.with(|shared, id| {
-            let more = len.saturating_sub(shared.content(id)?.len());
+            let end = offset.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
+            let content = shared.content(id)?;
+            let more = end.saturating_sub(content.len()) + content.given_back(offset, end);
             shared.check_room(more)?;
-            shared.content(id)?.grow(len);
+            shared.content(id)?.allocate(offset, end);
+            Ok(())
+        })
+    }
+
+    fn give_back(&self, offset: u64, len: u64) -> io::Result<()> {
+        check_give_back(offset, len)?;
+        self.with(|shared, id| {
+            shared.content(id)?.give_back(offset, len);
             Ok(())
         })
     }

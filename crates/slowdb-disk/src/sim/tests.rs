@@ -136,7 +136,7 @@ fn a_cut_that_was_not_synced_may_come_back_but_never_as_garbage() {
     for seed in 0..100 {
         let (disk, file) = disk_with_file(10_000);
         file.truncate(100).unwrap();
-        file.allocate(10_000).unwrap();
+        file.allocate(0, 10_000).unwrap();
         let mut seen = vec![9; 10_000];
         file.read_at(&mut seen, 0).unwrap();
         assert!(seen[..100] == [1; 100] && seen[100..].iter().all(|b| *b == 0));
@@ -206,10 +206,10 @@ fn a_failed_sync_drops_mapped_pages_until_they_are_written_again() {
 fn full_disks_and_failed_writes_are_errors() {
     let (disk, file) = disk_with_file(10);
     disk.set_capacity(Some(12));
-    assert_eq!(file.allocate(13).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    assert_eq!(file.allocate(0, 13).unwrap_err().kind(), io::ErrorKind::StorageFull);
     assert_eq!(file.write_at(&[IoSlice::new(&[7; 5])], 8).unwrap_err().kind(), io::ErrorKind::StorageFull);
     assert_eq!(read(&disk, "f"), [1; 10]);
-    file.allocate(12).unwrap();
+    file.allocate(0, 12).unwrap();
     assert_eq!(disk.bytes_used(), 12);
     disk.set_capacity(None);
     disk.fail_write_in(0);
@@ -266,4 +266,27 @@ fn removed_files_cost_nothing_once_the_removal_is_durable() {
     assert_eq!(byte, [1], "an open file lives on without a name");
     drop(file);
     assert_eq!(disk.shared().files.len(), 0);
+}
+
+#[test]
+fn space_that_was_given_back_counts_until_it_is_allocated_again() {
+    let chunk = crate::MAP_ALIGN;
+    let disk = SimDisk::new();
+    let file = disk.open("f", true).unwrap();
+    file.allocate(0, 4 * chunk).unwrap();
+    file.write_at(&[IoSlice::new(&vec![1; 4 * chunk as usize])], 0).unwrap();
+    file.sync().unwrap();
+    disk.sync_dir("").unwrap();
+    disk.set_capacity(Some(4 * chunk + 1));
+    file.give_back(chunk, 2 * chunk).unwrap();
+    assert_eq!((disk.bytes_used(), file.len().unwrap()), (2 * chunk, 4 * chunk));
+    let other = disk.open("g", true).unwrap();
+    other.allocate(0, chunk + 1).unwrap();
+    let full = file.allocate(chunk, 2 * chunk);
+    assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    file.allocate(2 * chunk, 1).unwrap();
+    assert_eq!(disk.bytes_used(), 4 * chunk + 1);
+    // It was not synced: after a crash the bytes may be there again.
+    let bytes = read(&disk.crash(&mut || 0), "f");
+    assert!(bytes.iter().all(|b| *b == 1));
 }

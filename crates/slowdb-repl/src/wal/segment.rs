@@ -124,7 +124,7 @@ impl Pool {
         self.next_number += 1;
         let create = || {
             let file = self.disk.open(&name, true)?;
-            file.allocate(bytes)?;
+            file.allocate(0, bytes)?;
             file.sync()?;
             self.disk.sync_dir(&self.dir)?;
             Ok(file)

@@ -268,7 +268,7 @@ pub(crate) fn copy_dir(from: &dyn Disk, to: &dyn Disk, dir: &str) {
         let mut bytes = vec![0; source.len().expect("has a length") as usize];
         source.read_at(&mut bytes, 0).expect("reads the source");
         let target = to.open(&path, true).expect("creates the target");
-        target.allocate(bytes.len() as u64).expect("has room");
+        target.allocate(0, bytes.len() as u64).expect("has room");
         target.write_at(&[std::io::IoSlice::new(&bytes)], 0).expect("writes the target");
         target.sync().expect("syncs the target");
     }

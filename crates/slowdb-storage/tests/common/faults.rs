@@ -93,9 +93,12 @@ impl DiskFile for FaultyFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
-    fn allocate(&self, len: u64) -> io::Result<()> {
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         self.disk.check(Op::Allocate, &self.path)?;
-        self.file.allocate(len)
+        self.file.allocate(offset, len)
+    }
+    fn give_back(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.give_back(offset, len)
     }
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.file.truncate(len)
