@@ -19,6 +19,7 @@ pub mod placement;
 pub mod ports;
 pub mod process;
 pub mod relay;
+pub mod rolling;
 pub mod sim;
 pub mod stats;
 pub mod torture;

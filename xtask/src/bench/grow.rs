@@ -1,4 +1,4 @@
-//! A node is added under load: what the load notices of it.
+//! A node is added under load, then all nodes are restarted one after another: what the load notices of it.
 //!
 //! The load is open: writes are sent when they are due, whether or not earlier ones were answered, at a quarter of what
 //! the cluster takes at most. Each is measured from when it was due.
@@ -6,6 +6,7 @@
 use super::report::{Report, Row, Target};
 use super::{Running, vectors};
 use crate::movement;
+use crate::rolling;
 use crate::stats;
 use anyhow::{Result, ensure};
 use slowdb_client::{BulkOptions, Collection, WriteOptions};
@@ -74,6 +75,26 @@ pub(super) async fn measure(running: &mut Running, quick: bool, report: &mut Rep
     ));
     report.add(row("replicas moved, the fewest possible", "", f64::from(moved).into(), None, Target::None));
     report.add(row("adding a node", "s", took.as_secs_f64().into(), None, Target::None));
+
+    let load = OpenLoad::start(&collection, pause, "rolling");
+    let took = rolling::restart_all(&mut running.cluster, &running.client).await?;
+    let restarted = load.stop().await?;
+    ensure!(restarted.failed == 0, "{} of {} writes failed", restarted.failed, restarted.micros.len());
+    report.add(row(
+        "p99 while all nodes are restarted in turn, beside quiet",
+        "µs",
+        p99(&restarted.micros).into(),
+        Some(p99(&quiet.micros).into()),
+        Target::RatioAtMost(2.0),
+    ));
+    let took: Vec<f64> = took.iter().map(Duration::as_secs_f64).collect();
+    report.add(row(
+        "restarting a node until it has caught up",
+        "s",
+        stats::median(&took).into(),
+        None,
+        Target::None,
+    ));
     Ok(())
 }
 

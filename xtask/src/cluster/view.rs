@@ -153,7 +153,7 @@ impl View {
             }
             GroupKind::Catalog => group.leader.is_some(),
         };
-        self.nodes.len() == shape.nodes
+        self.nodes.len() == cluster.ids().len()
             && leaders.len() == shape.num_shards as usize
             && self.groups().all(agree)
     }

@@ -1,16 +1,16 @@
-//! `cargo xtask demo --grow`: one node becomes three and five, one is killed and replaced, one is drained, while
-//! records are written and read all the time. After each step everything is checked.
+//! `cargo xtask demo --grow`: one node becomes three and five, one is killed and replaced, one is drained, and the rest are
+//! restarted one after another, while records are written and read all the time. After each step everything is checked.
 
 use super::{Input, records};
 use crate::cluster::{Cluster, view};
 use crate::load::{Load, LoadOptions};
-use crate::movement;
+use crate::movement::{self, Placement};
+use crate::rolling;
 use crate::truth::Truth;
 use crate::ui::{Said, detail, seconds, step, step_now, thousands};
 use anyhow::{Context, Result, bail, ensure};
 use slowdb_client::{Client, Collection, ReadOptions};
-use slowdb_proto::{Admin, ClusterView, NodeState, Standing};
-use std::collections::BTreeMap;
+use slowdb_proto::{Admin, NodeState, NodeView, Standing};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -54,14 +54,17 @@ pub(super) async fn run(cluster: &mut Cluster, input: &Input) -> Result<()> {
 
     let checks = Checks { client: &client, collection: &collection, input, truth: &truth };
     for (count, name) in [(3, "one node becomes three"), (5, "three become five")] {
-        let moves = step(name, grow(cluster, &client, count)).await?;
-        commentary(&moves);
+        let before = Placement::of(&client).await?;
+        step(name, grow(cluster, &client, count)).await?;
+        commentary(&client, &before).await?;
         checks.run().await?;
     }
     let victim = leader_of_most(&client).await?;
-    let moves = step("kill -9, and heal", heal(cluster, &client, &victim)).await?;
-    commentary(&moves);
+    let before = Placement::of(&client).await?.without(&victim);
+    step("kill -9, and heal", heal(cluster, &client, &victim)).await?;
+    commentary(&client, &before).await?;
     checks.run().await?;
+    let before = Placement::of(&client).await?;
     step("the dead node returns", async {
         cluster.start(&victim)?;
         let view =
@@ -70,12 +73,24 @@ pub(super) async fn run(cluster: &mut Cluster, input: &Input) -> Result<()> {
         Ok(((), format!("{victim} holds {} replicas again", movement::held(&view, &victim))))
     })
     .await?;
+    commentary(&client, &before).await?;
     checks.run().await?;
     let drained = leader_of_most(&client).await?;
-    let moves = step("drain a node", drain(&client, &drained)).await?;
-    commentary(&moves);
+    let before = Placement::of(&client).await?.without(&drained);
+    step("drain a node", drain(&client, &drained)).await?;
+    commentary(&client, &before).await?;
     checks.run().await?;
     step("remove it", remove(cluster, &client, &drained)).await?;
+    step("rolling restart", async {
+        let took = rolling::restart_all(cluster, &client).await?;
+        let slowest = took.iter().max().copied().unwrap_or_default();
+        Ok((
+            (),
+            format!("{} nodes, each caught up before the next; {} at most", took.len(), seconds(slowest)),
+        ))
+    })
+    .await?;
+    checks.run().await?;
 
     let read = readers.stop().await?;
     let written = load.stop().await?;
@@ -100,7 +115,7 @@ pub(super) async fn run(cluster: &mut Cluster, input: &Input) -> Result<()> {
     checks.run().await?;
     println!("\nSummary");
     let row = |what: &str, value: String| println!("  {what:<36} {value}");
-    row("nodes", "1, 3, 5, one killed and back, one drained: 4".into());
+    row("nodes", "1, 3, 5, one killed and back, one drained: 4, all restarted".into());
     row("writes acknowledged, none lost", thousands(written.acked()));
     row("reads, all as written", thousands(read));
     row("requests that failed", "0".into());
@@ -119,12 +134,12 @@ struct Checks<'a> {
 impl Checks<'_> {
     async fn run(&self) -> Result<()> {
         step("  read back", records::read_back(self.collection, &self.input.data)).await?;
+        step("  search", records::search(self.collection, self.input, self.truth)).await?;
         step("  placement and digests", self.placement()).await
     }
 
     /// Every shard has its replicas, on nodes that hold about equally many, and their digests are equal at one position.
     async fn placement(&self) -> Said<()> {
-        let _ = self.truth;
         let end = Instant::now() + SETTLE_DEADLINE;
         let view = movement::settled(self.client, SETTLE_DEADLINE, |_| true).await?;
         let live: Vec<_> =
@@ -149,17 +164,21 @@ impl Checks<'_> {
     }
 }
 
-/// Replicas that were moved: to which node, how many.
-type Moves = BTreeMap<String, u32>;
-
-fn commentary(moves: &Moves) {
-    for (what, count) in moves {
-        detail(format!("{what}: {count}"));
-    }
+/// Says what moved, beside the fewest replicas that could have moved.
+async fn commentary(client: &Client, before: &Placement) -> Result<()> {
+    let view = client.cluster().await?;
+    let takes = |node: &&NodeView| !node.down && node.state == NodeState::Active;
+    let nodes: Vec<String> = view.nodes.iter().filter(takes).map(|node| node.id.clone()).collect();
+    let after = Placement::of(client).await?;
+    let gained = after.gained(before);
+    let moved: usize = gained.values().sum();
+    let each: Vec<String> = gained.iter().map(|(node, count)| format!("{node} {count}")).collect();
+    let fewest = before.fewest(&after, &nodes);
+    detail(format!("{moved} replicas were made anew, {fewest} at least had to be: {}", each.join(", ")));
+    Ok(())
 }
 
-async fn grow(cluster: &mut Cluster, client: &Client, count: usize) -> Said<Moves> {
-    let before = client.cluster().await?;
+async fn grow(cluster: &mut Cluster, client: &Client, count: usize) -> Said<()> {
     while cluster.ids().len() < count {
         let id = cluster.add()?;
         cluster.start(&id)?;
@@ -169,10 +188,10 @@ async fn grow(cluster: &mut Cluster, client: &Client, count: usize) -> Said<Move
             || cluster.ids().iter().map(|id| cluster.log_tail(id)).collect::<Vec<_>>().join("\n"),
         )?;
     let voters = view.nodes.iter().filter(|node| node.catalog == Standing::Voter).count();
-    Ok((differences(&before, &view), format!("{count} nodes, {voters} of them vote in the catalog")))
+    Ok(((), format!("{count} nodes, {voters} of them vote in the catalog")))
 }
 
-async fn heal(cluster: &mut Cluster, client: &Client, victim: &str) -> Said<Moves> {
+async fn heal(cluster: &mut Cluster, client: &Client, victim: &str) -> Said<()> {
     let before = client.cluster().await?;
     let lost = movement::held(&before, victim);
     cluster.kill(victim)?;
@@ -186,16 +205,15 @@ async fn heal(cluster: &mut Cluster, client: &Client, victim: &str) -> Said<Move
         "{victim} is still said to hold {} replicas",
         movement::held(&view, victim)
     );
-    Ok((differences(&before, &view), said))
+    Ok(((), said))
 }
 
-async fn drain(client: &Client, node: &str) -> Said<Moves> {
-    let before = client.cluster().await?;
+async fn drain(client: &Client, node: &str) -> Said<()> {
     let drain = Admin::SetNodeState { node: node.to_owned(), state: NodeState::Draining };
     let planned = client.admin(drain.clone(), true).await?.moves.len();
     client.admin(drain, false).await?;
-    let view = movement::settled(client, SETTLE_DEADLINE, |view| movement::held(view, node) == 0).await?;
-    Ok((differences(&before, &view), format!("{node} is empty; {planned} moves were planned")))
+    movement::settled(client, SETTLE_DEADLINE, |view| movement::held(view, node) == 0).await?;
+    Ok(((), format!("{node} is empty; {planned} moves were planned")))
 }
 
 async fn remove(cluster: &mut Cluster, client: &Client, node: &str) -> Said<()> {
@@ -206,19 +224,6 @@ async fn remove(cluster: &mut Cluster, client: &Client, node: &str) -> Said<()> 
     cluster.terminate(node)?;
     cluster.forget(node)?;
     Ok(((), format!("{} nodes are left", view.nodes.len())))
-}
-
-fn differences(before: &ClusterView, after: &ClusterView) -> Moves {
-    let mut moves = Moves::new();
-    for node in &after.nodes {
-        let (was, is) = (movement::held(before, &node.id), node.replicas);
-        if is > was {
-            moves.insert(format!("{} got replicas", node.id), is - was);
-        } else if was > is {
-            moves.insert(format!("{} gave replicas", node.id), was - is);
-        }
-    }
-    moves
 }
 
 async fn leader_of_most(client: &Client) -> Result<String> {
