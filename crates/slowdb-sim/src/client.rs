@@ -2,15 +2,15 @@
 //!
 //! It decides what to ask and whom; sending and time are the cluster's business.
 
-use crate::events::{Ask, Expected, Key, OpId, Outcome, Seen};
+use crate::events::{Ask, By, Expected, Key, OpId, Outcome, Seen};
 use crate::keys::{DIMENSION, Keys};
 use crate::node::node_name;
 use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
 use slowdb_proto::{
-    ClientId, Code, ErrorReply, Freshness, GetRequest, GroupPosition, Position, ReadLevel, Reply, Request,
-    RequestKind, WriteLevel, WriteRequest,
+    ClientId, Code, ErrorReply, Freshness, GetRequest, GroupPosition, Metric, Position, ReadLevel, Reply,
+    Request, RequestKind, ScanRequest, SearchRequest, ShardPosition, WriteLevel, WriteRequest,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -129,6 +129,7 @@ impl Client {
             Ask::Write { writes, condition, .. } => {
                 (keys.shard(writes[0].0), Bytes::from(keys.batch(writes, *condition)))
             }
+            Ask::Read { keys: read, by: By::Search, .. } => (keys.shard(read[0]), Keys::query()),
             Ask::Read { keys: read, .. } => (keys.shard(read[0]), Bytes::new()),
         };
         self.current = Some(Current {
@@ -173,18 +174,37 @@ impl Client {
                 sequence: current.sequence,
                 retry,
             }),
-            Ask::Read { level, keys, .. } => RequestKind::Get(GetRequest {
-                collection: COLLECTION.into(),
-                shard: current.shard,
-                fresh: Freshness {
-                    seen: match level {
-                        ReadLevel::Session => named(&self.session, &self.alone, current.shard),
-                        ReadLevel::One | ReadLevel::Quorum => Vec::new(),
-                    },
-                    ..Freshness::at(*level)
-                },
-                ids: keys.iter().map(|key| names.name(*key).to_owned()).collect(),
-            }),
+            Ask::Read { level, keys, by, .. } => {
+                let seen = match level {
+                    ReadLevel::Session => named(&self.session, &self.alone, current.shard),
+                    ReadLevel::One | ReadLevel::Quorum => Vec::new(),
+                };
+                let fresh = Freshness { seen, ..Freshness::at(*level) };
+                let (collection, shard) = (COLLECTION.into(), current.shard);
+                let all = keys.len() as u32;
+                match by {
+                    By::Get => {
+                        let ids = keys.iter().map(|key| names.name(*key).to_owned()).collect();
+                        RequestKind::Get(GetRequest { collection, shard, fresh, ids })
+                    }
+                    By::Scan => RequestKind::Scan(ScanRequest {
+                        collection,
+                        shard,
+                        fresh,
+                        after: None,
+                        limit: all,
+                        vectors: true,
+                        payloads: true,
+                    }),
+                    By::Search => RequestKind::Search(SearchRequest {
+                        collection,
+                        shards: vec![shard],
+                        fresh,
+                        k: all,
+                        metric: Some(Metric::InnerProduct),
+                    }),
+                }
+            }
         };
         let request = Request { cluster: None, timeout_ms: (within / 1000) as u32, kind };
         Some((current.op, retry, request, current.body.clone()))
@@ -252,11 +272,35 @@ impl Client {
                     rest = tail;
                     seen.push(Some(Seen { value: keys.value_of(*key, bytes)?, position: record.position }));
                 }
-                see(&mut self.session, current.shard, GroupPosition { group: at.group, position: at.latest });
-                if matches!(current.ask, Ask::Read { level: ReadLevel::Session, .. }) {
-                    self.alone.remove(&current.shard);
-                }
+                self.showed(&at);
                 Outcome::Read { applied: at.applied, seen }
+            }
+            (Reply::Page { at, records, more: false }, Ask::Read { keys: asked, by: By::Scan, .. }) => {
+                let mut seen = vec![None; asked.len()];
+                let mut rest = body;
+                for record in &records {
+                    let nth = keys.nth_of(asked, &record.id)?;
+                    let len = DIMENSION * 4 + record.payload_bytes as usize;
+                    let (bytes, tail) = rest.split_at(len.min(rest.len()));
+                    rest = tail;
+                    let value = keys.value_of(asked[nth], bytes)?;
+                    seen[nth] = Some(Seen { value, position: record.position });
+                }
+                self.showed(&at);
+                Outcome::Read { applied: at.applied, seen }
+            }
+            (Reply::Hits { shards, missing, results, .. }, Ask::Read { keys: asked, by: By::Search, .. })
+                if shards.len() == 1 && missing.is_empty() && results.len() == 1 =>
+            {
+                let mut values = vec![None; asked.len()];
+                for hit in &results[0] {
+                    values[keys.nth_of(asked, &hit.id)?] = Some(f64::from(hit.score) as u64);
+                }
+                self.showed(&shards[0]);
+                Outcome::Found { applied: shards[0].applied, values }
+            }
+            (Reply::Hits { missing, .. }, Ask::Read { by: By::Search, .. }) if missing.len() == 1 => {
+                return Ok(self.setback(now, &missing[0].error, options));
             }
             (Reply::Error(error), _) => return Ok(self.setback(now, &error, options)),
             (other, ask) => {
@@ -266,6 +310,15 @@ impl Client {
         };
         self.learn(&outcome);
         Ok(self.done(outcome))
+    }
+
+    /// A read was answered as of there.
+    fn showed(&mut self, at: &ShardPosition) {
+        let Some(current) = &self.current else { return };
+        see(&mut self.session, current.shard, GroupPosition { group: at.group, position: at.latest });
+        if matches!(current.ask, Ask::Read { level: ReadLevel::Session, .. }) {
+            self.alone.remove(&current.shard);
+        }
     }
 
     /// Remembers what it was told, right or stale.
@@ -356,8 +409,13 @@ fn draw(random: &mut Random, op: OpId, only_reads: bool, keys: &Keys, options: &
             55..75 => ReadLevel::One,
             _ => ReadLevel::Session,
         };
-        let keys = some_of(random, class);
-        return Ask::Read { level, keys, at: None };
+        let by = match random.below(100) {
+            0..10 => By::Scan,
+            10..20 => By::Search,
+            _ => By::Get,
+        };
+        let keys = if by == By::Get { some_of(random, class) } else { keys.of_shard(shard).to_vec() };
+        return Ask::Read { level, keys, by, at: None };
     }
     let level = match random.below(100) {
         _ if strict && options.strict_at_all => WriteLevel::All,

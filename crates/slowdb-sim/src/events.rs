@@ -34,11 +34,24 @@ pub enum Ask {
     Read {
         /// Who may answer.
         level: ReadLevel,
-        /// The ids.
+        /// The ids: all of the shard, unless they are got one by one.
         keys: Vec<Key>,
+        /// By which request.
+        by: By,
         /// The one node that is asked, if it matters.
         at: Option<usize>,
     },
+}
+
+/// How ids of a shard are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum By {
+    /// Each by its name.
+    Get,
+    /// All records of the shard, in order.
+    Scan,
+    /// The nearest of the shard, as many as there can be: all of it. The scores tell the values.
+    Search,
 }
 
 /// What a write depends on.
@@ -82,6 +95,13 @@ pub enum Outcome {
         applied: Position,
         /// One for each id asked for.
         seen: Vec<Option<Seen>>,
+    },
+    /// What a search found.
+    Found {
+        /// How far the answering replica was applied.
+        applied: Position,
+        /// The value under each id asked for, if it was among the hits. Hits do not tell positions.
+        values: Vec<Option<u64>>,
     },
     /// Nothing happened.
     Refused(Code),

@@ -1,6 +1,7 @@
 //! The ids that clients use, and what a record holds so that it can be told from any other.
 
 use crate::events::{Expected, Key};
+use bytes::Bytes;
 use slowdb_proto::{Code, Condition, ErrorReply, OpsBuilder};
 
 /// Components of each vector.
@@ -67,6 +68,18 @@ impl Keys {
             added.expect("a small batch of sound writes");
         }
         builder.finish()
+    }
+
+    /// Which of these ids a reply names.
+    pub(crate) fn nth_of(&self, keys: &[Key], name: &str) -> Result<usize, Box<ErrorReply>> {
+        let found = keys.iter().position(|key| self.name(*key) == name);
+        found.ok_or_else(|| Box::new(ErrorReply::new(Code::Corrupt, format!("nobody wrote an id '{name}'"))))
+    }
+
+    /// A query whose inner product with a vector is the value that it was written with, exactly: values stay below 2^24.
+    pub(crate) fn query() -> Bytes {
+        let query: [f32; DIMENSION] = [1.0, 65536.0, 0.0, 0.0];
+        query.iter().flat_map(|component| component.to_le_bytes()).collect()
     }
 
     /// The value of a record, from its bytes: they must be exactly what was once written with that value.

@@ -3,7 +3,7 @@
 use crate::checks::{self, Violation};
 use crate::client::Client;
 use crate::cluster::{Action, Cluster};
-use crate::events::{Ask, Event};
+use crate::events::{Ask, By, Event};
 use crate::faults::{self, Fault};
 use crate::node::SimNode;
 use crate::options::Options;
@@ -24,7 +24,7 @@ const QUIET_WITHIN: u64 = 60 * SECOND;
 /// After the last fault, within this time every replica is where it is wanted.
 const SETTLED_WITHIN: u64 = 60 * SECOND;
 /// Values of the writes after the faults, which no client uses.
-const LAST_VALUES: u64 = 1 << 40;
+const LAST_VALUES: u64 = 1 << 23;
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -175,7 +175,7 @@ impl Cluster {
                 writes: vec![(key, Some(value))],
                 condition: None,
             });
-            script.push(Ask::Read { level: ReadLevel::Quorum, keys: vec![key], at: None });
+            script.push(Ask::Read { level: ReadLevel::Quorum, keys: vec![key], by: By::Get, at: None });
         }
         self.ask(script, "with all replicas in place");
     }
@@ -192,8 +192,12 @@ impl Cluster {
                 writes: vec![(keys[0], Some(value))],
                 condition: None,
             });
-            let read = |key: &crate::Key| Ask::Read { level: ReadLevel::Quorum, keys: vec![*key], at: None };
+            let level = ReadLevel::Quorum;
+            let read = |key: &crate::Key| Ask::Read { level, keys: vec![*key], by: By::Get, at: None };
             script.extend(keys.iter().map(read));
+            for by in [By::Scan, By::Search] {
+                script.push(Ask::Read { level, keys: keys.to_vec(), by, at: None });
+            }
         }
         self.ask(script, "after the faults");
     }
@@ -298,7 +302,8 @@ impl Cluster {
         for shard in 0..self.options.shards {
             let keys = self.keys.of_shard(shard).to_vec();
             for node in self.replicas(1 + u64::from(shard)) {
-                script.push(Ask::Read { level: ReadLevel::One, keys: keys.clone(), at: Some(node) });
+                let (level, keys) = (ReadLevel::One, keys.clone());
+                script.push(Ask::Read { level, keys, by: By::Get, at: Some(node) });
             }
         }
         self.ask(script, "comparing replicas");

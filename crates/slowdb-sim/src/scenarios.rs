@@ -5,7 +5,7 @@ mod traps;
 use crate::checks;
 use crate::client::Client;
 use crate::cluster::Cluster;
-use crate::events::{Ask, Event, Key, Outcome, Seen, Stop};
+use crate::events::{Ask, By, Event, Key, Outcome, Seen, Stop};
 use crate::faults::{Fault, Target, Wiped};
 use crate::node::node_name;
 use crate::options::{ChangeOptions, Options, Profile};
@@ -96,7 +96,7 @@ impl Story {
     }
 
     fn read(&self) -> Ask {
-        Ask::Read { level: ReadLevel::Quorum, keys: vec![self.key()], at: None }
+        Ask::Read { level: ReadLevel::Quorum, keys: vec![self.key()], by: By::Get, at: None }
     }
 
     /// Adds a client with these things to do, and says its number.

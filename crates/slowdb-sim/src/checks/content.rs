@@ -20,15 +20,19 @@ fn nothing_out_of_thin_air(ops: &[Op]) -> Result<(), String> {
         }
     }
     for op in ops {
-        let (Ask::Read { keys, .. }, Some((ended, Outcome::Read { seen, .. }))) = (&op.ask, &op.outcome)
-        else {
-            continue;
+        let Ask::Read { keys, .. } = &op.ask else { continue };
+        let (ended, values): (_, Vec<Option<u64>>) = match &op.outcome {
+            Some((ended, Outcome::Read { seen, .. })) => {
+                (ended, seen.iter().map(|seen| Some(seen.as_ref()?.value)).collect())
+            }
+            Some((ended, Outcome::Found { values, .. })) => (ended, values.clone()),
+            _ => continue,
         };
-        for (key, seen) in keys.iter().zip(seen).filter_map(|(key, seen)| Some((key, seen.as_ref()?))) {
-            match written.get(&seen.value) {
+        for (key, value) in keys.iter().zip(values).filter_map(|(key, value)| Some((key, value?))) {
+            match written.get(&value) {
                 Some((home, begun, false)) if home == key && begun < ended => {}
                 other => {
-                    return Err(format!("op {} read {seen:?} under {key:?}, written: {other:?}", op.id.0));
+                    return Err(format!("op {} read {value} under {key:?}, written: {other:?}", op.id.0));
                 }
             }
         }

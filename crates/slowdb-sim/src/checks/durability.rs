@@ -39,7 +39,10 @@ pub(super) fn check(ops: &[Op]) -> Result<(), String> {
                     late_delete |= value.is_none() && !binding;
                 }
                 Outcome::Unknown | Outcome::StandsAtQuorum => late_delete |= value.is_none(),
-                Outcome::Refused(_) | Outcome::Unmet { .. } | Outcome::Read { .. } => {}
+                Outcome::Refused(_)
+                | Outcome::Unmet { .. }
+                | Outcome::Read { .. }
+                | Outcome::Found { .. } => {}
             }
         }
         let Some(newest) = newest else { continue };

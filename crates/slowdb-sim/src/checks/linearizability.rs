@@ -159,6 +159,9 @@ fn steps(ops: &[Op], wanted: impl Fn(ReadLevel) -> bool) -> BTreeMap<Key, Vec<St
                     push(key, ended, Does::Reads(seen.map(|seen| seen.value)));
                 }
             }
+            (Ask::Read { level, keys, .. }, Outcome::Found { values, .. }) if wanted(*level) => {
+                keys.iter().zip(values).for_each(|(key, value)| push(key, ended, Does::Reads(*value)));
+            }
             (Ask::Read { .. }, _) => {}
         }
     }

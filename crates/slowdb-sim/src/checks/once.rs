@@ -47,7 +47,7 @@ pub(super) fn check(ops: &[Op]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::Seen;
+    use crate::events::{By, Seen};
     use slowdb_proto::ReadLevel;
 
     const KEY: Key = Key(3);
@@ -74,7 +74,7 @@ mod tests {
     }
 
     fn read(id: u32, index: u64) -> Op {
-        let ask = Ask::Read { level: ReadLevel::One, keys: vec![KEY], at: None };
+        let ask = Ask::Read { level: ReadLevel::One, keys: vec![KEY], by: By::Get, at: None };
         op(
             id,
             ask,
