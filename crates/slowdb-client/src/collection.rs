@@ -2,6 +2,7 @@
 
 use crate::bulk::{BulkOptions, BulkReport, BulkWriter};
 use crate::client::Inner;
+use crate::count::{self, CountOptions, Counted};
 use crate::deadline::Deadline;
 use crate::error::ClientError;
 use crate::input::{check_id, check_payload, check_vector};
@@ -357,6 +358,16 @@ impl Collection {
     ) -> Result<SearchResults, ClientError> {
         let shape = self.shape().await?;
         Search::new(self, shape, options)?.run(queries).await
+    }
+
+    /// How many records there are, each shard counted at its own moment.
+    ///
+    /// # Errors
+    /// See [`ClientError`]. If a shard does not answer in time, the error names it, unless
+    /// [`CountOptions::min_coverage`] says that the others are enough.
+    pub async fn count(&self, options: &CountOptions) -> Result<Counted, ClientError> {
+        let shape = self.shape().await?;
+        count::count(self, shape, options).await
     }
 
     /// All records, page by page.

@@ -115,7 +115,7 @@ async fn get_chunk(
     from: Source<'_>,
     deadline: Deadline,
 ) -> Result<(ShardPosition, Vec<(usize, Option<Record>)>), ClientError> {
-    let Source { level, only, session } = from;
+    let only = from.only;
     let request = || {
         let (collection, ids) = (collection.to_owned(), chunk.ids.clone());
         let fresh = fresh(inner, &collection, &[chunk.shard], from, deadline);
@@ -131,16 +131,30 @@ async fn get_chunk(
         })?;
         Ok((at, found))
     };
+    let (at, found) = read_shard(&call, shape, from, request, read).await?;
+    Ok((at, chunk.places.into_iter().zip(found).collect()))
+}
+
+/// Reads one shard: its leader or any replica, as the level is, and the session takes note. `read` takes the answer apart,
+/// or says what it is instead of one.
+pub(crate) async fn read_shard<T>(
+    call: &AtLeader<'_>,
+    shape: Shape,
+    from: Source<'_>,
+    request: impl Fn() -> RequestKind,
+    read: impl Fn(Answer) -> Result<(ShardPosition, T), String>,
+) -> Result<(ShardPosition, T), ClientError> {
+    let Source { level, session, .. } = from;
     let named = session.alone();
     let (at, found) = match level.unwrap_or(shape.read_level) {
         ReadLevel::Quorum => call.run(|_| request(), Bytes::new(), read).await?,
-        ReadLevel::One | ReadLevel::Session => any_replica(&call, request, read).await?,
+        ReadLevel::One | ReadLevel::Session => any_replica(call, request, read).await?,
     };
     session.read(&at);
     if level == Some(ReadLevel::Session) {
         session.confirm(at.group, &named);
     }
-    Ok((at, chunk.places.into_iter().zip(found).collect()))
+    Ok((at, found))
 }
 
 /// Takes a reply apart; `None` if its parts do not add up.

@@ -4,9 +4,9 @@ use crate::collection::{Collection, Shape};
 use crate::coverage::{MissingShard, check_coverage, suffices};
 use crate::deadline::Deadline;
 use crate::error::ClientError;
-use crate::leader::{AtLeader, any_replica};
+use crate::leader::AtLeader;
 use crate::pool::Answer;
-use crate::reads::{Source, fresh};
+use crate::reads::{Source, fresh, read_shard};
 use crate::search::unexpected;
 use bytes::Bytes;
 use slowdb_proto::limits::SCAN_RECORDS_MAX;
@@ -18,6 +18,8 @@ use std::time::Duration;
 pub struct ScanOptions {
     /// Who may answer; the collection's own level if not given.
     pub level: Option<ReadLevel>,
+    /// Only records whose ids begin with this. Default: all.
+    pub prefix: String,
     /// Whether vectors are wanted. Default: no.
     pub vectors: bool,
     /// Whether payloads are wanted. Default: no.
@@ -34,6 +36,7 @@ impl Default for ScanOptions {
     fn default() -> Self {
         ScanOptions {
             level: None,
+            prefix: String::new(),
             vectors: false,
             payloads: false,
             page: 1_000,
@@ -137,6 +140,7 @@ impl Scan {
                 collection: name.to_string(),
                 shard: self.shard,
                 fresh: fresh(inner, name, &[self.shard], source, deadline),
+                prefix: self.options.prefix.clone(),
                 after: self.after.clone(),
                 limit: self.options.page as u32,
                 vectors: self.options.vectors,
@@ -149,20 +153,12 @@ impl Scan {
             };
             let bytes = body.len();
             let page = self.split(at, records, body).filter(|page| !(more && page.records.is_empty()));
-            Ok((page.ok_or_else(|| format!("a page whose {bytes} bytes do not add up"))?, more))
+            let page = page.ok_or_else(|| format!("a page whose {bytes} bytes do not add up"))?;
+            Ok((at, (page, more)))
         };
         let shard = self.shard;
         let call = AtLeader { inner, collection: name, shard, deadline, is_write: false, only: None };
-        let named = session.alone();
-        let (page, more) = match self.options.level.unwrap_or(self.shape.read_level) {
-            ReadLevel::Quorum => call.run(|_| request(), Bytes::new(), read).await?,
-            ReadLevel::One | ReadLevel::Session => any_replica(&call, request, read).await?,
-        };
-        session.read(&page.at);
-        if self.options.level == Some(ReadLevel::Session) {
-            session.confirm(page.at.group, &named);
-        }
-        Ok((page, more))
+        Ok(read_shard(&call, self.shape, source, request, read).await?.1)
     }
 
     /// Takes a page apart; `None` if its parts do not add up.

@@ -568,6 +568,7 @@ pub(crate) fn unexpected(what: &str, reply: &Reply) -> String {
         Reply::Records { .. } => "records",
         Reply::Hits { .. } => "hits",
         Reply::Page { .. } => "a page of records",
+        Reply::Counted { .. } => "a count",
         Reply::Conflicts(_) => "conflicts",
         Reply::Status(_) => "a status",
         Reply::Joined(_) => "the reply to a node that joins",

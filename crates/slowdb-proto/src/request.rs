@@ -221,6 +221,8 @@ pub enum RequestKind {
     Scan(ScanRequest),
     /// Read a shard's conflict log, page by page.
     Conflicts(ConflictsRequest),
+    /// Count the records of one shard.
+    Count(CountRequest),
 }
 
 /// How fresh what is read has to be.
@@ -305,6 +307,8 @@ pub struct ScanRequest {
     pub shard: u32,
     /// How fresh they have to be.
     pub fresh: Freshness,
+    /// Only ids that begin with this; all, if it is empty.
+    pub prefix: String,
     /// Only ids after this one; from the first on if not given.
     pub after: Option<String>,
     /// Most records in the reply.
@@ -313,6 +317,19 @@ pub struct ScanRequest {
     pub vectors: bool,
     /// Whether payloads are wanted.
     pub payloads: bool,
+}
+
+/// How many records of a shard there are.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct CountRequest {
+    /// Collection by name.
+    pub collection: String,
+    /// Shard by number.
+    pub shard: u32,
+    /// How fresh the count has to be.
+    pub fresh: Freshness,
+    /// Only those whose ids begin with this; all, if it is empty.
+    pub prefix: String,
 }
 
 /// A reply.
@@ -366,6 +383,13 @@ pub enum Reply {
     Error(ErrorReply),
     /// To `Conflicts`.
     Conflicts(Box<ConflictPage>),
+    /// To `Count`.
+    Counted {
+        /// How far the shard was applied at least when they were counted.
+        at: ShardPosition,
+        /// How many there are.
+        records: u64,
+    },
 }
 
 /// A batch that stands. The writes in it whose condition did not hold changed nothing.

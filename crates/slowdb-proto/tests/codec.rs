@@ -4,11 +4,11 @@ use proptest::prelude::*;
 use slowdb_proto::limits::META_BYTES_MAX;
 use slowdb_proto::{
     Became, ClientId, ClusterId, ClusterMap, Code, CollectionInfo, CollectionSettings, ConflictEntry,
-    ConflictPage, ConflictsRequest, DecodeError, ErrorReply, Freshness, GetRequest, GroupKind, GroupPosition,
-    GroupStatus, Hit, LateStatus, LogStatus, Loser, Metric, MissingShard, NodeInfo, NodeStatus, PageRecord,
-    PeerStatus, Position, ReadLevel, RecordInfo, ReplicaInfo, Reply, Request, RequestKind, Role, ScanRequest,
-    SearchRequest, ShardInfo, ShardPosition, SiblingInfo, Unmet, WriteLevel, WriteReply, WriteRequest,
-    check_name, decode_reply, decode_request, encode_reply, encode_request,
+    ConflictPage, ConflictsRequest, CountRequest, DecodeError, ErrorReply, Freshness, GetRequest, GroupKind,
+    GroupPosition, GroupStatus, Hit, LateStatus, LogStatus, Loser, Metric, MissingShard, NodeInfo,
+    NodeStatus, PageRecord, PeerStatus, Position, ReadLevel, RecordInfo, ReplicaInfo, Reply, Request,
+    RequestKind, Role, ScanRequest, SearchRequest, ShardInfo, ShardPosition, SiblingInfo, Unmet, WriteLevel,
+    WriteReply, WriteRequest, check_name, decode_reply, decode_request, encode_reply, encode_request,
 };
 
 fn requests() -> Vec<Request> {
@@ -30,7 +30,8 @@ fn requests() -> Vec<Request> {
         collection: collection.clone(),
         shard: 1,
         fresh: fresh.clone(),
-        after: Some("a".into()),
+        prefix: "a".into(),
+        after: Some("ab".into()),
         limit: 10,
         vectors: true,
         payloads: false,
@@ -43,6 +44,8 @@ fn requests() -> Vec<Request> {
         limit: 10,
         losers: true,
     };
+    let prefix = "a".into();
+    let count = CountRequest { collection: collection.clone(), shard: 1, fresh: fresh.clone(), prefix };
     let metric = Some(Metric::InnerProduct);
     let search = SearchRequest { collection, shards: vec![1, 2], fresh, k: 10, metric };
     let kinds = [
@@ -53,6 +56,7 @@ fn requests() -> Vec<Request> {
         RequestKind::Status,
         RequestKind::Scan(scan),
         RequestKind::Conflicts(conflicts),
+        RequestKind::Count(count),
     ];
     let request = |kind| Request { cluster: Some(ClusterId([7; 16])), timeout_ms: 5_000, kind };
     kinds.map(request).to_vec()

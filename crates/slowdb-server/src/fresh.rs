@@ -294,6 +294,10 @@ impl Node {
                 let (at, reader) = one(shard, group)?;
                 ReadWork::Scan { reader, at, page }
             }
+            ReadPlan::Count { shard, group, prefix } => {
+                let (at, reader) = one(shard, group)?;
+                ReadWork::Count { reader, at, prefix }
+            }
             ReadPlan::Conflicts { shard, group, from, limit, losers } => {
                 if let Some(error) = missing.remove(&shard) {
                     return Err(Box::new(error));

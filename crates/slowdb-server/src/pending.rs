@@ -32,6 +32,11 @@ pub(crate) enum ReadPlan {
         group: GroupId,
         page: Page,
     },
+    Count {
+        shard: u32,
+        group: GroupId,
+        prefix: String,
+    },
     Conflicts {
         shard: u32,
         group: GroupId,
@@ -87,6 +92,7 @@ impl ReadPlan {
         match self {
             ReadPlan::Get { shard, group, .. }
             | ReadPlan::Scan { shard, group, .. }
+            | ReadPlan::Count { shard, group, .. }
             | ReadPlan::Conflicts { shard, group, .. } => {
                 vec![(*shard, *group)]
             }

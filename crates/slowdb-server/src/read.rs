@@ -43,6 +43,15 @@ pub enum ReadWork {
         /// Which of them.
         page: Page,
     },
+    /// How many records there are.
+    Count {
+        /// The shard's records.
+        reader: ShardReader,
+        /// The shard, and how far it is applied at least.
+        at: ShardPosition,
+        /// What their ids begin with.
+        prefix: String,
+    },
     /// Entries of a conflict log, which are read already.
     Conflicts {
         /// The answer.
@@ -104,6 +113,8 @@ impl Latest {
 
 /// A part of a shard's records.
 pub struct Page {
+    /// Only ids that begin with this.
+    pub(crate) prefix: String,
     /// Only ids after this one.
     pub(crate) after: Option<String>,
     /// Most records.
@@ -119,6 +130,7 @@ impl ReadWork {
     pub fn is_quick(&self) -> bool {
         match self {
             ReadWork::Get { ids, .. } => ids.len() <= 64,
+            ReadWork::Count { prefix, .. } => prefix.is_empty(),
             ReadWork::Conflicts { .. } => true,
             ReadWork::Scan { .. } | ReadWork::Search { .. } => false,
         }
@@ -129,6 +141,7 @@ impl ReadWork {
         let done = match self {
             ReadWork::Get { reader, at, ids, siblings } => get(&reader, at, &ids, &siblings),
             ReadWork::Scan { reader, at, page } => scan(&reader, at, &page),
+            ReadWork::Count { reader, at, prefix } => count(&reader, at, &prefix),
             ReadWork::Conflicts { page, losers } => Ok((Reply::Conflicts(Box::new(page)), body_of(losers))),
             ReadWork::Search { shards, missing, queries, dimension, k, metric } => {
                 search(&shards, missing, &queries, dimension, k, metric).map(|reply| (reply, Vec::new()))
@@ -199,7 +212,8 @@ fn scan(reader: &ShardReader, at: ShardPosition, page: &Page) -> Answer<(Reply, 
     let mut first: BinaryHeap<ById<'_>> = BinaryHeap::with_capacity(page.limit + 2);
     for record in snapshot.iter() {
         let record = record.map_err(|error| corrupt(&error))?;
-        if page.after.as_ref().is_some_and(|after| record.id <= after.as_bytes()) {
+        let is_past = page.after.as_ref().is_none_or(|after| record.id > after.as_bytes());
+        if !is_past || !record.id.starts_with(page.prefix.as_bytes()) {
             continue;
         }
         if first.len() <= page.limit || first.peek().is_some_and(|last| record.id < last.0.id) {
@@ -233,6 +247,18 @@ fn scan(reader: &ShardReader, at: ShardPosition, page: &Page) -> Answer<(Reply, 
     }
     let more = records.len() < found.len();
     Ok((Reply::Page { at: reader.latest.seen(at), records, more }, body_of(body)))
+}
+
+fn count(reader: &ShardReader, at: ShardPosition, prefix: &str) -> Answer<(Reply, Vec<Bytes>)> {
+    let mut records = reader.records.len();
+    if !prefix.is_empty() {
+        records = 0;
+        for record in reader.records.snapshot().iter() {
+            let record = record.map_err(|error| corrupt(&error))?;
+            records += u64::from(record.id.starts_with(prefix.as_bytes()));
+        }
+    }
+    Ok((Reply::Counted { at: reader.latest.seen(at), records }, Vec::new()))
 }
 
 struct ById<'a>(RecordRef<'a>);

@@ -13,9 +13,9 @@ use slowdb_proto::limits::{
     SHARDS_MAX, TIMEOUT_MS_MAX,
 };
 use slowdb_proto::{
-    ClusterMap, Code, CollectionInfo, ConflictsRequest, ErrorReply, Freshness, GetRequest, Metric, Ops,
-    OpsError, ReadLevel, Reply, Request, RequestKind, ScanRequest, SearchRequest, ShardInfo, WriteLevel,
-    WriteReply, WriteRequest,
+    ClusterMap, Code, CollectionInfo, ConflictsRequest, CountRequest, ErrorReply, Freshness, GetRequest,
+    Metric, Ops, OpsError, ReadLevel, Reply, Request, RequestKind, ScanRequest, SearchRequest, ShardInfo,
+    WriteLevel, WriteReply, WriteRequest,
 };
 #[cfg(feature = "canary")]
 use slowdb_proto::{Position, Unmet};
@@ -58,6 +58,7 @@ impl Node {
             RequestKind::Get(get) => self.get(id, get, deadline),
             RequestKind::Search(search) => self.search(id, &search, &body, deadline),
             RequestKind::Scan(scan) => self.scan(id, scan, deadline),
+            RequestKind::Count(count) => self.count(id, count, deadline),
             RequestKind::Conflicts(asked) => self.conflict_page(id, &asked, deadline),
         });
         if let Err(error) = taken {
@@ -277,9 +278,20 @@ impl Node {
             let message = format!("a page of {limit} records: it has to be from 1 to {SCAN_RECORDS_MAX}");
             return Err(error(Code::BadRequest, message));
         }
-        let page = Page { after: scan.after, limit, vectors: scan.vectors, payloads: scan.payloads };
+        check_prefix(&scan.prefix)?;
+        let ScanRequest { prefix, after, vectors, payloads, .. } = scan;
+        let page = Page { prefix, after, limit, vectors, payloads };
         let level = read_level(&collection, &scan.fresh)?;
         self.read(id, ReadPlan::Scan { shard: scan.shard, group, page }, level, &scan.fresh, deadline)
+    }
+
+    fn count(&mut self, id: RequestId, count: CountRequest, deadline: u64) -> Answer<()> {
+        let collection = self.collection(&count.collection)?;
+        let group = GroupId(self.shard_info(&collection, count.shard)?.group);
+        check_prefix(&count.prefix)?;
+        let level = read_level(&collection, &count.fresh)?;
+        let plan = ReadPlan::Count { shard: count.shard, group, prefix: count.prefix };
+        self.read(id, plan, level, &count.fresh, deadline)
     }
 
     fn conflict_page(&mut self, id: RequestId, asked: &ConflictsRequest, deadline: u64) -> Answer<()> {
@@ -468,6 +480,14 @@ fn ops_error(problem: &OpsError) -> Box<ErrorReply> {
         OpsError::Empty | OpsError::Malformed { .. } => Code::BadRequest,
     };
     error(code, problem.to_string())
+}
+
+fn check_prefix(prefix: &str) -> Answer<()> {
+    if prefix.len() > ID_BYTES_MAX {
+        let message = format!("a prefix of {} bytes: an id has at most {ID_BYTES_MAX}", prefix.len());
+        return Err(error(Code::BadId, message));
+    }
+    Ok(())
 }
 
 /// The level of a read: the one that it names, or the collection's.

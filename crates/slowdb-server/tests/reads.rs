@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Cluster, assert_error, bytes_of, founding, get, id_in, put, write};
-use slowdb_proto::limits::SCAN_RECORDS_MAX;
+use slowdb_proto::limits::{ID_BYTES_MAX, SCAN_RECORDS_MAX};
 use slowdb_proto::{
-    Admin, ClientId, Code, CollectionSettings, Freshness, GetRequest, GroupPosition, Position, ReadLevel,
-    Reply, Request, RequestKind, ScanRequest, SearchRequest, WriteLevel, WriteReply, WriteRequest,
+    Admin, ClientId, Code, CollectionSettings, CountRequest, Freshness, GetRequest, GroupPosition, Position,
+    ReadLevel, Reply, Request, RequestKind, ScanRequest, SearchRequest, WriteLevel, WriteReply, WriteRequest,
 };
 
 const NAMES: [&str; 3] = ["ada", "bob", "cyd"];
@@ -265,6 +265,7 @@ fn scan(shard: u32, after: Option<&str>, limit: u32) -> ScanRequest {
         collection: "default".into(),
         shard,
         fresh: Freshness::at(ReadLevel::Quorum),
+        prefix: String::new(),
         after: after.map(Into::into),
         limit,
         vectors: true,
@@ -303,6 +304,21 @@ fn pages_of_any_replicas_show_each_record_once_in_order() {
     assert!(
         matches!(reply, Reply::Page { records, more: false, .. } if records.len() == 25) && body.is_empty()
     );
+    let prefix = ids[0][..ids[0].len() - 1].to_owned();
+    let begins: Vec<&String> = ids.iter().filter(|id| id.starts_with(&prefix)).collect();
+    let some = ScanRequest { prefix: prefix.clone(), ..scan(0, None, 100) };
+    let (reply, _) = cluster.ask(1, RequestKind::Scan(some), b"");
+    let Reply::Page { records, more: false, .. } = reply else { panic!("wanted a page, got {reply:?}") };
+    assert_eq!(records.iter().map(|record| &record.id).collect::<Vec<_>>(), begins);
+    for (prefix, wanted) in [(String::new(), ids.len()), (prefix, begins.len()), ("no such".into(), 0)] {
+        let fresh = Freshness::at(ReadLevel::Quorum);
+        let count = CountRequest { collection: "default".into(), shard: 0, fresh, prefix };
+        let (reply, _) = cluster.ask(2, RequestKind::Count(count), b"");
+        assert!(matches!(reply, Reply::Counted { records, .. } if records == wanted as u64), "{reply:?}");
+    }
+    let long = ScanRequest { prefix: "x".repeat(ID_BYTES_MAX + 1), ..scan(0, None, 1) };
+    let error = cluster.refused(0, RequestKind::Scan(long), b"");
+    assert_error(&error, Code::BadId, "a prefix of 513 bytes");
     for limit in [0, SCAN_RECORDS_MAX as u32 + 1] {
         let error = cluster.refused(0, RequestKind::Scan(scan(0, None, limit)), b"");
         assert_error(&error, Code::BadRequest, &format!("a page of {limit} records"));

@@ -122,6 +122,7 @@ fn levels_below_the_floor_are_refused() {
             collection,
             shard: 0,
             fresh: low,
+            prefix: String::new(),
             after: None,
             limit: 1,
             vectors: false,

@@ -191,6 +191,7 @@ impl Client {
                         collection,
                         shard,
                         fresh,
+                        prefix: String::new(),
                         after: None,
                         limit: all,
                         vectors: true,

@@ -371,7 +371,10 @@ impl World {
                 RequestKind::Get(get) if shards.contains(&get.shard) => {
                     return (Reply::Error(error.clone()), Bytes::new());
                 }
-                RequestKind::Scan(scan) if shards.contains(&scan.shard) => {
+                RequestKind::Scan(ScanRequest { shard, .. })
+                | RequestKind::Count(CountRequest { shard, .. })
+                    if shards.contains(shard) =>
+                {
                     return (Reply::Error(error.clone()), Bytes::new());
                 }
                 RequestKind::Search(search) => {
@@ -423,6 +426,10 @@ impl World {
             RequestKind::Scan(scan) => {
                 let shards = self.map.lock().unwrap().collections[0].shards.len() as u32;
                 Ok(self.store.lock().unwrap().scan(&scan, shards))
+            }
+            RequestKind::Count(count) => {
+                let shards = self.map.lock().unwrap().collections[0].shards.len() as u32;
+                Ok((self.store.lock().unwrap().count(&count, shards), Bytes::new()))
             }
             RequestKind::Status => Err(ErrorReply::new(Code::Unavailable, "no status here")),
             other => {
@@ -526,6 +533,7 @@ impl Store {
         let (mut records, mut body) = (Vec::new(), Vec::new());
         let is_wanted = |id: &str| {
             shard_of(id.as_bytes(), num_shards) == scan.shard
+                && id.starts_with(&scan.prefix)
                 && scan.after.as_deref().is_none_or(|after| id > after)
         };
         let found: Vec<_> = self.records.iter().filter(|(id, _)| is_wanted(id)).collect();
@@ -541,6 +549,14 @@ impl Store {
         }
         let more = records.len() < found.len();
         (Reply::Page { at: self.at(scan.shard), records, more }, body.into())
+    }
+
+    fn count(&self, count: &CountRequest, num_shards: u32) -> Reply {
+        let is_wanted = |id: &&String| {
+            shard_of(id.as_bytes(), num_shards) == count.shard && id.starts_with(&count.prefix)
+        };
+        let records = self.records.keys().filter(is_wanted).count() as u64;
+        Reply::Counted { at: self.at(count.shard), records }
     }
 
     fn search(&self, search: &SearchRequest, body: &[u8], num_shards: u32) -> Reply {

@@ -2,8 +2,8 @@
 
 use crate::fake::{FakeCluster, Manner, SHORT, error, within};
 use slowdb_client::{
-    Client, ClientError, ClientOptions, Collection, ReadLevel, ReadOptions, ScanOptions, SearchOptions,
-    Session, WriteOptions,
+    Client, ClientError, ClientOptions, Collection, CountOptions, ReadLevel, ReadOptions, ScanOptions,
+    SearchOptions, Session, WriteOptions,
 };
 use slowdb_proto::{Code, ErrorReply, Freshness, GroupPosition, Position, RequestKind, ShardPosition};
 use slowdb_ring::shard_of;
@@ -187,6 +187,18 @@ async fn a_scan_gives_every_record_once() {
     ids.sort();
     assert_eq!(found, ids);
 
+    let prefix = || "id-1".to_owned();
+    let mut scan = collection.scan(ScanOptions { prefix: prefix(), ..options() }).await.expect("a scan");
+    let mut found = 0;
+    while let Some(page) = scan.next_page().await.expect("answered") {
+        assert!(page.records.iter().all(|record| record.id.starts_with("id-1")));
+        found += page.records.len() as u64;
+    }
+    let all = collection.count(&CountOptions::default()).await.expect("answered");
+    let some = CountOptions { prefix: prefix(), ..CountOptions::default() };
+    let some = collection.count(&some).await.expect("answered");
+    assert_eq!((found, all.records, some.records), (11, 40, 11));
+
     for node in ["n1", "n2", "n3"] {
         cluster.manner(node, Manner::Without(vec![1], error(Code::Unavailable)));
     }
@@ -206,6 +218,11 @@ async fn a_scan_gives_every_record_once() {
         assert_eq!(shards.contains(&3), is_enough, "the others are read all the same");
     }
     collection.scan(ScanOptions { page: 0, ..ScanOptions::default() }).await.expect_err("no page at all");
+
+    let some = || CountOptions { timeout: Some(SHORT), ..CountOptions::default() };
+    collection.count(&some()).await.expect_err("a shard does not answer");
+    let part = collection.count(&CountOptions { min_coverage: 0.5, ..some() }).await.expect("most of them");
+    assert_eq!((part.missing.len(), part.shards.len()), (1, 3));
 }
 
 #[tokio::test]
