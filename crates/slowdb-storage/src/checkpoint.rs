@@ -4,6 +4,7 @@
 //! The order is what makes it safe. Data files and the new index are synced, with their names, before the
 //! manifest that refers to them gets its name; what the old manifest refers to stays as it is until the new
 //! one is durable.
+#![expect(unsafe_code, reason = "reads records of mapped files, should the index be damaged")]
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use slowdb_disk::{Disk, DiskFile, is_full};
 
 use crate::entry::Entry;
-use crate::error::{CheckpointError, OpenError};
+use crate::error::{CheckpointError, Corruption, OpenError};
+use crate::hash;
 use crate::index::{Index, IndexBuilder};
 use crate::manifest::{Manifest, NAME_TEMPORARY, in_dir, index_name};
 use crate::overlay::Overlay;
@@ -198,10 +200,11 @@ impl Store {
             heap_log2: geometry.heap_log2,
             hash_seed: self.shared.hash_seed,
             slots: self.shared.slots(),
-            heap_len: self.heap_len,
+            heap_current: self.heap.current,
             records: self.len(),
             digest: self.digest().0,
             index,
+            heap: self.heap.uses(),
             mark: mark.to_vec(),
         }
     }
@@ -249,7 +252,7 @@ impl CheckpointJob {
         let index = match &self.change {
             IndexChange::None => None,
             IndexChange::Rewrite { present, overlay, live } => {
-                let builder = merge(present.as_deref(), overlay, live, &self.manifest)?;
+                let builder = merge(&self.shared, present.as_deref(), overlay, live, &self.manifest)?;
                 let file = self.if_room(builder.write(&*self.disk, &self.shared.dir))?;
                 self.guard(self.sync_files(&*file))?;
                 Some(self.open_index()?)
@@ -282,7 +285,7 @@ impl CheckpointJob {
 
     fn open_index(&self) -> Result<Index, CheckpointError> {
         match Index::open(&*self.disk, &self.shared.dir, &self.manifest) {
-            Ok((index, _)) => Ok(index),
+            Ok((index, ..)) => Ok(index),
             Err(OpenError::Corrupt(corruption)) => Err(corruption.into()),
             Err(e) => self.guard(Err(io::Error::other(e))),
         }
@@ -309,6 +312,7 @@ impl CheckpointJob {
 
 /// The index of the slots in `live`: each is in the present index or in the overlay, but not in both.
 fn merge(
+    shared: &Shared,
     present: Option<&Index>,
     overlay: &Overlay,
     live: &[u64],
@@ -327,12 +331,28 @@ fn merge(
             twice |= bit(live, slot);
         }
     };
-    if let Some(present) = present {
-        present.for_each(&mut add)?;
-    }
+    let damaged = present.map(|present| present.for_each(&mut add)).unwrap_or_default();
     overlay.entries().for_each(&mut add);
+    if !damaged.is_empty() {
+        for slot in (0..manifest.slots as usize).filter(|slot| bit(&missing, *slot)) {
+            // SAFETY: the slot is of the present index, which is the durable one, so it is not cleared.
+            builder.add(unsafe { entry_of(shared, slot as u32)? });
+        }
+        missing.fill(0);
+    }
     if twice || missing.iter().any(|word| *word != 0) {
         return Err(present.expect("the overlay leads to what was written").unfit().into());
     }
     Ok(builder)
+}
+
+/// The entry of a record that a damaged page led to. Only of a good record: another id would make it pass for a
+/// missing one.
+///
+/// # Safety
+/// The slot is written and not cleared as long as this runs.
+unsafe fn entry_of(shared: &Shared, slot: u32) -> Result<Entry, Corruption> {
+    // SAFETY: promised by the caller.
+    let record = unsafe { shared.record(slot)? };
+    Ok(Entry::new(hash::fingerprint(record.id, shared.hash_seed), slot))
 }

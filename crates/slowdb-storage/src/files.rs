@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "reads and writes mapped files")]
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -77,12 +78,44 @@ impl ExtentFile {
 
     /// Allocates and maps `more` extents beyond the mapped ones, in one mapping.
     fn grow(&mut self, more: usize) -> io::Result<Vec<Span>> {
+        self.allocate(self.extents..self.extents + more)?;
+        self.map(more)
+    }
+
+    /// Maps the first extents, of which those are allocated that are needed.
+    fn map_first(&mut self, extents: usize, is_needed: impl Fn(usize) -> bool) -> io::Result<Vec<Span>> {
+        let mut n = 0;
+        while n < extents {
+            let first = n;
+            while n < extents && is_needed(n) {
+                n += 1;
+            }
+            self.allocate(first..n)?;
+            n += usize::from(first == n);
+        }
+        self.map(extents)
+    }
+
+    fn allocate(&self, extents: Range<usize>) -> io::Result<()> {
+        let bytes = self.extent_bytes as u64;
+        if extents.is_empty() {
+            return Ok(());
+        }
+        self.file.allocate(extents.start as u64 * bytes, extents.len() as u64 * bytes)
+    }
+
+    fn give_back(&self, extent: usize) -> io::Result<()> {
+        let bytes = self.extent_bytes as u64;
+        self.file.give_back(extent as u64 * bytes, bytes)
+    }
+
+    /// Maps `more` extents, which the file has.
+    fn map(&mut self, more: usize) -> io::Result<Vec<Span>> {
         if more == 0 {
             return Ok(Vec::new());
         }
         let at = self.extents as u64 * self.extent_bytes as u64;
         let len = more * self.extent_bytes;
-        self.file.allocate(0, at + len as u64)?;
         let map = self.file.map(at, len)?;
         self.extents += more;
         let span = |n| Span { map: map.clone(), at: n * self.extent_bytes, len: self.extent_bytes };
@@ -263,8 +296,7 @@ fn extent_bytes(geometry: &Geometry) -> [usize; 3] {
 /// How many extents a checkpoint uses of vectors, slots, heap.
 fn needed_extents(geometry: &Geometry, manifest: &Manifest) -> [usize; 3] {
     let slot_extents = geometry.extents_for(manifest.slots);
-    let heap_extents = manifest.heap_len.div_ceil(geometry.heap_extent() as u64) as usize;
-    [slot_extents, slot_extents, heap_extents]
+    [slot_extents, slot_extents, manifest.heap.len()]
 }
 
 /// The data files of an open store.
@@ -273,13 +305,19 @@ pub(crate) struct Files {
     slots: ExtentFile,
     heap: ExtentFile,
     /// Extents of slots, and of the heap, that are mapped.
-    slot_extents: usize,
-    heap_extents: usize,
+    pub(crate) slot_extents: usize,
+    pub(crate) heap_extents: usize,
 }
 
 impl Files {
-    /// Maps what the manifest refers to, which is there.
-    pub(crate) fn map(shared: &Shared, manifest: &Manifest) -> io::Result<Self> {
+    /// Maps what the manifest refers to, which is there. Extents of slots and of the heap that are needed are
+    /// allocated, should the file be one with holes.
+    pub(crate) fn map(
+        shared: &Shared,
+        manifest: &Manifest,
+        is_slots_needed: impl Fn(usize) -> bool,
+        is_heap_needed: impl Fn(usize) -> bool,
+    ) -> io::Result<Self> {
         let [vectors, slots, heap] = &shared.data_files;
         let bytes = extent_bytes(&shared.geometry);
         let mut files = Self {
@@ -290,9 +328,36 @@ impl Files {
             heap_extents: 0,
         };
         let [slot_extents, _, heap_extents] = needed_extents(&shared.geometry, manifest);
-        files.ensure_slots_exactly(shared, slot_extents)?;
-        files.ensure_heap_exactly(shared, heap_extents)?;
+        let metas = files.slots.map_first(slot_extents, &is_slots_needed)?;
+        let vectors = files.vectors.map_first(slot_extents, is_slots_needed)?;
+        files.add_slots(shared, vectors, metas);
+        let heap = files.heap.map_first(heap_extents, is_heap_needed)?;
+        files.add_heap(shared, heap);
         Ok(files)
+    }
+
+    /// Gives an extent of slots real space again.
+    pub(crate) fn allocate_slots(&self, extent: usize) -> io::Result<()> {
+        self.slots.allocate(extent..extent + 1)?;
+        self.vectors.allocate(extent..extent + 1)
+    }
+
+    /// Gives an extent of the heap real space again.
+    pub(crate) fn allocate_heap(&self, extent: usize) -> io::Result<()> {
+        self.heap.allocate(extent..extent + 1)
+    }
+
+    /// Gives the space of an extent of slots back to the disk. Says how many bytes.
+    pub(crate) fn give_back_slots(&self, extent: usize) -> io::Result<u64> {
+        self.slots.give_back(extent)?;
+        self.vectors.give_back(extent)?;
+        Ok((self.slots.extent_bytes + self.vectors.extent_bytes) as u64)
+    }
+
+    /// Gives the space of an extent of the heap back to the disk. Says how many bytes.
+    pub(crate) fn give_back_heap(&self, extent: usize) -> io::Result<u64> {
+        self.heap.give_back(extent)?;
+        Ok(self.heap.extent_bytes as u64)
     }
 
     pub(crate) fn ensure_slots(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
@@ -311,7 +376,6 @@ impl Files {
 
     fn ensure_slots_exactly(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
         let more = extents - self.slot_extents;
-        let slots = shared.geometry.slots_per_extent();
         let metas = self.slots.grow(more)?;
         // Should this fail, the metadata is ahead by some extents, which the next try maps again.
         let vectors = match self.vectors.grow(more) {
@@ -321,23 +385,34 @@ impl Files {
                 return Err(e);
             }
         };
-        for (vectors, metas) in vectors.into_iter().zip(metas) {
-            shared.extents.set(self.slot_extents, Extent::new(vectors, metas, slots));
-            self.slot_extents += 1;
-        }
+        self.add_slots(shared, vectors, metas);
         Ok(())
     }
 
     fn ensure_heap_exactly(&mut self, shared: &Shared, extents: usize) -> io::Result<()> {
-        for span in self.heap.grow(extents - self.heap_extents)? {
+        let spans = self.heap.grow(extents - self.heap_extents)?;
+        self.add_heap(shared, spans);
+        Ok(())
+    }
+
+    fn add_slots(&mut self, shared: &Shared, vectors: Vec<Span>, metas: Vec<Span>) {
+        let slots = shared.geometry.slots_per_extent();
+        for (vectors, metas) in vectors.into_iter().zip(metas) {
+            shared.extents.set(self.slot_extents, Extent::new(vectors, metas, slots));
+            self.slot_extents += 1;
+        }
+    }
+
+    fn add_heap(&mut self, shared: &Shared, spans: Vec<Span>) {
+        for span in spans {
             shared.heap.set(self.heap_extents, span);
             self.heap_extents += 1;
         }
-        Ok(())
     }
 }
 
 /// Growing by an eighth keeps the number of mappings small, and the room to spare too.
 fn grown(extents: usize) -> usize {
-    extents + extents / 8
+    const MORE_MAX: usize = 16;
+    extents + (extents / 8).min(MORE_MAX)
 }

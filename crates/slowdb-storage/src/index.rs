@@ -1,9 +1,12 @@
 //! The id index as of a checkpoint: a file of checksummed pages, mapped and never changed.
 //!
 //! A page is a checksum and 511 words. The first page says what follows; then come the pages of the hash
-//! table, whose words are entries ([`Entry`]); then a bitmap of the slots that hold records. Pages of the
-//! table are checked when they are first looked at, so that opening a store does not cost anything per
+//! table, whose words are entries ([`Entry`]); then, twice, a bitmap of the slots that hold records. Pages of
+//! the table are checked when they are first looked at, so that opening a store does not cost anything per
 //! record but a bit.
+//!
+//! No single damaged page makes a record unreadable: what the first says the manifest says too, the bitmap is
+//! there twice, and what a page of the table leads to is found by looking at all records.
 #![expect(unsafe_code, reason = "reads a mapped file")]
 
 use std::io::{self, IoSlice};
@@ -16,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::entry::Entry;
 use crate::error::{Corruption, OpenError};
 use crate::manifest::{FORMAT_VERSION, Manifest, in_dir, index_name};
-use crate::shared::take_bit;
+use crate::shared::{bit, set_bit, take_bit};
 
 const PAGE_BYTES: usize = 4096;
 const PAGE_WORDS: usize = PAGE_BYTES / 8 - 1;
@@ -32,18 +35,30 @@ pub(crate) struct Index {
     path: String,
     map: Mapping,
     table_pages: u64,
+    /// Of each of the two copies.
+    bitmap_pages: u64,
     slots: u64,
     /// A bit for each page of the table that was found good.
     checked: Box<[AtomicU64]>,
 }
 
+/// Where the table says that an id is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lookup {
+    Slot(u32),
+    Absent,
+    /// A page that had to be looked at is damaged.
+    Unknown,
+}
+
 impl Index {
-    /// Maps the index file of a manifest that has one, and reads its bitmap.
+    /// Maps the index file of a manifest that has one. Gives its bitmap, and what was found damaged and can be
+    /// done without.
     pub(crate) fn open(
         disk: &dyn Disk,
         dir: &str,
         manifest: &Manifest,
-    ) -> Result<(Self, Vec<u64>), OpenError> {
+    ) -> Result<(Self, Vec<u64>, Vec<Corruption>), OpenError> {
         let generation = manifest.index.expect("the manifest has an index");
         let slots = manifest.slots;
         let path = in_dir(dir, &index_name(generation));
@@ -55,21 +70,22 @@ impl Index {
         }
         let map = file.map(0, len as usize)?;
         let bitmap_pages = slots.div_ceil(BITS_PER_PAGE);
-        let table_pages = (len / PAGE_BYTES as u64 - 1).saturating_sub(bitmap_pages);
-        let checked = (0..table_pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        let index = Self { generation, path: path.clone(), map, table_pages, slots, checked };
-        let head = index.checked_page(0)?;
-        let format = head[1] as u32;
-        if head[0] == MAGIC && format != FORMAT_VERSION {
-            return Err(OpenError::UnknownFormat { file: path, found: format, known: FORMAT_VERSION });
+        let table_pages = (len / PAGE_BYTES as u64 - 1).saturating_sub(2 * bitmap_pages);
+        if table_pages == 0 {
+            return Err(corrupt(0, "shorter than the manifest says").into());
         }
-        if head[..5] != [MAGIC, u64::from(FORMAT_VERSION), generation, table_pages, slots] || table_pages == 0
-        {
-            return Err(corrupt(0, "the head does not fit the manifest").into());
+        let checked = (0..table_pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let index = Self { generation, path: path.clone(), map, table_pages, bitmap_pages, slots, checked };
+        let mut damage = Vec::new();
+        match index.checked_page(0) {
+            Ok(head) => index.check_head(head)?,
+            Err(damaged) => damage.push(damaged),
         }
         let mut live = Vec::with_capacity((bitmap_pages * PAGE_WORDS as u64) as usize);
         for page in 0..bitmap_pages {
-            live.extend_from_slice(index.checked_page(1 + table_pages + page)?);
+            let (words, damaged) = index.bitmap_page(page)?;
+            live.extend_from_slice(words);
+            damage.extend(damaged);
         }
         let records: u64 = live.iter().map(|word| u64::from(word.count_ones())).sum();
         let beyond = |(n, word): (usize, &u64)| word >> if n == 0 { slots % 64 } else { 0 } != 0;
@@ -77,7 +93,46 @@ impl Index {
             return Err(index.corrupt(1 + table_pages, "the bitmap does not fit the manifest").into());
         }
         live.truncate(slots.div_ceil(64) as usize);
-        Ok((index, live))
+        Ok((index, live, damage))
+    }
+
+    fn check_head(&self, head: &[u64; PAGE_WORDS]) -> Result<(), OpenError> {
+        let format = head[1] as u32;
+        if head[0] == MAGIC && format != FORMAT_VERSION {
+            return Err(OpenError::UnknownFormat {
+                file: self.path.clone(),
+                found: format,
+                known: FORMAT_VERSION,
+            });
+        }
+        if head[..5] != [MAGIC, u64::from(FORMAT_VERSION), self.generation, self.table_pages, self.slots] {
+            return Err(self.corrupt(0, "the head does not fit the manifest").into());
+        }
+        Ok(())
+    }
+
+    /// A page of the bitmap, from the copy that is good, and what is wrong with the other.
+    fn bitmap_page(&self, page: u64) -> Result<(&[u64; PAGE_WORDS], Option<Corruption>), Corruption> {
+        let first = 1 + self.table_pages + page;
+        match (self.checked_page(first), self.checked_page(first + self.bitmap_pages)) {
+            (Ok(words), Ok(other)) if words == other => Ok((words, None)),
+            (Ok(_), Ok(_)) => Err(self.corrupt(first, "the copies of the bitmap differ")),
+            (Ok(words), Err(damaged)) | (Err(damaged), Ok(words)) => Ok((words, Some(damaged))),
+            (Err(damaged), Err(_)) => Err(damaged),
+        }
+    }
+
+    /// The slots that hold the records of the checkpoint.
+    pub(crate) fn live_slots(&self) -> impl Iterator<Item = Result<u32, Corruption>> {
+        (0..self.bitmap_pages).flat_map(|page| {
+            let (words, failed) = match self.bitmap_page(page) {
+                Ok((words, _)) => (&words[..], None),
+                Err(damaged) => (&[][..], Some(Err(damaged))),
+            };
+            let first = page * BITS_PER_PAGE;
+            let set = (0..words.len() * 64).filter(|n| bit(words, *n));
+            set.map(move |n| Ok((first + n as u64) as u32)).chain(failed)
+        })
     }
 
     /// The slot that `holds` agrees to, among those with this fingerprint.
@@ -85,14 +140,16 @@ impl Index {
         &self,
         fingerprint: u32,
         mut holds: impl FnMut(u32) -> Result<bool, Corruption>,
-    ) -> Result<Option<u32>, Corruption> {
+    ) -> Result<Lookup, Corruption> {
         let (mut page, first) = home(fingerprint, self.table_pages);
         for _ in 0..self.table_pages {
-            let words = self.table_page(page)?;
+            let Ok(words) = self.table_page(page) else { return Ok(Lookup::Unknown) };
             // An entry is at the first place that was free: from its own on, around its page, and then
             // likewise in the pages after it. The first empty place therefore ends the search.
             for n in 0..PAGE_WORDS {
-                let Some(entry) = Entry::from_bits(words[(first + n) % PAGE_WORDS]) else { return Ok(None) };
+                let Some(entry) = Entry::from_bits(words[(first + n) % PAGE_WORDS]) else {
+                    return Ok(Lookup::Absent);
+                };
                 if entry.fingerprint() != fingerprint {
                     continue;
                 }
@@ -100,20 +157,24 @@ impl Index {
                     return Err(self.corrupt(1 + page, "an entry names a slot that does not exist"));
                 }
                 if holds(entry.slot())? {
-                    return Ok(Some(entry.slot()));
+                    return Ok(Lookup::Slot(entry.slot()));
                 }
             }
             page = (page + 1) % self.table_pages;
         }
-        Ok(None)
+        Ok(Lookup::Absent)
     }
 
-    /// Calls `f` with every entry.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(Entry)) -> Result<(), Corruption> {
+    /// Calls `f` with every entry of the pages that are good. Gives what is wrong with the others.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(Entry)) -> Vec<Corruption> {
+        let mut bad = Vec::new();
         for page in 0..self.table_pages {
-            self.table_page(page)?.iter().filter_map(|bits| Entry::from_bits(*bits)).for_each(&mut f);
+            match self.table_page(page) {
+                Ok(words) => words.iter().filter_map(|bits| Entry::from_bits(*bits)).for_each(&mut f),
+                Err(damaged) => bad.push(damaged),
+            }
         }
-        Ok(())
+        bad
     }
 
     /// Checks all pages, and that the table leads to each record once; gives what is bad.
@@ -121,11 +182,15 @@ impl Index {
         let pages = (self.map.len() / PAGE_BYTES) as u64;
         let mut bad: Vec<_> = (0..pages).filter_map(|page| self.checked_page(page).err()).collect();
         if bad.is_empty() {
-            let bitmap = (1 + self.table_pages..pages).flat_map(|page| self.words(page).1);
-            let mut missing: Vec<u64> = bitmap.copied().collect();
+            let mut missing = vec![0; self.slots.div_ceil(64) as usize];
+            for slot in self.live_slots() {
+                match slot {
+                    Ok(slot) => set_bit(&mut missing, slot as usize),
+                    Err(damaged) => bad.push(damaged),
+                }
+            }
             let mut fits = true;
-            let entries = self.for_each(|entry| fits &= take_bit(&mut missing, entry.slot() as usize));
-            bad.extend(entries.err());
+            bad.extend(self.for_each(|entry| fits &= take_bit(&mut missing, entry.slot() as usize)));
             if !fits || missing.iter().any(|word| *word != 0) {
                 bad.push(self.unfit());
             }
@@ -200,13 +265,15 @@ impl IndexBuilder {
     pub(crate) fn new(generation: u64, entries: u64, slots: u64, live: &[u64]) -> Self {
         let table_pages = entries.div_ceil(PAGE_FILL).max(1);
         let bitmap_pages = slots.div_ceil(BITS_PER_PAGE);
-        let mut bytes = vec![0; (1 + table_pages + bitmap_pages) as usize * PAGE_BYTES];
+        let mut bytes = vec![0; (1 + table_pages + 2 * bitmap_pages) as usize * PAGE_BYTES];
         let head = [MAGIC, u64::from(FORMAT_VERSION), generation, table_pages, slots];
         for (n, word) in head.into_iter().enumerate() {
             put_word(&mut bytes, 0, n, word);
         }
         for (n, word) in live.iter().enumerate() {
-            put_word(&mut bytes, 1 + table_pages + (n / PAGE_WORDS) as u64, n % PAGE_WORDS, *word);
+            let page = 1 + table_pages + (n / PAGE_WORDS) as u64;
+            put_word(&mut bytes, page, n % PAGE_WORDS, *word);
+            put_word(&mut bytes, page + bitmap_pages, n % PAGE_WORDS, *word);
         }
         Self { generation, table_pages, slots, bytes }
     }

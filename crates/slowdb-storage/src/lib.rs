@@ -11,12 +11,14 @@
 compile_error!("vectors are mapped as little-endian numbers");
 
 mod checkpoint;
+mod compact;
 mod directory;
 mod entry;
 mod error;
 mod files;
 mod free;
 mod hash;
+mod heap;
 mod index;
 mod layout;
 mod manifest;
@@ -31,6 +33,7 @@ mod store;
 mod types;
 
 pub use checkpoint::{CheckpointDone, CheckpointJob};
+pub use compact::Compaction;
 pub use directory::{Presence, presence, remove};
 pub use error::{CheckpointError, Corruption, OpenError, ReadError, SnapshotError, WriteError};
 pub use reader::{Reader, Scrub, ShortSnapshot};

@@ -1,6 +1,7 @@
 //! The manifest: the one file that says what the last durable checkpoint consists of.
 //!
-//! It is written under a temporary name, synced, and renamed; a crash leaves the old one or the new one.
+//! It is written under a temporary name, synced, and renamed; a crash leaves the old one or the new one. It holds
+//! everything twice, so that a damaged place in it costs nothing.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -15,12 +16,15 @@ use crate::error::{Corruption, OpenError};
 use crate::layout::{Geometry, stride};
 
 /// The version of all of a store's files. A store of another version is refused by name.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"SLOWDBMF";
 pub(crate) const NAME: &str = "manifest";
 pub(crate) const NAME_TEMPORARY: &str = "manifest.tmp";
 /// magic, format version, zero, length of the body, checksum.
 const HEAD_BYTES: usize = 40;
+/// A copy takes a multiple of this.
+const COPY_ALIGN: usize = 4096;
+const COPIES: u64 = 2;
 
 /// What a checkpoint consists of.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -31,14 +35,25 @@ pub(crate) struct Manifest {
     pub(crate) hash_seed: u64,
     /// Slots below this number have been used.
     pub(crate) slots: u64,
-    /// Bytes of the heap below this one have been used.
-    pub(crate) heap_len: u64,
+    /// The extent of the heap that the next record goes to if there is room left in it.
+    pub(crate) heap_current: Option<u32>,
     pub(crate) records: u64,
     pub(crate) digest: u128,
     /// The number of the index file; none before there is a record.
     pub(crate) index: Option<u64>,
+    /// The extents of the heap.
+    pub(crate) heap: Vec<HeapUse>,
     /// The caller's words.
     pub(crate) mark: Vec<u8>,
+}
+
+/// How much of an extent of the heap is in use, in bytes.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeapUse {
+    /// From its beginning to the end of the last record in it.
+    pub(crate) filled: u32,
+    /// Of records that live.
+    pub(crate) live: u32,
 }
 
 impl Manifest {
@@ -69,9 +84,11 @@ impl Manifest {
         }
     }
 
+    /// Both copies.
     fn encode(&self) -> io::Result<Vec<u8>> {
         let body = rkyv::to_bytes::<RkyvError>(self).map_err(io::Error::other)?;
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
+        let copy_bytes = (HEAD_BYTES + body.len()).next_multiple_of(COPY_ALIGN);
+        let mut bytes = Vec::with_capacity(copy_bytes * COPIES as usize);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
@@ -79,46 +96,81 @@ impl Manifest {
         let sum = checksum(&bytes, &body);
         bytes.extend_from_slice(&sum.to_le_bytes());
         bytes.extend_from_slice(&body);
+        bytes.resize(copy_bytes, 0);
+        bytes.extend_from_within(..);
         Ok(bytes)
     }
 
-    /// Reads the manifest of a directory that has one.
-    pub(crate) fn read(disk: &dyn Disk, dir: &str) -> Result<Self, OpenError> {
+    /// Reads the manifest of a directory that has one. Says also what of it is damaged, if one copy of it is
+    /// good.
+    pub(crate) fn read(disk: &dyn Disk, dir: &str) -> Result<(Self, Vec<Corruption>), OpenError> {
         let path = in_dir(dir, NAME);
         let file = disk.open(&path, false)?;
-        Self::decode(&path, &*file)
+        let len = file.len()?;
+        let mut first = vec![0; len.min(HEAD_BYTES as u64) as usize];
+        file.read_at(&mut first, 0)?;
+        if !len.is_multiple_of(COPIES * COPY_ALIGN as u64) || len == 0 {
+            // Before anything else: a manifest of another format may be of any length.
+            check_format(&path, &first)?;
+            let what = "not two copies of a manifest, of whole pages";
+            return Err(Corruption { file: path, offset: 0, slot: None, what }.into());
+        }
+        let copy_bytes = len / COPIES;
+        let copy = |n| Self::read_copy(&path, &*file, n * copy_bytes, copy_bytes);
+        match (copy(0)?, copy(1)?) {
+            // A crash leaves no file with two different ones.
+            (Ok(one), Ok(other)) if one != other => {
+                let what = "the copies differ";
+                Err(Corruption { file: path, offset: copy_bytes, slot: None, what }.into())
+            }
+            (Ok(manifest), other) => Ok((manifest, other.err().into_iter().collect())),
+            (Err(damage), Ok(manifest)) => Ok((manifest, vec![damage])),
+            (Err(damage), Err(_)) => {
+                check_format(&path, &first)?;
+                Err(damage.into())
+            }
+        }
     }
 
-    fn decode(path: &str, file: &dyn DiskFile) -> Result<Self, OpenError> {
-        let corrupt = |what| Corruption { file: path.to_owned(), offset: 0, slot: None, what };
-        let len = file.len()?;
-        if len < HEAD_BYTES as u64 {
-            return Err(corrupt("shorter than a manifest's head").into());
-        }
-        let mut head = [0; HEAD_BYTES];
-        file.read_at(&mut head, 0)?;
+    /// One copy, or what is wrong with it.
+    fn read_copy(
+        path: &str,
+        file: &dyn DiskFile,
+        offset: u64,
+        len: u64,
+    ) -> Result<Result<Self, Corruption>, OpenError> {
+        let mut bytes = vec![0; len as usize];
+        file.read_at(&mut bytes, offset)?;
+        let corrupt = |what| Corruption { file: path.to_owned(), offset, slot: None, what };
+        Ok(Self::decode(&bytes).map_err(corrupt))
+    }
+
+    fn decode(copy: &[u8]) -> Result<Self, &'static str> {
+        let (head, rest) = copy.split_at(HEAD_BYTES);
         if head[..8] != MAGIC {
-            return Err(corrupt("not a manifest: wrong magic").into());
+            return Err("not a manifest: wrong magic");
         }
-        let found = u32::from_le_bytes(head[8..12].try_into().unwrap_or_default());
-        if found != FORMAT_VERSION {
-            return Err(OpenError::UnknownFormat { file: path.into(), found, known: FORMAT_VERSION });
+        if head[8..12] != FORMAT_VERSION.to_le_bytes() {
+            return Err("another format version");
         }
         let body_len = u64::from_le_bytes(head[16..24].try_into().unwrap_or_default());
-        if body_len != len - HEAD_BYTES as u64 {
-            return Err(corrupt("the length does not fit").into());
-        }
-        let mut body: AlignedVec = AlignedVec::with_capacity(body_len as usize);
-        body.resize(body_len as usize, 0);
-        file.read_at(&mut body, HEAD_BYTES as u64)?;
+        let Some((body, zeros)) = usize::try_from(body_len).ok().and_then(|len| rest.split_at_checked(len))
+        else {
+            return Err("the length does not fit");
+        };
         let sum = u128::from_le_bytes(head[24..40].try_into().unwrap_or_default());
-        if sum != checksum(&head[..24], &body) {
-            return Err(corrupt("the checksum does not fit").into());
+        if sum != checksum(&head[..24], body) {
+            return Err("the checksum does not fit");
         }
-        let manifest = rkyv::access::<ArchivedManifest, RkyvError>(&body)
+        if zeros.iter().any(|b| *b != 0) {
+            return Err("the padding is not zero");
+        }
+        let mut aligned: AlignedVec = AlignedVec::with_capacity(body.len());
+        aligned.extend_from_slice(body);
+        let manifest = rkyv::access::<ArchivedManifest, RkyvError>(&aligned)
             .and_then(rkyv::deserialize::<Self, RkyvError>)
-            .map_err(|_| corrupt("the archive does not validate"))?;
-        if manifest.is_sane() { Ok(manifest) } else { Err(corrupt("impossible measures").into()) }
+            .map_err(|_| "the archive does not validate")?;
+        if manifest.is_sane() { Ok(manifest) } else { Err("impossible measures") }
     }
 
     /// Whether the measures are ones that this crate could have written.
@@ -128,8 +180,23 @@ impl Manifest {
             && (17..=30).contains(&self.heap_log2)
             && self.slots <= crate::SLOTS_MAX
             && self.records <= self.slots
-            && self.heap_len <= 1 << 56
             && (self.index.is_some() || self.records == 0)
+            && self.heap.len() as u64 <= 1 << (56 - self.heap_log2)
+            && self
+                .heap
+                .iter()
+                .all(|extent| extent.live <= extent.filled && extent.filled <= 1 << self.heap_log2)
+            && self.heap_current.is_some() != self.heap.is_empty()
+            && self.heap_current.is_none_or(|current| (current as usize) < self.heap.len())
+    }
+}
+
+/// Refuses a manifest of another format by its number.
+fn check_format(path: &str, head: &[u8]) -> Result<(), OpenError> {
+    let Some(version) = head.strip_prefix(&MAGIC).and_then(|rest| rest.first_chunk()) else { return Ok(()) };
+    match u32::from_le_bytes(*version) {
+        FORMAT_VERSION => Ok(()),
+        found => Err(OpenError::UnknownFormat { file: path.into(), found, known: FORMAT_VERSION }),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::directory::{Presence, clear_remains, presence};
 use crate::error::OpenError;
 use crate::files::{AppendList, DataFiles, Files};
 use crate::free::FreeSlots;
+use crate::heap::{ExtentState, Heap};
 use crate::index::Index;
 use crate::layout::Geometry;
 use crate::manifest::{Manifest, remove_remains};
@@ -53,7 +54,7 @@ impl Store {
                 create(&*disk, dir, &options)?;
             }
         }
-        let manifest = Manifest::read(&*disk, dir)?;
+        let (manifest, mut damage) = Manifest::read(&*disk, dir)?;
         if manifest.dimension as usize != options.dimension {
             return Err(OpenError::DimensionMismatch {
                 dir: dir.into(),
@@ -65,7 +66,8 @@ impl Store {
         data.check(dir, &geometry, &manifest)?;
         let (index, live) = match manifest.index {
             Some(_) => {
-                let (index, live) = Index::open(&*disk, dir, &manifest)?;
+                let (index, live, damaged) = Index::open(&*disk, dir, &manifest)?;
+                damage.extend(damaged);
                 (Some(Arc::new(index)), live)
             }
             None => (None, vec![0; manifest.slots.div_ceil(64) as usize]),
@@ -93,17 +95,26 @@ impl Store {
             poison: OnceLock::new(),
             data_files: data.or_created(&*disk, dir)?,
         };
-        let files = Files::map(&shared, &manifest)?;
+        let slots_free = FreeSlots::at_open(&geometry, manifest.slots, &live);
+        let heap = Heap::at_open(&manifest.heap, manifest.heap_current, &geometry);
+        let files = Files::map(
+            &shared,
+            &manifest,
+            |extent| slots_free.extents[extent].state == ExtentState::Open,
+            |extent| heap.extents[extent].state == ExtentState::Open,
+        )?;
         Ok(Self {
             files,
             live,
             digest: Digest(manifest.digest),
-            heap_len: manifest.heap_len,
+            heap,
+            pass: None,
             overlay_entries: 0,
-            slots_free: FreeSlots::at_open(manifest.slots),
+            slots_free,
             mark: manifest.mark,
             index_files: IndexFiles::at_open(manifest.index),
             token: None,
+            damage,
             canary_reuse_early: options.canary_reuse_early,
             shared: Arc::new(shared),
             disk,
@@ -119,10 +130,11 @@ fn create(disk: &dyn Disk, dir: &str, options: &Options) -> Result<(), OpenError
         heap_log2: geometry.heap_log2,
         hash_seed: options.hash_seed,
         slots: 0,
-        heap_len: 0,
+        heap_current: None,
         records: 0,
         digest: 0,
         index: None,
+        heap: Vec::new(),
         mark: Vec::new(),
     };
     manifest.write(disk, dir)?.sync()?;

@@ -22,7 +22,7 @@ use slowdb_disk::DiskFile;
 use crate::error::Corruption;
 use crate::files::{AppendList, Extent, Life, Span};
 use crate::hash;
-use crate::index::Index;
+use crate::index::{Index, Lookup};
 use crate::layout::{Geometry, SlotMeta};
 use crate::manifest::in_dir;
 use crate::overlay::Overlay;
@@ -112,11 +112,32 @@ impl Shared {
                 }
             }
         }
-        match &view.index {
+        let Some(index) = &view.index else { return Ok(None) };
+        // SAFETY: as above.
+        match index.find(fingerprint, |slot| unsafe { self.holds(slot, id) })? {
+            Lookup::Slot(slot) => Ok(Some(slot)),
+            Lookup::Absent => Ok(None),
             // SAFETY: as above.
-            Some(index) => index.find(fingerprint, |slot| unsafe { self.holds(slot, id) }),
-            None => Ok(None),
+            Lookup::Unknown => unsafe { self.find_by_walk(index, id) },
         }
+    }
+
+    /// As [`Shared::find`], for want of a good page of the index: looks at all records that it has. A damaged
+    /// one may be the one with this id.
+    ///
+    /// # Safety
+    /// As for [`Shared::find`].
+    unsafe fn find_by_walk(&self, index: &Index, id: &[u8]) -> Result<Option<u32>, Corruption> {
+        let mut damaged = None;
+        for slot in index.live_slots() {
+            // SAFETY: promised by the caller.
+            match slot.and_then(|slot| Ok(unsafe { self.holds(slot, id) }?.then_some(slot))) {
+                Ok(Some(slot)) => return Ok(Some(slot)),
+                Ok(None) => {}
+                Err(corruption) => damaged = damaged.or(Some(corruption)),
+            }
+        }
+        damaged.map_or(Ok(None), Err)
     }
 
     /// Whether the slot's record has this id.
@@ -179,7 +200,8 @@ impl Shared {
         let (id, payload) = unsafe { self.heap_bytes(slot, &meta)? };
         let hash = hash::record(id, meta.version, &padded[..bytes], payload);
         if hash != meta.record_hash {
-            return Err(self.bad_slot(slot, "the record does not fit its hash"));
+            return Err(self
+                .bad_slot(slot, "the record does not fit its hash: slot, vector, id or payload is damaged"));
         }
         if !SlotMeta::rest_is_zero(meta_bytes) {
             return Err(self.bad_slot(slot, "reserved bytes of the slot's metadata are not zero"));
@@ -256,9 +278,8 @@ impl Shared {
             .filter(|_| fits)
             .and_then(|extent| self.heap.get(extent))
             .ok_or_else(|| self.bad_slot(slot, "the slot points to no place in the heap"))?;
-        // SAFETY: promised by the caller; a damaged slot can point to bytes of another record, which are
-        // written once, or to bytes beyond the heap's end, which the writer may fill at this moment: they
-        // can fit no hash by then, and whatever is read is compared with it before it is served.
+        // SAFETY: promised by the caller; a damaged slot can point to bytes of another record, or to bytes that
+        // the writer fills at this moment: whatever is read then is compared with the hash before it is served.
         let bytes = unsafe { span.bytes(at, id_len + payload_len) };
         Ok(bytes.split_at(id_len))
     }

@@ -9,11 +9,13 @@ use std::sync::atomic::Ordering;
 use slowdb_disk::{Disk, is_full};
 
 use crate::checkpoint::{IndexFiles, Token};
+use crate::compact::Pass;
 use crate::entry::Entry;
 use crate::error::{Corruption, WriteError};
 use crate::files::Files;
-use crate::free::FreeSlots;
+use crate::free::{FreeSlots, LOOKS_MAX};
 use crate::hash;
+use crate::heap::{Heap, HeapPlace};
 use crate::layout::SlotMeta;
 use crate::overlay::{Overlay, Place};
 use crate::reader::Reader;
@@ -33,18 +35,30 @@ pub struct Store {
     /// A bit for each slot that holds a record now.
     pub(crate) live: Vec<u64>,
     pub(crate) digest: Digest,
-    pub(crate) heap_len: u64,
+    pub(crate) heap: Heap,
+    /// The compaction under way.
+    pub(crate) pass: Option<Pass>,
     pub(crate) overlay_entries: usize,
     pub(crate) slots_free: FreeSlots,
     pub(crate) mark: Vec<u8>,
     pub(crate) index_files: IndexFiles,
     pub(crate) token: Option<Token>,
+    pub(crate) damage: Vec<Corruption>,
     pub(crate) canary_reuse_early: bool,
 }
 
+/// A record on its way into a slot.
+pub(crate) struct NewRecord<'a> {
+    pub(crate) fingerprint: u32,
+    pub(crate) id: &'a [u8],
+    pub(crate) vector: VectorRef<'a>,
+    pub(crate) payload: &'a [u8],
+    pub(crate) version: Version,
+}
+
 /// Where the index has an id.
-struct Found {
-    slot: u32,
+pub(crate) struct Found {
+    pub(crate) slot: u32,
     /// In the overlay, if it is there.
     place: Option<Place>,
     alive: bool,
@@ -77,11 +91,22 @@ impl Store {
         let fingerprint = hash::fingerprint(id, self.shared.hash_seed);
         let found = self.find(id, fingerprint)?;
         let old = self.live_meta(found.as_ref())?;
-        let heap_offset = self.reserve_heap(id.len() + payload.len())?;
-        let slot = self.take_slot()?;
+        self.write(found, old, &NewRecord { fingerprint, id, vector, payload, version })?;
+        Ok(old.map(|old| old.version))
+    }
 
-        let record_hash = self.fill(slot, heap_offset, id, vector, payload, version);
-        self.heap_len = heap_offset + (id.len() + payload.len()) as u64;
+    /// Writes a record, in place of the one that was found.
+    pub(crate) fn write(
+        &mut self,
+        found: Option<Found>,
+        old: Option<SlotMeta>,
+        record: &NewRecord<'_>,
+    ) -> Result<(), WriteError> {
+        let NewRecord { fingerprint, id, payload, .. } = *record;
+        let heap = self.reserve_heap(id.len() + payload.len())?;
+        let slot = self.take_slot()?;
+        let record_hash = self.fill(slot, heap, record);
+        self.heap.take(heap);
         let now = self.shared.sequence.load(Ordering::Relaxed) + 1;
         self.shared.life(slot).begin(now);
         let entry = Entry::new(fingerprint, slot);
@@ -97,7 +122,7 @@ impl Store {
             self.shared.records.fetch_add(1, Ordering::Relaxed);
         }
         self.shared.sequence.store(now, Ordering::SeqCst);
-        Ok(old.map(|old| old.version))
+        Ok(())
     }
 
     /// Deletes the record with this id. Gives its version, or `None` if there was none.
@@ -158,6 +183,12 @@ impl Store {
         &self.mark
     }
 
+    /// What opening found damaged and could do without, as it is there twice. The next checkpoint with changes
+    /// writes it anew.
+    pub fn damage_at_open(&self) -> &[Corruption] {
+        &self.damage
+    }
+
     /// Why the store takes no more writes, if so.
     pub fn poisoned(&self) -> Option<&str> {
         self.shared.poison.get().map(String::as_str)
@@ -168,11 +199,11 @@ impl Store {
         self.shared.slots()
     }
 
-    fn check_writable(&self) -> Result<(), WriteError> {
+    pub(crate) fn check_writable(&self) -> Result<(), WriteError> {
         self.poisoned().map_or(Ok(()), |why| Err(WriteError::Poisoned(why.into())))
     }
 
-    fn find(&self, id: &[u8], fingerprint: u32) -> Result<Option<Found>, Corruption> {
+    pub(crate) fn find(&self, id: &[u8], fingerprint: u32) -> Result<Option<Found>, Corruption> {
         let view = self.shared.view.load();
         let now = self.shared.sequence.load(Ordering::Relaxed);
         for (place, entry) in view.overlay.candidates(fingerprint) {
@@ -198,27 +229,35 @@ impl Store {
     }
 
     /// Where the next `len` bytes of the heap go; the room is there.
-    fn reserve_heap(&mut self, len: usize) -> Result<u64, WriteError> {
-        let extent_bytes = self.shared.geometry.heap_extent() as u64;
-        let left = extent_bytes - (self.heap_len & (extent_bytes - 1));
-        let offset = if left < len as u64 { self.heap_len + left } else { self.heap_len };
-        let extent = (offset >> self.shared.geometry.heap_log2) as usize;
+    fn reserve_heap(&mut self, len: usize) -> Result<HeapPlace, WriteError> {
+        let place = self.heap.place(len as u32);
+        let extent = place.extent as usize;
+        if self.heap.is_returned(place) {
+            self.files.allocate_heap(extent).map_err(|e| self.write_error("growing the heap", e))?;
+            self.heap.reopen(extent);
+        }
         self.files
             .ensure_heap(&self.shared, extent + 1)
             .map_err(|e| self.write_error("growing the heap", e))?;
+        self.heap.grow(self.files.heap_extents);
         if let Some(span) = self.shared.heap.get(extent) {
-            span.prepare((offset & (extent_bytes - 1)) as usize, len);
+            span.prepare(place.at as usize, len);
         }
-        Ok(offset)
+        Ok(place)
     }
 
     /// A slot that nobody looks at, below `slots`.
     fn take_slot(&mut self) -> Result<u32, WriteError> {
-        if let Some(slot) = self.slots_free.take(&self.shared) {
-            self.shared.life(slot).clear();
-            return Ok(slot);
+        self.slots_free.settle(&self.shared, &mut self.heap, LOOKS_MAX);
+        if self.slots_free.free_open == 0
+            && let Some(extent) = self.slots_free.returned()
+        {
+            let allocated = self.files.allocate_slots(extent);
+            allocated.map_err(|e| self.write_error("growing the vector files", e))?;
+            self.slots_free.reopen(extent);
         }
-        if let Some(slot) = self.slots_free.free_at_open(&self.shared.live_at_open) {
+        if let Some(slot) = self.slots_free.take() {
+            self.shared.life(slot).clear();
             return Ok(slot);
         }
         let slot = self.shared.slots();
@@ -226,9 +265,12 @@ impl Store {
             return Err(WriteError::Full);
         }
         let extents = self.shared.geometry.extents_for(slot + 1);
-        self.files
-            .ensure_slots(&self.shared, extents)
-            .map_err(|e| self.write_error("growing the vector files", e))?;
+        let grown = if self.slots_free.is_returned(extents - 1) {
+            self.files.allocate_slots(extents - 1)
+        } else {
+            self.files.ensure_slots(&self.shared, extents)
+        };
+        grown.map_err(|e| self.write_error("growing the vector files", e))?;
         let geometry = &self.shared.geometry;
         let (extent, at) = geometry.locate(slot as u32);
         let extent = self.shared.extent(extent);
@@ -237,38 +279,31 @@ impl Store {
         if self.live.len() * 64 <= slot as usize {
             self.live.push(0);
         }
+        self.slots_free.grow(slot);
         self.shared.slots.store(slot + 1, Ordering::Release);
         Ok(slot as u32)
     }
 
     /// Writes a record into a free slot. Gives its hash.
-    fn fill(
-        &self,
-        slot: u32,
-        heap_offset: u64,
-        id: &[u8],
-        vector: VectorRef<'_>,
-        payload: &[u8],
-        version: Version,
-    ) -> u128 {
+    fn fill(&self, slot: u32, place: HeapPlace, record: &NewRecord<'_>) -> u128 {
+        let NewRecord { id, vector, payload, version, .. } = *record;
         let geometry = &self.shared.geometry;
         let (number, at) = geometry.locate(slot);
         let extent = self.shared.extent(number);
-        let heap = self.shared.heap.get((heap_offset >> geometry.heap_log2) as usize);
-        let heap = heap.expect("the heap's room was reserved");
-        let heap_at = (heap_offset & (geometry.heap_extent() as u64 - 1)) as usize;
+        let heap = self.shared.heap.get(place.extent as usize).expect("the heap's room was reserved");
+        let heap_at = place.at as usize;
         let bytes = vector_bytes(vector);
         let record_hash = hash::record(id, version, bytes, payload);
         let meta = SlotMeta {
             version,
             record_hash,
-            heap_offset,
+            heap_offset: place.offset(geometry),
             payload_len: payload.len() as u32,
             id_len: id.len() as u16,
         };
         const ZEROS: [u8; crate::layout::STRIDE_ALIGN] = [0; crate::layout::STRIDE_ALIGN];
-        // SAFETY: the slot is free: its birth is 0 and no reader gets at it. The heap beyond `heap_len` is
-        // the writer's.
+        // SAFETY: the slot is free: its birth is 0 and no reader gets at it. The place in the heap is behind all
+        // that is filled of its extent, or in one that nobody needs; so it is the writer's.
         unsafe {
             heap.write(heap_at, id);
             heap.write(heap_at + id.len(), payload);
@@ -318,12 +353,14 @@ impl Store {
         take_bit(&mut self.live, slot as usize);
         self.digest.subtract(old.record_hash);
         let referred_to = deleted || life.birth() <= self.slots_free.begun;
-        self.slots_free.give(slot, now, referred_to && !self.canary_reuse_early);
+        let place = HeapPlace::of(old, &self.shared.geometry);
+        self.heap.end_life(place);
+        self.slots_free.give(slot, place, now, referred_to && !self.canary_reuse_early);
     }
 
     /// The error of a file that should have grown. A full disk leaves everything as it was; after anything
     /// else it is open what is on the disk.
-    fn write_error(&self, what: &str, e: io::Error) -> WriteError {
+    pub(crate) fn write_error(&self, what: &str, e: io::Error) -> WriteError {
         if is_full(&e) {
             return WriteError::NoSpace(e);
         }

@@ -17,11 +17,14 @@ struct Expected {
     attempted: Option<Model>,
     /// What the open store holds.
     now: Model,
+    /// What compactions did.
+    moved: u64,
+    returned: u64,
 }
 
 impl Expected {
     fn nothing() -> Self {
-        Self { acknowledged: Model::default(), attempted: None, now: Model::default() }
+        Self { acknowledged: Model::default(), attempted: None, now: Model::default(), moved: 0, returned: 0 }
     }
 
     /// Checks a store that was just opened.
@@ -59,15 +62,63 @@ fn live(
     Ok(())
 }
 
+/// Likewise, with so much that is large and goes again that extents are emptied, given back and used again.
+fn live_in_much_space(
+    store: &mut Store,
+    expected: &mut Expected,
+    rng: &mut Rng,
+    steps: u64,
+) -> Result<(), CheckpointError> {
+    let model = &mut expected.now;
+    let mut compact = |store: &mut Store, rng: &mut Rng| {
+        let done = store.compact(rng.below(400_000)).expect("the disk has room");
+        expected.moved += done.records_moved;
+        expected.returned += done.bytes_returned;
+    };
+    for step in 0..steps {
+        for n in 0..120 {
+            let id = format!("id {}", rng.below(200)).into_bytes();
+            let vector = rng.vector(common::DIMENSION);
+            let payload = vec![n; rng.below(20_000) as usize];
+            let version = Version([step, rng.next(), 0]);
+            if store.put(&id, (&vector).into(), &payload, version).is_err() {
+                return Ok(());
+            }
+            model.records.insert(id, Record { vector, payload, version });
+        }
+        for id in model.records.keys().cloned().collect::<Vec<_>>() {
+            if rng.below(8) > 0 {
+                store.delete(&id).expect("deletes need no room");
+                model.records.remove(&id);
+            }
+        }
+        for _ in 0..3 {
+            model.mark = rng.next().to_le_bytes().to_vec();
+            expected.attempted = Some(model.clone());
+            let job = store.begin_checkpoint(&model.mark)?;
+            compact(store, rng);
+            let done = job.run()?;
+            expected.acknowledged = model.clone();
+            expected.attempted = None;
+            compact(store, rng);
+            store.finish_checkpoint(done)?;
+            compact(store, rng);
+        }
+    }
+    Ok(())
+}
+
 fn open(disk: &SimDisk, canary: bool) -> Result<Store, OpenError> {
     let mut options = options();
     options.canary_reuse_early = canary;
     Store::open(Arc::new(disk.clone()) as Arc<dyn Disk>, "s", options)
 }
 
+type Life = fn(&mut Store, &mut Expected, &mut Rng, u64) -> Result<(), CheckpointError>;
+
 /// Three lives, each ended by a crash at the sync `k` after its beginning, or at its end if it makes fewer.
 /// Says whether a crash came at a sync.
-fn sweep(seed: u64, k: u64, canary: bool) -> bool {
+fn sweep(live: Life, seed: u64, k: u64, canary: bool) -> bool {
     let context = format!("SLOWDB_SEED={seed} cargo test -p slowdb-storage --test crash (sync {k})");
     let mut rng = Rng(seed);
     let mut disk = SimDisk::new();
@@ -108,7 +159,7 @@ fn a_crash_at_any_sync_leaves_the_last_checkpoint_or_the_one_under_way() {
     for seed in seeds(60) {
         // Until a life makes fewer syncs than that.
         let mut k = 0;
-        while sweep(seed, k, false) {
+        while sweep(live, seed, k, false) {
             k += 1;
         }
         assert!(k > 15, "seed {seed}: only {k} syncs were tried");
@@ -116,9 +167,32 @@ fn a_crash_at_any_sync_leaves_the_last_checkpoint_or_the_one_under_way() {
 }
 
 #[test]
-fn reusing_slots_too_early_is_caught_by_the_sweep() {
-    let caught = |seed| (0..30).any(|k| catch_unwind(AssertUnwindSafe(|| sweep(seed, k, true))).is_err());
-    assert!((0..5).any(caught), "the planted bug went unnoticed");
+fn a_crash_at_any_sync_between_compactions_loses_nothing() {
+    for seed in seeds(20) {
+        let mut store = open(&SimDisk::new(), false).unwrap();
+        let mut expected = Expected::nothing();
+        live_in_much_space(&mut store, &mut expected, &mut Rng(seed), 3).unwrap();
+        assert!(
+            expected.moved > 5 && expected.returned > 500_000,
+            "seed {seed}: {} {}",
+            expected.moved,
+            expected.returned
+        );
+        let mut k = 0;
+        while sweep(live_in_much_space, seed, k, false) {
+            k += 1;
+        }
+        assert!(k > 40, "seed {seed}: only {k} syncs were tried");
+    }
+}
+
+#[test]
+fn reusing_slots_too_early_is_caught_by_the_sweeps() {
+    for live in [live as Life, live_in_much_space] {
+        let caught =
+            |seed| (0..30).any(|k| catch_unwind(AssertUnwindSafe(|| sweep(live, seed, k, true))).is_err());
+        assert!((0..5).any(caught), "the planted bug went unnoticed");
+    }
 }
 
 #[test]

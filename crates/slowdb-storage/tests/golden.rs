@@ -91,7 +91,8 @@ fn files() {
     assert_eq!(file(&disk, "vectors").len(), 65_536);
     assert_eq!(file(&disk, "slots").len(), 65_536);
     assert_eq!(file(&disk, "heap").len(), 131_072);
-    assert_eq!(file(&disk, INDEX).len(), 3 * PAGE);
+    assert_eq!(file(&disk, INDEX).len(), 4 * PAGE);
+    assert_eq!(file(&disk, "manifest").len(), 2 * PAGE);
 }
 
 #[test]
@@ -126,7 +127,7 @@ fn index() {
     let index = file(&disk, INDEX);
     assert_eq!(block("hex index head"), hex(&index[..48]));
     let number = 1_u64;
-    for page in 0..3 {
+    for page in 0..4 {
         let bytes = &index[page * PAGE..][..PAGE];
         let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(page as u64);
         assert_eq!(word(bytes, 0), xxh3_64_with_seed(&bytes[8..], seed), "page {page}");
@@ -141,7 +142,9 @@ fn index() {
     let document = block("text index entry");
     assert_eq!(document, shown);
     assert_eq!(block("hex index entry"), hex(&index[at..at + 8]));
-    let rest = [&index[48..PAGE], &index[PAGE + 8..at], &index[at + 8..2 * PAGE], &index[2 * PAGE + 16..]];
+    let (copy, other) = index[2 * PAGE..].split_at(PAGE);
+    assert!(copy[8..] == other[8..], "the bitmap is there twice");
+    let rest = [&index[48..PAGE], &index[PAGE + 8..at], &index[at + 8..2 * PAGE], &copy[16..]];
     assert!(rest.into_iter().all(is_zero), "nothing else is in the index");
     assert_eq!(block("hex index bitmap"), hex(&index[2 * PAGE..][..16]));
     assert_eq!(word(&index, 2 * PAGE + 8), 1, "slot 0 lives");
@@ -151,20 +154,34 @@ fn index() {
 fn manifest() {
     let (disk, digest) = stored();
     let manifest = file(&disk, "manifest");
-    assert_eq!(block("hex manifest"), hex(&manifest));
-    let body = &manifest[40..];
+    let (copy, other) = manifest.split_at(PAGE);
+    assert!(copy == other, "it is there twice");
+    let (used, rest) = copy.split_at(40 + word(copy, 16) as usize);
+    assert_eq!(block("hex manifest"), hex(used));
+    assert!(is_zero(rest));
+    let body = &used[40..];
     let mut hasher = Xxh3::new();
     hasher.update(&manifest[..24]);
     hasher.update(body);
     assert_eq!(manifest[24..40], hasher.digest128().to_le_bytes());
-    assert_eq!(word(&manifest, 16), body.len() as u64);
     let at = layout("Manifest");
     let start = body.len() - at[""];
     let root = &body[start..];
     let short = |field: &str| u32::from_le_bytes(root[at[field]..][..4].try_into().unwrap());
     assert_eq!(["dimension", "slots_log2", "heap_log2"].map(short), [2, 6, 17]);
     let long = |field: &str| word(root, at[field]);
-    assert_eq!(["hash_seed", "slots", "heap_len", "records"].map(long), [HASH_SEED, 1, 2, 1]);
+    assert_eq!(["hash_seed", "slots", "records"].map(long), [HASH_SEED, 1, 1]);
+    let current = at["heap_current"];
+    assert_eq!(
+        (root[current], u32::from_le_bytes(root[current + 4..][..4].try_into().unwrap())),
+        (1, 0),
+        "some, extent 0"
+    );
+    let heap = (start + at["heap"]).checked_add_signed(short("heap") as i32 as isize).unwrap();
+    assert_eq!(root[at["heap"] + 4..][..4], 1_u32.to_le_bytes());
+    let used = layout("HeapUse");
+    assert_eq!((used["filled"], used["live"], used[""]), (0, 4, 8));
+    assert_eq!(body[heap..heap + 8], [2, 0, 0, 0, 2, 0, 0, 0]);
     assert_eq!(root[at["digest"]..][..16], digest.0.to_le_bytes());
     assert_eq!((root[at["index"]], word(root, at["index"] + 8)), (1, 1), "some, number 1");
     let mark = (start + at["mark"]).checked_add_signed(short("mark") as i32 as isize).unwrap();

@@ -129,7 +129,12 @@ fn what_is_refused_stays_as_it_is() {
         ("heap gone", &|disk| disk.remove("s/heap").unwrap()),
         ("heap cut", &|disk| disk.open("s/heap", false).unwrap().truncate(7).unwrap()),
         ("index gone", &|disk| disk.remove("s/index-0000000000000001").unwrap()),
-        ("index damaged", &|disk| disk.flip_bit("s/index-0000000000000001", 8, 3).unwrap()),
+        ("bitmap damaged twice", &|disk| {
+            [8192, 12_288]
+                .map(|at| disk.flip_bit("s/index-0000000000000001", at, 3).unwrap())
+                .into_iter()
+                .collect()
+        }),
         ("another dimension", &|_| {}),
     ];
     for (what, damage) in damage {
