@@ -18,6 +18,8 @@ pub(crate) struct BatchLimits {
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) shard: u32,
+    /// Number of its first write, over all shards.
+    pub(crate) first: u64,
     pub(crate) writes: usize,
     pub(crate) bytes: Vec<u8>,
 }
@@ -28,13 +30,16 @@ pub(crate) struct Batch {
 #[derive(Debug)]
 pub(crate) struct Batcher {
     limits: BatchLimits,
-    open: BTreeMap<u32, OpsBuilder>,
+    /// By shard: the number of the first write, over all shards, and the writes.
+    open: BTreeMap<u32, (u64, OpsBuilder)>,
     total_bytes: usize,
+    /// Writes that were taken.
+    taken: u64,
 }
 
 impl Batcher {
     pub(crate) fn new(limits: BatchLimits) -> Self {
-        Batcher { limits, open: BTreeMap::new(), total_bytes: 0 }
+        Batcher { limits, open: BTreeMap::new(), total_bytes: 0, taken: 0 }
     }
 
     /// Adds a put; gives the batches that have to be sent now, in order. On an error nothing was added.
@@ -48,17 +53,18 @@ impl Batcher {
         let mut ready = Vec::new();
         let bytes = OpsBuilder::put_bytes(id, vector.len(), payload.len());
         let fits = |open: &OpsBuilder| open.len() + bytes <= self.limits.batch_bytes;
-        if let Some(open) = self.open.get_mut(&shard).filter(|open| fits(open)) {
+        if let Some((_, open)) = self.open.get_mut(&shard).filter(|(_, open)| fits(open)) {
             open.put(id, vector, payload)?;
         } else {
             // The new batch first: if this write is refused, the old one stays as it is.
             let mut fresh = OpsBuilder::new();
             fresh.put(id, vector, payload)?;
             ready.extend(self.take(shard));
-            self.open.insert(shard, fresh);
+            self.open.insert(shard, (self.taken, fresh));
         }
+        self.taken += 1;
         self.total_bytes += bytes;
-        let open = &self.open[&shard];
+        let (_, open) = &self.open[&shard];
         let is_full = open.writes() >= self.limits.writes || open.len() >= self.limits.batch_bytes;
         if is_full {
             ready.extend(self.take(shard));
@@ -69,16 +75,21 @@ impl Batcher {
         Ok(ready)
     }
 
+    /// Every write below this number was handed out.
+    pub(crate) fn handed_out(&self) -> u64 {
+        self.open.values().map(|(first, _)| *first).min().unwrap_or(self.taken)
+    }
+
     /// The largest open batch.
     pub(crate) fn take_largest(&mut self) -> Option<Batch> {
-        let (&shard, _) = self.open.iter().max_by_key(|(_, open)| open.len())?;
+        let (&shard, _) = self.open.iter().max_by_key(|(_, (_, open))| open.len())?;
         self.take(shard)
     }
 
     fn take(&mut self, shard: u32) -> Option<Batch> {
-        let open = self.open.remove(&shard)?;
+        let (first, open) = self.open.remove(&shard)?;
         self.total_bytes -= open.len();
-        Some(Batch { shard, writes: open.writes(), bytes: open.finish() })
+        Some(Batch { shard, first, writes: open.writes(), bytes: open.finish() })
     }
 }
 
@@ -136,6 +147,9 @@ mod tests {
                 batcher.put(shard, &id, &vec![0.5; dimension], b"p").expect("good").into_iter().for_each(&mut collect);
                 wanted.entry(shard).or_default().push(id);
                 prop_assert!(batcher.total_bytes <= 1_000);
+                let open: usize = batcher.open.values().map(|(_, open)| open.writes()).sum();
+                let behind = i as u64 + 1 - batcher.handed_out();
+                prop_assert!(behind >= open as u64 && (behind > 0) == (open > 0));
             }
             while let Some(batch) = batcher.take_largest() {
                 collect(batch);

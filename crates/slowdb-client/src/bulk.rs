@@ -9,7 +9,7 @@ use bytes::Bytes;
 use slowdb_proto::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX};
 use slowdb_proto::{Code, Position, WriteLevel, WriteReply};
 use slowdb_ring::shard_of;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -63,6 +63,8 @@ impl std::fmt::Debug for BulkOptions {
 pub struct BulkProgress {
     /// Records acknowledged.
     pub written: u64,
+    /// So many records from the first one on are acknowledged, without a gap: where to go on after an interruption.
+    pub through: u64,
 }
 
 /// What a bulk write did.
@@ -97,6 +99,8 @@ pub struct BulkWriter {
     batcher: Batcher,
     ready: VecDeque<Batch>,
     under_way: JoinSet<Outcome>,
+    /// The number of the first write of each batch that is under way.
+    firsts: BTreeSet<u64>,
     report: BulkReport,
     failed: Option<ClientError>,
 }
@@ -104,6 +108,7 @@ pub struct BulkWriter {
 #[derive(Debug)]
 struct Outcome {
     shard: u32,
+    first: u64,
     writes: usize,
     took: Duration,
     result: Result<WriteReply, ClientError>,
@@ -145,6 +150,7 @@ impl BulkWriter {
             batcher: Batcher::new(limits),
             ready: VecDeque::new(),
             under_way: JoinSet::new(),
+            firsts: BTreeSet::new(),
             report: BulkReport::default(),
             failed: None,
         })
@@ -213,11 +219,18 @@ impl BulkWriter {
         let Collection { inner, name, session } = self.collection.clone();
         let timeout = self.options.timeout.unwrap_or(inner.timeout);
         let level = self.options.level;
+        self.firsts.insert(batch.first);
         self.under_way.spawn(async move {
             let sent = Instant::now();
             let body = Bytes::from(batch.bytes);
             let result = write(&inner, &name, &session, batch.shard, body, level, timeout).await;
-            Outcome { shard: batch.shard, writes: batch.writes, took: sent.elapsed(), result }
+            Outcome {
+                shard: batch.shard,
+                first: batch.first,
+                writes: batch.writes,
+                took: sent.elapsed(),
+                result,
+            }
         });
     }
 
@@ -252,8 +265,13 @@ impl BulkWriter {
                 shard.position = shard.position.max(last);
                 shard.written += outcome.writes as u64;
                 self.report.written += outcome.writes as u64;
+                self.firsts.remove(&outcome.first);
                 if let Some(progress) = &self.options.progress {
-                    progress(BulkProgress { written: self.report.written });
+                    let ready = self.ready.iter().map(|batch| batch.first);
+                    let waiting = ready.chain(self.firsts.first().copied()).min();
+                    let handed_out = self.batcher.handed_out();
+                    let through = waiting.map_or(handed_out, |first| first.min(handed_out));
+                    progress(BulkProgress { written: self.report.written, through });
                 }
             }
             Err(error) => drop(self.failed.get_or_insert(error)),

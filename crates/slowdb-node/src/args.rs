@@ -33,16 +33,20 @@ pub(crate) enum Command {
     Start(StartArgs),
     /// Make or replace a record
     Put(PutArgs),
-    /// Print a record
-    Get(IdArgs),
+    /// Print records
+    Get(GetArgs),
     /// Remove a record
     Delete(DeleteArgs),
-    /// Write all vectors of a file (.npy or .fvecs)
+    /// Write all records of a file (.jsonl, .npy or .fvecs)
     Import(ImportArgs),
+    /// Read all records into a file (.jsonl or .npy)
+    Export(ExportArgs),
     /// Find the nearest records
     Search(SearchArgs),
     /// Print all records, shard after shard
     Scan(ScanArgs),
+    /// Say how many records there are
+    Count(CountArgs),
     /// Show what became of writes at 'one' that a failover overtook, and resolve what lost
     Conflicts(ConflictsArgs),
     /// Show nodes, shards, leaders, positions and digests, and what is being moved
@@ -179,6 +183,7 @@ pub(crate) struct CollectionArgs {
 Examples:
   slowdb-node put cat --vector 0.9,0.1,0
   echo '[0.9, 0.1, 0]' | slowdb-node put cat --consistency all
+  slowdb-node put cat --vector 0.8,0.2,0 --payload '{\"legs\": 4}'
   slowdb-node put cat --vector 0.8,0.2,0 --if-version 3.1204.0")]
 pub(crate) struct PutArgs {
     /// The record's id, 1 to 512 bytes
@@ -186,8 +191,48 @@ pub(crate) struct PutArgs {
     /// Components separated by commas; without it, a JSON array on stdin
     #[arg(long, value_name = "0.1,0.2,…", allow_hyphen_values = true)]
     pub(crate) vector: Option<String>,
+    /// What goes with it, up to 64 KiB; it is kept as it is written here [default: nothing]
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true)]
+    pub(crate) payload: Option<String>,
     #[command(flatten)]
     pub(crate) only: ConditionArgs,
+    #[command(flatten)]
+    pub(crate) on: CollectionArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each shard is read page by page, so records that are written or removed meanwhile may be there or not; every
+other is there once. The file appears under its name when it is whole. What .jsonl holds can be imported.
+
+Examples:
+  slowdb-node export records.jsonl
+  slowdb-node export vectors.npy                (and vectors.ids.txt; payloads are left out)
+  slowdb-node export cats.jsonl --prefix cat-")]
+pub(crate) struct ExportArgs {
+    /// .jsonl or .npy
+    pub(crate) file: PathBuf,
+    /// Of .npy: where the ids go, one a line [default: FILE with .ids.txt instead of .npy]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ids: Option<PathBuf>,
+    /// Only records whose ids begin with this
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+    /// Replace files that are there already
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) on: CollectionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CountArgs {
+    /// Only records whose ids begin with this
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+    /// Share of the shards, 0 to 1, that is enough; those that did not answer are named on stderr
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    pub(crate) min_coverage: f64,
     #[command(flatten)]
     pub(crate) on: CollectionArgs,
 }
@@ -212,9 +257,13 @@ impl ConditionArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct IdArgs {
-    /// The record's id
-    pub(crate) id: String,
+#[command(after_help = "\
+With --json one object a line, in the order asked for. If some are not there the others are printed all the
+same, and the exit code is 4.")]
+pub(crate) struct GetArgs {
+    /// The records' ids
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<String>,
     #[command(flatten)]
     pub(crate) on: CollectionArgs,
 }
@@ -232,15 +281,21 @@ pub(crate) struct DeleteArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The whole file is checked before anything is written: element type, shape, length, every component,
-every id. A record whose id exists already is replaced.
+every id. A record whose id exists already is replaced. Of .jsonl each line is one record; its payload, which
+may be left out as other keys may be there, is any JSON up to 64 KiB:
+  {\"id\": \"cat\", \"vector\": [0.9, 0.1, 0], \"payload\": {\"legs\": 4}}
 
 Examples:
+  slowdb-node import records.jsonl --progress records.progress   (again, if it was interrupted)
   slowdb-node import vectors.npy
   slowdb-node import vectors.npy --ids names.txt --connect localhost:8001,localhost:8002")]
 pub(crate) struct ImportArgs {
-    /// .npy ('<f4', C order, 2-D) or .fvecs
+    /// .jsonl, .npy ('<f4', C order, 2-D) or .fvecs
     pub(crate) file: PathBuf,
-    /// One id a line; without it, ids are row numbers from 0
+    /// Keeps how far it got in this file, and goes on from there if it is there; it is removed in the end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) progress: Option<PathBuf>,
+    /// Of .npy and .fvecs: one id a line; without it, ids are row numbers from 0
     #[arg(long, value_name = "FILE")]
     pub(crate) ids: Option<PathBuf>,
     /// Most records in a batch
@@ -290,9 +345,15 @@ pub(crate) struct ScanArgs {
     /// Stop after so many records
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+    /// Only records whose ids begin with this
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
     /// Print vectors, too
     #[arg(long)]
     pub(crate) vectors: bool,
+    /// Print payloads, too
+    #[arg(long)]
+    pub(crate) payloads: bool,
     /// Share of the shards, 0 to 1, that is enough; those that did not answer are named on stderr
     #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
     pub(crate) min_coverage: f64,

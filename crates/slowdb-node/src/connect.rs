@@ -30,12 +30,20 @@ pub(crate) async fn client_within(seeds: &SeedArgs, timeout: Duration) -> Result
 
 /// The collection, in the session that the command goes on with, if it does.
 pub(crate) async fn collection(args: &CollectionArgs) -> Result<(Collection, Carried), Failure> {
+    let (_, collection, carried) = client_and_collection(args).await?;
+    Ok((collection, carried))
+}
+
+/// As [`collection`], with the client.
+pub(crate) async fn client_and_collection(
+    args: &CollectionArgs,
+) -> Result<(Client, Collection, Carried), Failure> {
     let carried = Carried::open(args.session.as_deref())?;
     let ConnectArgs { seeds, timeout } = &args.connect;
     let options = ClientOptions { zone: args.zone.clone(), ..options(seeds, *timeout)? };
     let client = Client::connect(options).await?;
     let collection = carried.enter(&client.collection(&args.collection))?;
-    Ok((collection, carried))
+    Ok((client, collection, carried))
 }
 
 pub(crate) fn read_options(args: &CollectionArgs) -> Result<ReadOptions, Failure> {

@@ -46,9 +46,13 @@ impl Failure {
         Failure::new(code, message, USAGE)
     }
 
-    /// No record has this id.
-    pub(crate) fn not_found(id: &str) -> Self {
-        Failure::new("not_found", format!("there is no record '{id}'"), NOT_FOUND)
+    /// No records have these ids.
+    pub(crate) fn not_found(ids: &[&str]) -> Self {
+        let names: Vec<String> = ids.iter().take(5).map(|id| format!("'{id}'")).collect();
+        let more =
+            if ids.len() > names.len() { format!(", … ({} in all)", ids.len()) } else { String::new() };
+        let message = format!("there is no record {}{more}", names.join(", "));
+        Failure::new("not_found", message, NOT_FOUND)
     }
 
     /// The node could not start, or had to stop.

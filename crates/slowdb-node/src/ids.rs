@@ -81,47 +81,85 @@ impl Lines {
 
 fn check(path: &Path, rows: u64) -> Result<(), Failure> {
     let mut lines = Lines::open(path)?;
-    let hasher = RandomState::new();
-    let mut hashes: Vec<(u64, u64)> = Vec::new();
-    while let Some(id) = lines.next()? {
-        let (is_empty, bytes, hash) = (id.is_empty(), id.len(), hasher.hash_one(id));
-        if is_empty {
+    let mut seen = Seen::default();
+    let mut ids = 0;
+    while let Some(id) = lines.next()?.map(str::to_owned) {
+        if id.is_empty() {
             return Err(lines.bad("bad_id", "an id is missing: the line is empty"));
         }
-        if bytes > ID_BYTES_MAX {
-            let what = format!("the id has {bytes} bytes; at most {ID_BYTES_MAX} are allowed");
+        if id.len() > ID_BYTES_MAX {
+            let what = format!("the id has {} bytes; at most {ID_BYTES_MAX} are allowed", id.len());
             return Err(lines.bad("bad_id", &what));
         }
-        hashes.push((hash, lines.line_number));
+        seen.note(&id, lines.line_number);
+        ids += 1;
     }
-    if hashes.len() as u64 != rows {
-        let message = format!(
-            "{} has {} ids, the vectors are {rows}: one id a line is needed",
-            path.display(),
-            hashes.len()
-        );
+    if ids != rows {
+        let message =
+            format!("{} has {ids} ids, the vectors are {rows}: one id a line is needed", path.display());
         return Err(Failure::bad_file(message));
     }
-    hashes.sort_unstable();
-    let collided = hashes.windows(2).filter(|pair| pair[0].0 == pair[1].0);
-    let suspects: HashSet<u64> = collided.flat_map(|pair| [pair[0].1, pair[1].1]).collect();
-    if suspects.is_empty() { Ok(()) } else { confirm(path, &suspects) }
+    let suspects = seen.suspects();
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    let mut lines = Lines::open(path)?;
+    let next = || {
+        let id = lines.next()?.map(str::to_owned);
+        Ok(id.map(|id| (lines.line_number, id)))
+    };
+    suspects.confirm(path, next)
 }
 
-/// Reads the lines whose hashes collided, and complains about the first that repeats another.
-fn confirm(path: &Path, suspects: &HashSet<u64>) -> Result<(), Failure> {
-    let mut lines = Lines::open(path)?;
-    let mut first_lines: HashMap<String, u64> = HashMap::new();
-    while let Some(id) = lines.next()?.map(str::to_owned) {
-        if !suspects.contains(&lines.line_number) {
-            continue;
-        }
-        if let Some(first) = first_lines.insert(id.clone(), lines.line_number) {
-            let id: String = id.chars().take(80).collect();
-            return Err(lines.bad("bad_id", &format!("the id '{id}' is in line {first} already")));
-        }
+/// Ids that were seen, by their hashes and lines.
+#[derive(Default)]
+pub(crate) struct Seen {
+    hasher: RandomState,
+    hashes: Vec<(u64, u64)>,
+}
+
+impl Seen {
+    /// An id is in this line.
+    pub(crate) fn note(&mut self, id: &str, line: u64) {
+        self.hashes.push((self.hasher.hash_one(id), line));
     }
-    Ok(())
+
+    /// Lines whose ids may be the same as others.
+    pub(crate) fn suspects(mut self) -> Suspects {
+        self.hashes.sort_unstable();
+        let collided = self.hashes.windows(2).filter(|pair| pair[0].0 == pair[1].0);
+        Suspects(collided.flat_map(|pair| [pair[0].1, pair[1].1]).collect())
+    }
+}
+
+/// Lines whose hashes collided.
+pub(crate) struct Suspects(HashSet<u64>);
+
+impl Suspects {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Reads all lines again, as `next` gives them, and complains about the first id that repeats another.
+    pub(crate) fn confirm(
+        &self,
+        path: &Path,
+        mut next: impl FnMut() -> Result<Option<(u64, String)>, Failure>,
+    ) -> Result<(), Failure> {
+        let mut first_lines: HashMap<String, u64> = HashMap::new();
+        while let Some((line, id)) = next()? {
+            if !self.0.contains(&line) {
+                continue;
+            }
+            if let Some(first) = first_lines.insert(id.clone(), line) {
+                let id: String = id.chars().take(80).collect();
+                let what =
+                    format!("{}: line {line}: the id '{id}' is in line {first} already", path.display());
+                return Err(Failure::bad_input("bad_id", what));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

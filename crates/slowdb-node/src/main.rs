@@ -5,16 +5,22 @@
 //! (see [`failure`]).
 
 mod args;
+mod bar;
 mod certs;
 mod config;
 mod conflicts;
 mod connect;
+mod count;
+mod export;
 mod failure;
 mod ids;
 mod import;
 mod operate;
 mod output;
+mod payload;
+mod progress;
 mod records;
+mod rows;
 mod scan;
 mod search;
 mod session;
@@ -51,8 +57,10 @@ async fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Get(args) => records::get(args, output).await,
         Command::Delete(args) => records::delete(args, output).await,
         Command::Import(args) => import::run(args, output).await,
+        Command::Export(args) => export::run(args, output).await,
         Command::Search(args) => search::run(args, output).await,
         Command::Scan(args) => scan::run(args, output).await,
+        Command::Count(args) => count::run(args, output).await,
         Command::Conflicts(args) => conflicts::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Nodes(args) => operate::nodes(args, output).await,

@@ -1,9 +1,10 @@
 //! `put`, `get`, `delete`: one record.
 
-use crate::args::{DeleteArgs, IdArgs, PutArgs};
+use crate::args::{DeleteArgs, GetArgs, PutArgs};
 use crate::connect::{collection, read_options, write_options};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::payload::{self, PayloadView};
 use serde::Serialize;
 use slowdb_client::{Position, Put, Record, Sibling, Written};
 use slowdb_proto::limits::DIMENSION_MAX;
@@ -47,6 +48,8 @@ struct WrittenView<'a> {
 struct RecordView<'a> {
     id: &'a str,
     vector: &'a [f32],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<PayloadView>,
     position: PositionView,
     /// The position as `--if-version` takes it.
     version: String,
@@ -62,6 +65,8 @@ struct RecordView<'a> {
 struct SiblingView<'a> {
     version: String,
     vector: &'a [f32],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<PayloadView>,
 }
 
 fn written_view<'a>(id: &'a str, written: &Written, session: Option<String>) -> WrittenView<'a> {
@@ -81,9 +86,10 @@ pub(crate) async fn put(args: PutArgs, output: Output) -> Result<(), Failure> {
         Some(text) => parse_vector(text)?,
         None => vector_from_stdin()?,
     };
+    let payload = args.payload.as_deref().map(payload::parse).transpose()?.unwrap_or_default();
     let options = write_options(&args.on)?;
     let (collection, carried) = collection(&args.on).await?;
-    let put = Put { id: &args.id, vector: &vector, payload: &[] };
+    let put = Put { id: &args.id, vector: &vector, payload: &payload };
     let written = match args.only.condition() {
         Some(condition) => collection.put_if(put, condition, &options).await?,
         None => collection.put_record(put, &options).await?,
@@ -105,44 +111,66 @@ fn place(written: &WrittenView<'_>) -> String {
     )
 }
 
-/// `get ID`
-pub(crate) async fn get(args: IdArgs, output: Output) -> Result<(), Failure> {
+/// `get ID…`
+pub(crate) async fn get(args: GetArgs, output: Output) -> Result<(), Failure> {
     let options = read_options(&args.on)?;
     let (collection, carried) = collection(&args.on).await?;
-    let record = collection.get(&args.id, &options).await?;
+    let ids: Vec<&str> = args.ids.iter().map(String::as_str).collect();
+    let found = collection.get_many(&ids, &options).await?.records;
     let session = carried.save()?;
-    let Some(record) = record else { return Err(Failure::not_found(&args.id)) };
-    let view = RecordView {
+    for record in found.iter().flatten() {
+        output.print(&record_view(record, session.clone()), human_record)?;
+    }
+    let missing: Vec<&str> =
+        ids.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(id, _)| *id).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Failure::not_found(&missing)) }
+}
+
+fn record_view(record: &Record, session: Option<String>) -> RecordView<'_> {
+    RecordView {
         id: &record.id,
         vector: &record.vector,
+        payload: PayloadView::of(&record.payload),
         position: record.position.into(),
         version: record.position.to_string(),
         shard: record.shard,
         siblings: record.siblings.iter().map(sibling_view).collect(),
         session,
-    };
-    output.print(&view, |view| human_record(view, &record))
+    }
 }
 
 fn sibling_view(sibling: &Sibling) -> SiblingView<'_> {
-    SiblingView { version: sibling.position.to_string(), vector: &sibling.vector }
+    SiblingView {
+        version: sibling.position.to_string(),
+        vector: &sibling.vector,
+        payload: PayloadView::of(&sibling.payload),
+    }
 }
 
 fn components(vector: &[f32]) -> String {
     vector.iter().map(f32::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn human_record(view: &RecordView<'_>, record: &Record) -> String {
-    let payload = match record.payload.len() {
-        0 => String::new(),
-        bytes => format!(", payload of {bytes} bytes"),
+fn human_record(view: &RecordView<'_>) -> String {
+    let payload = |payload: &Option<PayloadView>| {
+        payload.as_ref().map(|payload| format!("\npayload {payload}")).unwrap_or_default()
     };
-    let at = format!("shard {}, version {}{payload}", view.shard, view.version);
     let vector = components(view.vector);
-    let mut text = format!("'{}' ({at}), {} components\n{vector}", view.id, view.vector.len());
+    let mut text = format!(
+        "'{}' (shard {}, version {}), {} components\n{vector}{}",
+        view.id,
+        view.shard,
+        view.version,
+        view.vector.len(),
+        payload(&view.payload)
+    );
     for sibling in &view.siblings {
         let vector = components(sibling.vector);
-        text.push_str(&format!("\nlost against it, and kept: version {}\n{vector}", sibling.version));
+        let payload = payload(&sibling.payload);
+        text.push_str(&format!(
+            "\nlost against it, and kept: version {}\n{vector}{payload}",
+            sibling.version
+        ));
     }
     text
 }
@@ -158,7 +186,7 @@ pub(crate) async fn delete(args: DeleteArgs, output: Output) -> Result<(), Failu
     let session = carried.save()?;
     // At level one nobody knows yet whether there was a record.
     if written.existed == Some(false) {
-        return Err(Failure::not_found(&args.id));
+        return Err(Failure::not_found(&[&args.id]));
     }
     output.print(&written_view(&args.id, &written, session), |w| format!("removed '{}' ({})", w.id, place(w)))
 }
@@ -209,20 +237,17 @@ mod tests {
     fn floats_are_printed_so_that_they_are_read_back_bit_for_bit() {
         let vector = [0.1f32, f32::MIN_POSITIVE, -0.0, 16_777_217.0, f32::MAX, 1.0 / 3.0];
         let position = Position { term: 1, index: 2, offset: 3 };
-        let (position, version) = (position.into(), position.to_string());
-        let view = RecordView {
-            id: "a",
-            vector: &vector,
-            position,
-            version,
-            shard: 4,
-            siblings: vec![],
-            session: None,
-        };
+        let payload = b"{\"k\": 1}".to_vec().into();
+        let siblings = Vec::new();
+        let record =
+            Record { id: "a".into(), vector: vector.to_vec(), payload, shard: 4, position, siblings };
+        let view = record_view(&record, None);
         let text = serde_json::to_string(&view).expect("JSON");
         assert!(text.starts_with(r#"{"id":"a","vector":[0.1,"#), "{text}");
         assert!(
-            text.ends_with(r#""position":{"term":1,"index":2,"offset":3},"version":"1.2.3","shard":4}"#),
+            text.ends_with(
+                r#""payload":{"k": 1},"position":{"term":1,"index":2,"offset":3},"version":"1.2.3","shard":4}"#
+            ),
             "{text}"
         );
         let back: serde_json::Value = serde_json::from_str(&text).expect("JSON");
@@ -241,21 +266,13 @@ mod tests {
         let siblings = vec![sibling];
         let payload = Vec::new().into();
         let record = Record { id: "a".into(), vector: vec![1.0, 2.0], payload, shard: 4, position, siblings };
-        let view = RecordView {
-            id: &record.id,
-            vector: &record.vector,
-            position: position.into(),
-            version: position.to_string(),
-            shard: 4,
-            siblings: record.siblings.iter().map(sibling_view).collect(),
-            session: None,
-        };
+        let view = record_view(&record, None);
         let text = serde_json::to_string(&view).expect("JSON");
         assert!(
             text.ends_with(r#""shard":4,"siblings":[{"version":"3.7.1","vector":[0.5,1.0]}]}"#),
             "{text}"
         );
-        let text = human_record(&view, &record);
+        let text = human_record(&view);
         assert!(text.ends_with("\n1,2\nlost against it, and kept: version 3.7.1\n0.5,1"), "{text}");
     }
 

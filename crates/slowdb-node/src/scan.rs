@@ -4,6 +4,7 @@ use crate::args::ScanArgs;
 use crate::connect::{collection, read_options};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::payload::PayloadView;
 use crate::records::PositionView;
 use serde::Serialize;
 use slowdb_client::ScanOptions;
@@ -15,6 +16,8 @@ struct RecordView<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<&'a [f32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<PayloadView>,
     position: PositionView,
     shard: u32,
 }
@@ -26,7 +29,9 @@ pub(crate) async fn run(args: ScanArgs, output: Output) -> Result<(), Failure> {
     let mut left = args.limit.unwrap_or(usize::MAX);
     let options = ScanOptions {
         level,
+        prefix: args.prefix.unwrap_or_default(),
         vectors: args.vectors,
+        payloads: args.payloads,
         page: left.clamp(1, PAGE),
         min_coverage: args.min_coverage,
         ..ScanOptions::default()
@@ -39,6 +44,7 @@ pub(crate) async fn run(args: ScanArgs, output: Output) -> Result<(), Failure> {
             let view = RecordView {
                 id: &record.id,
                 vector: record.vector.as_deref(),
+                payload: record.payload.as_deref().and_then(PayloadView::of),
                 position: record.position.into(),
                 shard: page.at.shard,
             };
@@ -58,5 +64,6 @@ fn human(view: &RecordView<'_>) -> String {
         let components: Vec<String> = vector.iter().map(f32::to_string).collect();
         format!("  {}", components.join(","))
     });
-    format!("{}{}", view.id, vector.unwrap_or_default())
+    let payload = view.payload.as_ref().map(|payload| format!("  {payload}"));
+    format!("{}{}{}", view.id, vector.unwrap_or_default(), payload.unwrap_or_default())
 }

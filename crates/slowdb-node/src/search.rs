@@ -51,7 +51,7 @@ pub(crate) async fn run(args: SearchArgs, output: Output) -> Result<(), Failure>
     }
     if let Some(id) = &args.query.id {
         let (collection, carried) = collection(&args.on).await?;
-        let record = collection.get(id, &read).await?.ok_or_else(|| Failure::not_found(id))?;
+        let record = collection.get(id, &read).await?.ok_or_else(|| Failure::not_found(&[id]))?;
         return one(&collection, &record.vector, &options, &carried, output).await;
     }
     let Some(path) = &args.query.queries else {

@@ -9,7 +9,7 @@ mod npy;
 #[cfg(test)]
 mod tests;
 
-pub use npy::write_npy;
+pub use npy::NpyWriter;
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};

@@ -2,12 +2,14 @@
 
 use super::{FileError, Layout};
 use slowdb_proto::limits::DIMENSION_MAX;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Headers are a line of text; one this long is none.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Of what is written: room for any number of rows and components.
+const HEADER_BYTES: usize = 128;
 
 pub(super) fn read_header(file: &mut impl Read, length: u64, path: &Path) -> Result<Layout, FileError> {
     let malformed = |what: &str| FileError::Malformed { path: path.to_owned(), what: what.to_owned() };
@@ -118,27 +120,59 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     text[1..].split_once(quote)
 }
 
-/// Writes vectors, given one after the other, as `.npy` (version 1, `<f4`, C order).
-///
-/// # Errors
-/// Those of `out`; and [`std::io::ErrorKind::InvalidInput`] if `vectors` are not whole rows of `dimension`.
-pub fn write_npy(out: &mut impl Write, dimension: usize, vectors: &[f32]) -> std::io::Result<()> {
-    if dimension == 0 || !vectors.len().is_multiple_of(dimension) {
-        let message = format!("{} numbers are no rows of {dimension}", vectors.len());
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
-    }
-    let rows = vectors.len() / dimension;
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}");
+/// Always as long, so that it can be written again when the number of rows is known.
+fn header(rows: u64, dimension: usize) -> Vec<u8> {
+    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dimension}), }}");
     // The data starts at a multiple of 64, after a line feed.
-    let unpadded = MAGIC.len() + 4 + header.len() + 1;
-    header.extend(std::iter::repeat_n(' ', unpadded.next_multiple_of(64) - unpadded));
-    header.push('\n');
-    out.write_all(MAGIC)?;
-    out.write_all(&[1, 0])?;
-    out.write_all(&(header.len() as u16).to_le_bytes())?;
-    out.write_all(header.as_bytes())?;
-    for component in vectors {
-        out.write_all(&component.to_le_bytes())?;
+    let width = HEADER_BYTES - MAGIC.len() - 4 - 1;
+    let mut header = MAGIC.to_vec();
+    header.extend([1, 0]);
+    header.extend((width as u16 + 1).to_le_bytes());
+    header.extend(format!("{text:width$}\n").as_bytes());
+    header
+}
+
+/// Writes `.npy` (version 1, `<f4`, C order) row by row, when nobody knows yet how many there will be.
+#[derive(Debug)]
+pub struct NpyWriter<W: Write + Seek> {
+    out: W,
+    dimension: usize,
+    rows: u64,
+}
+
+impl<W: Write + Seek> NpyWriter<W> {
+    /// Begins a file of rows of `dimension` components each.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn new(mut out: W, dimension: usize) -> std::io::Result<Self> {
+        out.write_all(&header(0, dimension))?;
+        Ok(NpyWriter { out, dimension, rows: 0 })
     }
-    Ok(())
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// Those of the file; and [`std::io::ErrorKind::InvalidInput`] if the row has another dimension.
+    pub fn write(&mut self, row: &[f32]) -> std::io::Result<()> {
+        if row.len() != self.dimension {
+            let message = format!("a row of {} components among rows of {}", row.len(), self.dimension);
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
+        }
+        row.iter().try_for_each(|component| self.out.write_all(&component.to_le_bytes()))?;
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Writes how many rows there are, and hands the file back.
+    ///
+    /// # Errors
+    /// Those of the file.
+    pub fn finish(mut self) -> std::io::Result<W> {
+        self.out.seek(SeekFrom::Start(0))?;
+        self.out.write_all(&header(self.rows, self.dimension))?;
+        self.out.seek(SeekFrom::End(0))?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
 }

@@ -27,6 +27,12 @@ fn open(name: &str, bytes: &[u8]) -> Result<Vectors, FileError> {
     Vectors::open(path)
 }
 
+fn write_npy(dimension: usize, components: &[f32]) -> Vec<u8> {
+    let mut writer = NpyWriter::new(std::io::Cursor::new(Vec::new()), dimension).expect("begun");
+    components.chunks(dimension).for_each(|row| writer.write(row).expect("written"));
+    writer.finish().expect("finished").into_inner()
+}
+
 const GOOD: &str = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }\n";
 const DATA: [u8; 8] = [0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]; // 1.0, -2.0
 
@@ -94,8 +100,7 @@ fn fvecs_are_read_and_checked() {
 #[test]
 fn the_row_that_is_not_finite_is_named() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        let mut bytes = Vec::new();
-        write_npy(&mut bytes, 2, &[1.0, f32::MAX, f32::MIN, bad, 5.0, 6.0]).expect("written");
+        let bytes = write_npy(2, &[1.0, f32::MAX, f32::MIN, bad, 5.0, 6.0]);
         let mut vectors = open("a.npy", &bytes).expect("the layout is good");
         let error = vectors.check().expect_err("not finite").to_string();
         assert!(error.contains(&format!("row 1, component 1 is {bad}")), "{error}");
@@ -104,9 +109,7 @@ fn the_row_that_is_not_finite_is_named() {
 
 #[test]
 fn rows_that_cancel_out_are_still_finite() {
-    let mut bytes = Vec::new();
-    write_npy(&mut bytes, 3, &[f32::MAX, f32::MAX, -f32::MAX, f32::MIN_POSITIVE, 0.0, -0.0])
-        .expect("written");
+    let bytes = write_npy(3, &[f32::MAX, f32::MAX, -f32::MAX, f32::MIN_POSITIVE, 0.0, -0.0]);
     open("a.npy", &bytes).and_then(|mut v| v.check()).expect("all finite");
 }
 
@@ -114,8 +117,7 @@ proptest! {
     #[test]
     fn what_is_written_is_read(dimension in 1usize..9, rows in 0usize..20, seed in any::<u32>()) {
         let values: Vec<f32> = (0..dimension * rows).map(|i| (i as f32) * 0.25 - (seed % 100) as f32).collect();
-        let mut bytes = Vec::new();
-        write_npy(&mut bytes, dimension, &values).expect("written");
+        let bytes = write_npy(dimension, &values);
         prop_assert_eq!((bytes.len() - values.len() * 4) % 64, 0, "data starts at a multiple of 64");
         let mut vectors = open("a.npy", &bytes).expect("opens");
         prop_assert_eq!((vectors.rows(), vectors.dimension()), (rows as u64, dimension));

@@ -382,7 +382,8 @@ async fn a_bulk_write_keeps_its_bounds_and_counts_what_was_acknowledged() {
     let highest = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&highest);
     let progress = move |p: BulkProgress| {
-        seen.fetch_max(p.written, Ordering::Relaxed);
+        assert!(p.through <= p.written);
+        seen.fetch_max(p.through, Ordering::Relaxed);
     };
     let options = BulkOptions {
         in_flight: 3,
@@ -412,7 +413,17 @@ async fn a_bulk_write_that_fails_says_how_much_was_written() {
     cluster.elect(1, "n2", 1);
     cluster.manner("n2", Manner::Refuse(error(Code::LevelNotReached)));
     let collection = cluster.client().await.collection("default");
-    let options = BulkOptions { level: Some(WriteLevel::All), batch_writes: 10, ..BulkOptions::default() };
+    let through = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&through);
+    let progress = move |p: BulkProgress| {
+        seen.fetch_max(p.through, Ordering::Relaxed);
+    };
+    let options = BulkOptions {
+        level: Some(WriteLevel::All),
+        batch_writes: 10,
+        progress: Some(Arc::new(progress)),
+        ..BulkOptions::default()
+    };
     let mut writer = collection.bulk_writer(options).await.expect("a writer");
     let mut failed = None;
     for i in 0..1_000 {
@@ -428,6 +439,10 @@ async fn a_bulk_write_that_fails_says_how_much_was_written() {
     let ClientError::Partial { written, source } = &error else { panic!("{error}") };
     assert_eq!(*written as usize, cluster.ids().len());
     assert_eq!((source.code(), error.code()), ("level_not_reached", "level_not_reached"));
+    // Up to there nothing is missing, whatever was written after it.
+    let there = cluster.ids();
+    let through = through.load(Ordering::Relaxed);
+    assert!((0..through).all(|i| there.contains(&format!("r{i}"))), "{through}: {there:?}");
 }
 
 #[tokio::test]
