@@ -97,12 +97,11 @@ impl Kind {
             }
         };
         let ids = if let Kind::Npy { ids } = &kind { Some(ids) } else { None };
-        match [Some(file), ids].into_iter().flatten().find(|path| !args.force && path.exists()) {
-            Some(path) => {
-                Err(Failure::usage(format!("{} is there already: --force replaces it", path.display())))
-            }
-            None => Ok(kind),
+        let there = [Some(file), ids].into_iter().flatten().find(|path| !args.force && path.exists());
+        if let Some(path) = there {
+            return Err(Failure::usage(format!("{} is there already: --force replaces it", path.display())));
         }
+        Ok(kind)
     }
 }
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod conditions;
 mod deposed;
 mod failover;
+mod files;
 mod links;
 mod nodes;
 mod operate;

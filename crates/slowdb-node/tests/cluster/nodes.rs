@@ -43,6 +43,14 @@ impl Nodes {
         self.cli_with_input(args, "")
     }
 
+    /// Runs a command with `--json` and gives all that it printed.
+    pub(crate) fn cli_text(&self, args: &[&str]) -> String {
+        match self.cli(args).json {
+            Value::String(text) => text,
+            object => object.to_string(),
+        }
+    }
+
     /// Runs a command with something on its standard input.
     pub(crate) fn cli_with_input(&self, args: &[&str], input: &str) -> Outcome {
         let certs = self.cluster.certs().display().to_string();
@@ -96,8 +104,9 @@ pub(crate) fn run(args: &[&str], input: &str) -> Outcome {
     let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("it ends");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    // What is no JSON is kept for the message of the test that fails over it.
-    let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| text(&output.stderr).into());
+    // What is no single object is kept as it is: lines of them, or what the message of a test that fails is to say.
+    let json = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| format!("{}{}", text(&output.stdout), text(&output.stderr)).into());
     Outcome { exit: output.status.code().unwrap_or(-1), json }
 }
 
