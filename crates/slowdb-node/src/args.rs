@@ -103,7 +103,7 @@ pub(crate) struct StartArgs {
     /// Nodes of a cluster that is there already, to become part of it; a node that joins never founds one
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub(crate) join: Option<Vec<String>>,
-    /// Where others find this node, if that is not where it listens
+    /// Where others find this node, if that is not where it listens; another one than before moves the node
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<String>,
     /// How much this node can hold, relative to the others [default: 1]

@@ -158,7 +158,7 @@ impl NodeConfig {
     }
 }
 
-fn is_address(address: &str) -> bool {
+pub(crate) fn is_address(address: &str) -> bool {
     let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
     matches!(port.map(|(_, port)| port.parse::<u16>()), Some(Ok(1..)))
 }

@@ -371,6 +371,13 @@ fn catalog_changes() {
     assert_eq!(alter.option("alter.read_level", 1), None);
     assert_eq!(alter.option("alter.write_floor", 1), None);
     assert_eq!(alter.option("alter.read_floor", 1).map(|at| alter.bytes[at]), Some(1));
+
+    let moved = CatalogChange::Move { node: "n1".into(), address: "n1:2".into() }.encode();
+    let moved = Struct::root(&moved, "Change");
+    assert_eq!(
+        (moved.byte("number"), moved.text("move.node"), moved.text("move.address")),
+        (11, "n1", "n1:2")
+    );
 }
 
 #[test]

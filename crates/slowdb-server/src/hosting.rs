@@ -122,9 +122,9 @@ impl Node {
         let info =
             |collection: &catalog::Collection| (collection.name.clone(), Arc::new(collection.to_info()));
         self.hosting.collections = catalog.collections.iter().map(info).collect();
-        let others = catalog.nodes.iter().filter(|node| node.id != self.name);
-        let peers = others.map(|node| (NodeId::new(&node.id), node.address.clone())).collect();
-        self.effects.push(Effect::Peers(peers));
+        let others = self.setup.own.others(&catalog, &self.name).into_iter();
+        self.effects
+            .push(Effect::Peers(others.map(|(node, address)| (NodeId::new(&node), address)).collect()));
         self.route_quarantined(&catalog);
         self.hosting.epoch = catalog.epoch;
         Ok(())

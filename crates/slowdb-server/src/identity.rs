@@ -8,8 +8,11 @@
 //!
 //! A node that was away for long may not know the nodes that lead by now, and only they can tell it of themselves: who
 //! shows a later catalog of the same cluster is believed. A node that was removed has none that is later than its removal.
+//! A node that is at another address than the catalog says tells that as well, and is spoken to there at once; the
+//! catalog's leader writes it down.
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, CatalogNode};
+use crate::config::is_address;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
@@ -104,6 +107,8 @@ pub struct Own {
     identity: Arc<Mutex<Identity>>,
     /// Zones of the other nodes that said theirs.
     zones: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Addresses of nodes, this one included, that were started at another one than they had.
+    moved: Arc<Mutex<BTreeMap<String, String>>>,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -117,29 +122,34 @@ struct Seen {
     met: bool,
 }
 
-/// What a node says of itself beside its name: its zone, and then, each in a line, the epoch of its catalog and its
-/// address, if it has them and they fit.
+/// What a node says of itself beside its name: its zone, and then, each in a line, the epoch of its catalog, its address,
+/// and [`MOVED`] if the address is what it was started with and not what its catalog says; if it has them and they fit.
 struct Said<'a> {
     zone: &'a str,
     epoch: u64,
     address: &'a str,
+    moved: bool,
 }
+
+const MOVED: &str = "moved";
 
 /// A longer note would not be taken by the other side.
 const NOTE_BYTES_MAX: usize = 256;
 
 impl<'a> Said<'a> {
     fn write(&self) -> String {
-        let Said { zone, epoch, address } = self;
-        let note = format!("{zone}\n{epoch}\n{address}");
+        let Said { zone, epoch, address, moved } = self;
+        let moved = if *moved { format!("\n{MOVED}") } else { String::new() };
+        let note = format!("{zone}\n{epoch}\n{address}{moved}");
         if *epoch > 0 && note.len() <= NOTE_BYTES_MAX { note } else { (*zone).to_owned() }
     }
 
     fn read(note: &'a str) -> Self {
-        let mut lines = note.splitn(3, '\n');
+        let mut lines = note.split('\n');
         let zone = lines.next().unwrap_or_default();
         let epoch = lines.next().and_then(|epoch| epoch.parse().ok()).unwrap_or_default();
-        Said { zone, epoch, address: lines.next().unwrap_or_default() }
+        let address = lines.next().unwrap_or_default();
+        Said { zone, epoch, address, moved: lines.next() == Some(MOVED) && is_address(address) }
     }
 }
 
@@ -151,8 +161,26 @@ impl Own {
             instance,
             identity: Arc::new(Mutex::new(identity)),
             zones: Arc::default(),
+            moved: Arc::default(),
             seen: Arc::default(),
         }
+    }
+
+    /// This node was started at this address: should the catalog say another one, it is to be changed.
+    #[must_use]
+    pub fn at(self, address: Option<String>) -> Self {
+        let node = self.lock().node.clone();
+        self.moved().extend(address.map(|address| (node, address)));
+        self
+    }
+
+    fn moved(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Addresses that nodes were started at, as far as they say so, this one included.
+    pub(crate) fn addresses(&self) -> BTreeMap<String, String> {
+        self.moved().clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Identity> {
@@ -182,11 +210,15 @@ impl Own {
         zones
     }
 
-    fn learn_zone(&self, node: &str, zone: &str) {
+    fn learn(&self, node: &str, said: &Said<'_>) {
         let mut zones = self.zones.lock().unwrap_or_else(PoisonError::into_inner);
-        match slowdb_proto::check_name(zone) {
-            Ok(()) => zones.insert(node.to_owned(), zone.to_owned()),
+        match slowdb_proto::check_name(said.zone) {
+            Ok(()) => zones.insert(node.to_owned(), said.zone.to_owned()),
             Err(_) => zones.remove(node),
+        };
+        match said.moved {
+            true => self.moved().insert(node.to_owned(), said.address.to_owned()),
+            false => self.moved().remove(node),
         };
     }
 
@@ -198,8 +230,7 @@ impl Own {
             seen.epoch = catalog.epoch;
             seen.address = catalog.node(&identity.node).map_or_else(String::new, |node| node.address.clone());
         }
-        let others = catalog.nodes.iter().filter(|node| node.id != identity.node);
-        let known: Vec<_> = others.map(|node| (node.id.clone(), node.address.clone())).collect();
+        let known = self.others(catalog, &identity.node);
         // One that has another storage id than the catalog says was removed, and came back as a new one.
         let is_gone = |id: &str, storage: &[u8; 16]| {
             let node = catalog.node(id);
@@ -217,6 +248,14 @@ impl Own {
             Ok(()) => *identity = next,
             Err(error) => tracing::warn!(%error, "cannot write down who the other nodes are"),
         }
+    }
+
+    /// The other nodes of a catalog, with the addresses that they say, or else the catalog.
+    pub(crate) fn others(&self, catalog: &Catalog, own: &str) -> Vec<(String, String)> {
+        let moved = self.moved();
+        let others = catalog.nodes.iter().filter(|node| node.id != own);
+        let at = |node: &CatalogNode| moved.get(&node.id).unwrap_or(&node.address).clone();
+        others.map(|node| (node.id.clone(), at(node))).collect()
     }
 
     /// The node became part of a cluster.
@@ -239,9 +278,11 @@ impl Gate for Own {
             node: NodeId::new(&identity.node),
             to: to.clone(),
             note: {
-                let seen = self.seen();
+                let (seen, moved) = (self.seen(), self.moved());
                 let zone = identity.founding.zone.as_deref().unwrap_or_default();
-                Said { zone, epoch: seen.epoch, address: &seen.address }.write()
+                let own = moved.get(&identity.node).filter(|own| **own != seen.address);
+                let address = own.unwrap_or(&seen.address);
+                Said { zone, epoch: seen.epoch, address, moved: own.is_some() }.write()
             },
         }
     }
@@ -275,7 +316,16 @@ impl Gate for Own {
         }
         match identity.peers.get(name) {
             Some(known) if *known == hello.storage && is_known => {
-                self.learn_zone(name, said.zone);
+                let entry = identity.known.iter().position(|(node, _)| node == name);
+                let elsewhere = |at: &usize| said.moved && identity.known[*at].1 != said.address;
+                if let Some(at) = entry.filter(elsewhere) {
+                    let mut met = identity.clone();
+                    met.known[at].1 = said.address.to_owned();
+                    met.save(&*self.disk).map_err(|error| format!("cannot remember node {name}: {error}"))?;
+                    *identity = met;
+                    self.seen().met = true;
+                }
+                self.learn(name, &said);
                 Ok(())
             }
             Some(known) if *known != hello.storage && !knows_more => Err(format!(
@@ -295,7 +345,7 @@ impl Gate for Own {
                 met.save(&*self.disk).map_err(|error| format!("cannot remember node {name}: {error}"))?;
                 *identity = met;
                 self.seen().met |= !is_known;
-                self.learn_zone(name, said.zone);
+                self.learn(name, &said);
                 Ok(())
             }
         }

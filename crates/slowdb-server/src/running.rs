@@ -87,7 +87,8 @@ impl RunningNode {
         let (say_others, others) = watch::channel(others(&config, &identity));
         let instance = u64::from_le_bytes(random()?);
         let log_id = u64::from_le_bytes(identity.storage[..8].try_into().unwrap_or_default());
-        let own = Own::new(Arc::clone(&disk), identity, instance);
+        let told_addresses = told_addresses(&config, &identity);
+        let own = Own::new(Arc::clone(&disk), identity, instance).at(moved_to(&config, &told_addresses));
         let (wal, recovered) =
             Wal::open(Arc::clone(&disk), "wal", WalOptions { log_id, ..WalOptions::default() })?;
         let setup = NodeSetup {
@@ -119,7 +120,7 @@ impl RunningNode {
             ready: Arc::clone(&ready_to_stop),
             transport: transport.clone(),
             others: say_others,
-            told_addresses: config.initial_nodes.iter().cloned().collect(),
+            told_addresses,
             long_reads_running: Arc::new(Semaphore::new(processors())),
             long_reads_waiting: Arc::new(Semaphore::new(LONG_READS_WAITING_MAX)),
             runtime: tokio::runtime::Handle::current(),
@@ -392,15 +393,34 @@ fn rezone(config: &NodeConfig, disk: &Arc<dyn Disk>, identity: Identity) -> Resu
     Ok(identity)
 }
 
-/// The other nodes and where they are: as the flags say now, or as they said at the founding.
+/// Founding nodes that are elsewhere than at the founding, as the flags say now: by id, where they were and where they
+/// are. Of a node that has moved since then the catalog knows better.
+fn told_addresses(config: &NodeConfig, identity: &Identity) -> BTreeMap<String, (String, String)> {
+    let told = config.initial_nodes.iter().filter_map(|(id, told)| {
+        let (_, was) = identity.founding.nodes.iter().find(|(node, _)| node == id)?;
+        (was != told).then(|| (id.clone(), (was.clone(), told.clone())))
+    });
+    told.collect()
+}
+
+/// Where this node is, if the flags say that it is not where it was.
+fn moved_to(config: &NodeConfig, told: &BTreeMap<String, (String, String)>) -> Option<String> {
+    let told = told.get(&config.node_id).map(|(_, told)| told.clone());
+    config.advertise.clone().or(told)
+}
+
+/// The address that the flags say, if the one that is known is that of the founding.
+fn newest_address(told: &BTreeMap<String, (String, String)>, node: &str, known: &str) -> String {
+    let told = told.get(node).filter(|(was, _)| was == known);
+    told.map_or(known, |(_, told)| told).to_owned()
+}
+
+/// The other nodes and where they are: as they were last known, or at the founding, unless the flags say otherwise.
 fn others(config: &NodeConfig, identity: &Identity) -> Vec<(NodeId, String)> {
-    let nodes = match () {
-        () if !config.initial_nodes.is_empty() => &config.initial_nodes,
-        () if !identity.known.is_empty() => &identity.known,
-        () => &identity.founding.nodes,
-    };
+    let told = told_addresses(config, identity);
+    let nodes = if identity.known.is_empty() { &identity.founding.nodes } else { &identity.known };
     let others = nodes.iter().filter(|(id, _)| *id != config.node_id);
-    others.map(|(id, address)| (NodeId::new(id), address.clone())).collect()
+    others.map(|(id, address)| (NodeId::new(id), newest_address(&told, id, address))).collect()
 }
 
 fn processors() -> usize {
@@ -421,8 +441,8 @@ struct Outside {
     ready: Arc<Notify>,
     transport: Transport,
     others: watch::Sender<Vec<(NodeId, String)>>,
-    /// Addresses that this node was started with; they are newer than those of the catalog.
-    told_addresses: BTreeMap<String, String>,
+    /// See [`told_addresses`].
+    told_addresses: BTreeMap<String, (String, String)>,
     /// Reads that take long: so many run at a time, and so many more wait.
     long_reads_running: Arc<Semaphore>,
     long_reads_waiting: Arc<Semaphore>,
@@ -469,9 +489,7 @@ impl Outside {
             }
             Effect::Peers(mut peers) => {
                 for (node, address) in &mut peers {
-                    if let Some(told) = self.told_addresses.get(node.as_str()) {
-                        address.clone_from(told);
-                    }
+                    *address = newest_address(&self.told_addresses, node.as_str(), address);
                 }
                 let _runtime = self.runtime.enter();
                 self.transport.set_peers(&peers);

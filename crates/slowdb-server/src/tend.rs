@@ -255,7 +255,16 @@ impl Node {
             let down = !active && (node.down || silence > self.setup.node_down_after);
             (down != node.down).then(|| CatalogChange::Down { node: node.id.clone(), down })
         };
-        rezoned.or_else(|| catalog.nodes.iter().find_map(silent))
+        let addresses = self.setup.own.addresses();
+        let moved = |node: &catalog::CatalogNode| {
+            let address = addresses.get(&node.id).filter(|address| **address != node.address)?;
+            // Should another node be there, it may yet go.
+            catalog.check_free(address, &node.id).ok()?;
+            Some(CatalogChange::Move { node: node.id.clone(), address: address.clone() })
+        };
+        rezoned
+            .or_else(|| catalog.nodes.iter().find_map(moved))
+            .or_else(|| catalog.nodes.iter().find_map(silent))
     }
 
     /// About how large replicas are, as far as this node holds them.

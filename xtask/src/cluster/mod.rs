@@ -76,6 +76,7 @@ impl Cluster {
             id: format!("n{}", n + 1),
             port: ports[n].port,
             relay_port: ports.get(shape.nodes + n).map(|port| port.port),
+            moved: false,
             process: None,
             joins: false,
         };
@@ -136,10 +137,29 @@ impl Cluster {
         if let (Some(relays), Some(relay_port)) = (&mut self.relays, relay_port) {
             relays.add(&id, relay_port, port)?;
         }
-        self.state.nodes.push(NodeState { id: id.clone(), port, relay_port, process: None, joins: true });
+        self.state.nodes.push(NodeState {
+            id: id.clone(),
+            port,
+            relay_port,
+            moved: false,
+            process: None,
+            joins: true,
+        });
         self._ports.append(&mut ports);
         self.state.save(&self.dir)?;
         Ok(id)
+    }
+
+    /// From its next start on a node is at another port, and says so. Gives its address.
+    pub fn move_node(&mut self, id: &str) -> Result<String> {
+        let mut ports = ports::reserve(1)?;
+        let node = self.state.nodes.iter_mut().find(|node| node.id == id);
+        let node = node.with_context(|| format!("there is no node {id}"))?;
+        (node.port, node.moved) = (ports[0].port, true);
+        let address = format!("127.0.0.1:{}", node.port);
+        self._ports.append(&mut ports);
+        self.state.save(&self.dir)?;
+        Ok(address)
     }
 
     /// A node that was stopped for good is part of this no more. Its files stay.
@@ -237,7 +257,7 @@ impl Cluster {
         flag("--storage-path", self.storage().display().to_string());
         flag("--host", "127.0.0.1".to_owned());
         flag("--port", node.port.to_string());
-        if let Some(port) = node.relay_port {
+        if let Some(port) = node.relay_port.or(node.moved.then_some(node.port)) {
             flag("--advertise", format!("127.0.0.1:{port}"));
         }
         if let Some(rate) = &shape.snapshot_rate {

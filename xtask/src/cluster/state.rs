@@ -67,6 +67,9 @@ pub(super) struct NodeState {
     /// Where others find it, if that is not where it listens.
     #[serde(default)]
     pub(super) relay_port: Option<u16>,
+    /// It is not where it was at first, and has to say so.
+    #[serde(default)]
+    pub(super) moved: bool,
     /// The process that was started last; it may have ended.
     pub(super) process: Option<ProcessId>,
     /// It joined the cluster when that was there already.

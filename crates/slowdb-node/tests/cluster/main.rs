@@ -1,5 +1,6 @@
 //! Tests on real processes: one program, so that it is linked once.
 
+mod addresses;
 mod bad_input;
 mod conditions;
 mod deposed;

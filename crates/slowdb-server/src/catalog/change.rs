@@ -39,6 +39,8 @@ pub(crate) enum CatalogChange {
     Drop { name: String },
     /// A collection is to be otherwise.
     Alter { name: String, replication_factor: Option<u32>, settings: SettingsChange },
+    /// A node is at another address.
+    Move { node: String, address: String },
 }
 
 impl CatalogChange {
@@ -71,6 +73,10 @@ impl Catalog {
                 self.join(epoch, node, storage, address, zone, weight)?;
             }
             CatalogChange::Zone { node, zone } => self.node_mut(&node)?.zone = Some(zone),
+            CatalogChange::Move { node, address } => {
+                self.check_free(&address, &node)?;
+                self.node_mut(&node)?.address = address;
+            }
             CatalogChange::State { node, state } => self.node_mut(&node)?.state = state,
             CatalogChange::Down { node, down } => self.node_mut(&node)?.down = down,
             CatalogChange::Remove { node } => self.remove(epoch, &node)?,
@@ -110,6 +116,17 @@ impl Catalog {
         Ok(())
     }
 
+    /// Whether an address can be that of a node. Whoever is down may have been replaced by it, on the same machine.
+    pub(crate) fn check_free(&self, address: &str, node: &str) -> Result<(), String> {
+        let taken = |other: &&CatalogNode| other.address == address && other.id != node && !other.down;
+        match self.nodes.iter().find(taken) {
+            Some(other) => {
+                Err(format!("node {} is at {address} already: give node {node} its own address", other.id))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn join(
         &mut self,
         epoch: u64,
@@ -125,14 +142,7 @@ impl Catalog {
                  empty one"
             ));
         }
-        // Whoever is down may have been replaced by this one, on the same machine.
-        let taken = |other: &&CatalogNode| other.address == address && other.id != node && !other.down;
-        if let Some(other) = self.nodes.iter().find(taken) {
-            return Err(format!(
-                "node {} is at {address} already: give node {node} its own address",
-                other.id
-            ));
-        }
+        self.check_free(&address, &node)?;
         if self.own.replica_on(&node).is_some_and(|replica| replica.wanted == Wanted::Gone) {
             return Err(format!(
                 "node {node} was removed, and its copy of the catalog is still on its way out: try again in a while"

@@ -154,6 +154,38 @@ fn who_the_nodes_are_is_the_catalogs_to_say() {
 }
 
 #[test]
+fn a_node_that_moved_says_so_and_is_spoken_to_there() {
+    let disk = SimDisk::new();
+    let own = own(&disk, Some(OURS));
+    let mut catalog = crate::catalog::tests::founded(&["ada", "bob"], 1, 2);
+    catalog.epoch = 7;
+    own.know(&catalog);
+    assert_eq!(own.admit(&hello("bob")), Ok(()));
+    assert_eq!((own.take_met(), own.addresses().len()), (None, 0));
+    let moved = |address: &str| Hello { note: format!("\n7\n{address}\nmoved"), ..hello("bob") };
+    assert_eq!(own.admit(&moved("elsewhere:1")), Ok(()));
+    let there = vec![("bob".to_owned(), "elsewhere:1".to_owned())];
+    assert_eq!(own.take_met(), Some(there.clone()));
+    assert_eq!(own.others(&catalog, "ada"), there, "whatever the catalog says");
+    // Nothing new, nonsense, and somebody else: nothing to be done.
+    assert_eq!(own.admit(&moved("elsewhere:1")), Ok(()));
+    assert_eq!(own.take_met(), None);
+    refusal(&own, &Hello { storage: [10; 16], ..moved("thief:1") });
+    assert_eq!(own.others(&catalog, "ada"), there);
+    assert_eq!(own.admit(&moved("no address")), Ok(()));
+    assert_eq!((own.take_met(), own.addresses().len()), (None, 0));
+
+    // What this node says of itself: only as long as the catalog says something else.
+    let identity = own.get();
+    let own = Own::new(Arc::new(disk), identity, 43).at(Some("new:1".to_owned()));
+    own.know(&catalog);
+    assert_eq!(own.hello(&NodeId::new("bob")).note, "\n7\nnew:1\nmoved");
+    catalog.nodes[0].address = "new:1".to_owned();
+    own.know(&catalog);
+    assert_eq!(own.hello(&NodeId::new("bob")).note, "\n7\nnew:1");
+}
+
+#[test]
 fn who_shows_a_later_catalog_is_believed() {
     let disk = SimDisk::new();
     let own = own(&disk, Some(OURS));
@@ -178,18 +210,24 @@ fn who_shows_a_later_catalog_is_believed() {
 
 #[test]
 fn what_a_node_says_of_itself_is_short_and_read_with_care() {
-    let said = |zone, epoch, address| Said { zone, epoch, address }.write();
+    let said = |zone, epoch, address| Said { zone, epoch, address, moved: false }.write();
     assert_eq!(said("east", 0, ""), "east");
     assert_eq!(said("east", 7, "a:1"), "east\n7\na:1");
     assert_eq!(said("east", 7, &"a".repeat(300)), "east");
-    for (note, zone, epoch, address) in [
-        ("", "", 0, ""),
-        ("east", "east", 0, ""),
-        ("\nx\ny", "", 0, "y"),
-        ("\n3", "", 3, ""),
-        ("a\n4\nb\nc", "a", 4, "b\nc"),
+    for (note, zone, epoch, address, moved) in [
+        ("", "", 0, "", false),
+        ("east", "east", 0, "", false),
+        ("\nx\ny", "", 0, "y", false),
+        ("\n3", "", 3, "", false),
+        ("a\n4\nb\nc", "a", 4, "b", false),
+        ("a\n4\nb\nmoved", "a", 4, "b", false),
+        ("a\n4\nb:1\nmoved\n", "a", 4, "b:1", true),
     ] {
         let said = Said::read(note);
-        assert_eq!((said.zone, said.epoch, said.address), (zone, epoch, address), "{note:?}");
+        assert_eq!(
+            (said.zone, said.epoch, said.address, said.moved),
+            (zone, epoch, address, moved),
+            "{note:?}"
+        );
     }
 }
