@@ -14,10 +14,11 @@ use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
 use slowdb_proto::{ConflictPolicy, Op, Ops, Position, Unmet};
 use slowdb_repl::{ApplyError, ProposalView, SnapshotSource, Staging, Standing, TermTable};
-use slowdb_storage::{CheckpointDone, CheckpointJob, Options, Store, VectorRef, Version, WriteError};
+use slowdb_storage::{Options, Store, VectorRef, Version, WriteError};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
+mod checkpoint;
 mod overtaken;
 mod resolve;
 
@@ -125,6 +126,10 @@ pub(crate) struct ShardMachine {
     in_progress: Option<u64>,
     /// Bytes applied since the last checkpoint was begun.
     bytes_since: u64,
+    /// About how many bytes of records were written, replaced or deleted since the store was compacted.
+    churned: u64,
+    /// The store was compacted since the last checkpoint was begun, which makes room once another is durable.
+    compacted: bool,
     /// For what is stored as a record's payload.
     wrapped: Vec<u8>,
 }
@@ -167,6 +172,8 @@ impl ShardMachine {
             held: index,
             in_progress: None,
             bytes_since: 0,
+            churned: 0,
+            compacted: false,
             wrapped: Vec::new(),
         })
     }
@@ -300,6 +307,8 @@ impl ShardMachine {
         // Before any of it can be seen.
         self.latest.reach(self.applied);
         self.bytes_since += proposal.body.len() as u64;
+        let record_bytes = self.store.dimension() as u64 * 4;
+        self.churned += (proposal.body.len() as u64).max(u64::from(header.writes) * record_bytes);
         self.begin_term(first.term, first.index)?;
         if let Some(late) = header.late {
             return self.apply_late(proposal, late);
@@ -406,6 +415,7 @@ impl ShardMachine {
         }
         self.beside.tombstones.pass(floor);
         self.index = self.index.max(index);
+        self.compact_if_churned();
     }
 
     /// The version of a record at this moment.
@@ -417,37 +427,6 @@ impl ShardMachine {
     pub(crate) fn standing(&self, position: Position, applied: u64) -> Standing {
         // Every group begins after index 1, which is no entry's, and held by all.
         if position.index <= 1 { Standing::Held } else { self.beside.terms.standing(position, applied) }
-    }
-
-    /// Begins a checkpoint of what is applied; `None` if there is nothing new or one is being made.
-    pub(crate) fn begin_checkpoint(&mut self) -> Result<Option<CheckpointJob>, String> {
-        if self.torn {
-            return Err("an entry was applied in part: a checkpoint would pass it off as whole".to_owned());
-        }
-        if self.in_progress.is_some() || self.applied.index <= self.held {
-            return Ok(None);
-        }
-        let mark = rkyv::to_bytes::<RkyvError>(&self.mark()).map_err(|error| error.to_string())?;
-        let job = self.store.begin_checkpoint(&mark).map_err(|error| error.to_string())?;
-        self.in_progress = Some(self.index);
-        self.bytes_since = 0;
-        Ok(Some(job))
-    }
-
-    /// The checkpoint is durable. Returns the index that it reaches.
-    pub(crate) fn finish_checkpoint(&mut self, done: CheckpointDone) -> Result<u64, String> {
-        if self.in_progress.is_none() {
-            // It was begun before a snapshot was switched to: another store's.
-            return Ok(self.held);
-        }
-        self.store.finish_checkpoint(done).map_err(|error| error.to_string())?;
-        self.held = self.in_progress.take().unwrap_or(self.held).max(self.held);
-        Ok(self.held)
-    }
-
-    /// There will be no checkpoint.
-    pub(crate) fn abandon_checkpoint(&mut self) {
-        self.in_progress = None;
     }
 }
 

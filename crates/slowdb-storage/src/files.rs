@@ -273,6 +273,12 @@ impl DataFiles {
         Ok(())
     }
 
+    /// The files, if all are there.
+    pub(crate) fn all(self) -> Option<[Arc<dyn DiskFile>; 3]> {
+        let [vectors, slots, heap] = self.0;
+        Some([vectors?, slots?, heap?])
+    }
+
     /// The files, with those created that are not there.
     pub(crate) fn or_created(self, disk: &dyn Disk, dir: &str) -> Result<[Arc<dyn DiskFile>; 3], OpenError> {
         let open = |file: Option<_>, name| match file {
@@ -334,6 +340,11 @@ impl Files {
         let heap = files.heap.map_first(heap_extents, is_heap_needed)?;
         files.add_heap(shared, heap);
         Ok(files)
+    }
+
+    /// As [`Files::map`], but changes nothing.
+    pub(crate) fn map_as_is(shared: &Shared, manifest: &Manifest) -> io::Result<Self> {
+        Self::map(shared, manifest, |_| false, |_| false)
     }
 
     /// Gives an extent of slots real space again.

@@ -177,27 +177,6 @@ impl Index {
         bad
     }
 
-    /// Checks all pages, and that the table leads to each record once; gives what is bad.
-    pub(crate) fn scrub(&self) -> Vec<Corruption> {
-        let pages = (self.map.len() / PAGE_BYTES) as u64;
-        let mut bad: Vec<_> = (0..pages).filter_map(|page| self.checked_page(page).err()).collect();
-        if bad.is_empty() {
-            let mut missing = vec![0; self.slots.div_ceil(64) as usize];
-            for slot in self.live_slots() {
-                match slot {
-                    Ok(slot) => set_bit(&mut missing, slot as usize),
-                    Err(damaged) => bad.push(damaged),
-                }
-            }
-            let mut fits = true;
-            bad.extend(self.for_each(|entry| fits &= take_bit(&mut missing, entry.slot() as usize)));
-            if !fits || missing.iter().any(|word| *word != 0) {
-                bad.push(self.unfit());
-            }
-        }
-        bad
-    }
-
     /// What to say of a table that does not lead to each record once.
     pub(crate) fn unfit(&self) -> Corruption {
         self.corrupt(1, "the entries do not fit the bitmap")
@@ -238,6 +217,65 @@ impl Index {
 
     fn corrupt(&self, page: u64, what: &'static str) -> Corruption {
         Corruption { file: self.path.clone(), offset: page * PAGE_BYTES as u64, slot: None, what }
+    }
+}
+
+/// A check of all pages, and that the table leads to each record once, page by page.
+pub(crate) struct IndexScrub {
+    index: Arc<Index>,
+    /// How many pages are done: the first, both bitmaps, then the table.
+    done: u64,
+    /// Records that no entry was found for.
+    missing: Vec<u64>,
+    fits: bool,
+    pub(crate) bad: Vec<Corruption>,
+}
+
+impl IndexScrub {
+    /// What a step reads.
+    pub(crate) const STEP_BYTES: u64 = PAGE_BYTES as u64;
+
+    pub(crate) fn new(index: Arc<Index>) -> Self {
+        let missing = vec![0; index.slots.div_ceil(64) as usize];
+        Self { index, done: 0, missing, fits: true, bad: Vec::new() }
+    }
+
+    pub(crate) fn steps_left(&self) -> u64 {
+        (self.index.map.len() / PAGE_BYTES) as u64 - self.done
+    }
+
+    /// Checks a page; there is one left.
+    pub(crate) fn step(&mut self) {
+        let bitmaps = 2 * self.index.bitmap_pages;
+        let page = match self.done {
+            0 => 0,
+            n if n <= bitmaps => self.index.table_pages + n,
+            n => n - bitmaps,
+        };
+        self.done += 1;
+        match self.index.checked_page(page) {
+            Err(damaged) => self.bad.push(damaged),
+            Ok(words) if self.done > bitmaps + 1 => {
+                let slots = words.iter().filter_map(|bits| Entry::from_bits(*bits)).map(Entry::slot);
+                slots.for_each(|slot| self.fits &= take_bit(&mut self.missing, slot as usize));
+            }
+            Ok(_) => {}
+        }
+        if self.done == bitmaps + 1 && self.bad.is_empty() {
+            for slot in self.index.live_slots() {
+                match slot {
+                    Ok(slot) => set_bit(&mut self.missing, slot as usize),
+                    Err(damaged) => self.bad.push(damaged),
+                }
+            }
+        }
+        // What is missing because of a damaged page is not missing otherwise.
+        if self.steps_left() == 0
+            && self.bad.is_empty()
+            && (!self.fits || self.missing.iter().any(|word| *word != 0))
+        {
+            self.bad.push(self.index.unfit());
+        }
     }
 }
 

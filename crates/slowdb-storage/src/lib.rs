@@ -26,17 +26,20 @@ mod open;
 mod overlay;
 mod reader;
 mod readers;
+mod scrub;
 mod search;
 mod shared;
 mod snapshot;
 mod store;
 mod types;
+mod verify;
 
 pub use checkpoint::{CheckpointDone, CheckpointJob};
 pub use compact::Compaction;
 pub use directory::{Presence, presence, remove};
 pub use error::{CheckpointError, Corruption, OpenError, ReadError, SnapshotError, WriteError};
-pub use reader::{Reader, Scrub, ShortSnapshot};
+pub use reader::{Reader, ShortSnapshot};
+pub use scrub::{Scrub, Scrubber};
 pub use search::{Filter, Hit, Metric, SearchQuery, simd_in_use};
 pub use snapshot::{SNAPSHOTS_MAX, Snapshot};
 pub use store::Store;
@@ -44,3 +47,4 @@ pub use types::{
     DIMENSION_MAX, Digest, ID_BYTES_MAX, Options, PAYLOAD_BYTES_MAX, Record, RecordRef, SLOTS_MAX, VectorRef,
     Version,
 };
+pub use verify::{Progress, Verified, verify};

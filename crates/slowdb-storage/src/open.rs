@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use slowdb_disk::Disk;
+use slowdb_disk::{Disk, DiskFile};
 
 use crate::checkpoint::IndexFiles;
 use crate::directory::{Presence, clear_remains, presence};
-use crate::error::OpenError;
+use crate::error::{Corruption, OpenError};
 use crate::files::{AppendList, DataFiles, Files};
 use crate::free::FreeSlots;
 use crate::heap::{ExtentState, Heap};
@@ -54,47 +54,16 @@ impl Store {
                 create(&*disk, dir, &options)?;
             }
         }
-        let (manifest, mut damage) = Manifest::read(&*disk, dir)?;
-        if manifest.dimension as usize != options.dimension {
-            return Err(OpenError::DimensionMismatch {
-                dir: dir.into(),
-                stored: manifest.dimension as usize,
-                asked: options.dimension,
-            });
-        }
-        let geometry = manifest.geometry();
-        data.check(dir, &geometry, &manifest)?;
-        let (index, live) = match manifest.index {
-            Some(_) => {
-                let (index, live, damaged) = Index::open(&*disk, dir, &manifest)?;
-                damage.extend(damaged);
-                (Some(Arc::new(index)), live)
-            }
-            None => (None, vec![0; manifest.slots.div_ceil(64) as usize]),
-        };
+        let found = Found::look(&*disk, dir, data, Some(options.dimension))?;
         // Nothing was changed until here, and from here on nothing but the disk can fail.
         if present == Presence::Store {
             // The manifest may have been renamed into place without its name being durable yet.
             disk.sync_dir(dir)?;
         }
-        remove_remains(&*disk, dir, manifest.index)?;
-        let view = View { overlay: Arc::new(Overlay::with_room_for(0)), frozen: None, index };
-        let shared = Shared {
-            dir: dir.into(),
-            geometry,
-            hash_seed: manifest.hash_seed,
-            sequence: AtomicU64::new(1),
-            readers: Readers::default(),
-            moments: Moments::default(),
-            view: ArcSwap::from_pointee(view),
-            slots: AtomicU64::new(manifest.slots),
-            records: AtomicU64::new(manifest.records),
-            extents: AppendList::default(),
-            heap: AppendList::default(),
-            live_at_open: live.clone(),
-            poison: OnceLock::new(),
-            data_files: data.or_created(&*disk, dir)?,
-        };
+        remove_remains(&*disk, dir, found.manifest.index)?;
+        let Found { manifest, data, index, live, damage } = found;
+        let shared = shared(dir, &manifest, data.or_created(&*disk, dir)?, index, live.clone());
+        let geometry = shared.geometry;
         let slots_free = FreeSlots::at_open(&geometry, manifest.slots, &live);
         let heap = Heap::at_open(&manifest.heap, manifest.heap_current, &geometry);
         let files = Files::map(
@@ -119,6 +88,70 @@ impl Store {
             shared: Arc::new(shared),
             disk,
         })
+    }
+}
+
+/// What there is of a store, as far as opening looks at it.
+pub(crate) struct Found {
+    pub(crate) manifest: Manifest,
+    pub(crate) data: DataFiles,
+    pub(crate) index: Option<Arc<Index>>,
+    /// A bit for each slot that holds a record.
+    pub(crate) live: Vec<u64>,
+    /// What is damaged and can be done without.
+    pub(crate) damage: Vec<Corruption>,
+}
+
+impl Found {
+    /// Looks at manifest, bitmap and lengths, and changes nothing.
+    pub(crate) fn look(
+        disk: &dyn Disk,
+        dir: &str,
+        data: DataFiles,
+        dimension: Option<usize>,
+    ) -> Result<Self, OpenError> {
+        let (manifest, mut damage) = Manifest::read(disk, dir)?;
+        if let Some(asked) = dimension.filter(|asked| *asked != manifest.dimension as usize) {
+            let stored = manifest.dimension as usize;
+            return Err(OpenError::DimensionMismatch { dir: dir.into(), stored, asked });
+        }
+        data.check(dir, &manifest.geometry(), &manifest)?;
+        let (index, live) = match manifest.index {
+            Some(_) => {
+                let (index, live, damaged) = Index::open(disk, dir, &manifest)?;
+                damage.extend(damaged);
+                (Some(Arc::new(index)), live)
+            }
+            None => (None, vec![0; manifest.slots.div_ceil(64) as usize]),
+        };
+        Ok(Self { manifest, data, index, live, damage })
+    }
+}
+
+/// What writer and readers share of a store that was found sound. Nothing is mapped yet.
+pub(crate) fn shared(
+    dir: &str,
+    manifest: &Manifest,
+    data_files: [Arc<dyn DiskFile>; 3],
+    index: Option<Arc<Index>>,
+    live_at_open: Vec<u64>,
+) -> Shared {
+    let view = View { overlay: Arc::new(Overlay::with_room_for(0)), frozen: None, index };
+    Shared {
+        dir: dir.into(),
+        geometry: manifest.geometry(),
+        hash_seed: manifest.hash_seed,
+        sequence: AtomicU64::new(1),
+        readers: Readers::default(),
+        moments: Moments::default(),
+        view: ArcSwap::from_pointee(view),
+        slots: AtomicU64::new(manifest.slots),
+        records: AtomicU64::new(manifest.records),
+        extents: AppendList::default(),
+        heap: AppendList::default(),
+        live_at_open,
+        poison: OnceLock::new(),
+        data_files,
     }
 }
 

@@ -5,11 +5,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::error::{Corruption, ReadError};
+use crate::error::ReadError;
 use crate::hash;
 use crate::readers::Pin;
 use crate::shared::Shared;
-use crate::types::{Digest, ID_BYTES_MAX, Record, RecordRef, Version};
+use crate::types::{ID_BYTES_MAX, Record, RecordRef, Version};
 
 /// A reader of a store, for any thread. Clones are cheap.
 ///
@@ -17,7 +17,7 @@ use crate::types::{Digest, ID_BYTES_MAX, Record, RecordRef, Version};
 /// are gone ([`crate::OpenError::InUse`]); [`crate::remove`] does them no harm.
 #[derive(Clone)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// All records as of one moment, for a read that is soon over: as long as it lives, no slot whose record was
@@ -26,17 +26,6 @@ pub struct ShortSnapshot<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) pin: Pin<'a>,
     slots: u64,
-}
-
-/// What a scrub found.
-#[derive(Clone, Debug)]
-pub struct Scrub {
-    /// The digest of all records whose bytes are good, computed from the bytes.
-    pub digest: Digest,
-    /// How many there are.
-    pub records: u64,
-    /// The bad slots and pages.
-    pub bad: Vec<Corruption>,
 }
 
 impl Reader {
@@ -106,12 +95,6 @@ impl Reader {
         let pin = self.shared.pin();
         ShortSnapshot { shared: &self.shared, slots: self.shared.slots(), pin }
     }
-
-    /// Reads every byte of every record and compares it with its hash; and every page of the index, which must
-    /// lead to each record once.
-    pub fn scrub(&self) -> Scrub {
-        self.snapshot().scrub()
-    }
 }
 
 impl ShortSnapshot<'_> {
@@ -123,31 +106,12 @@ impl ShortSnapshot<'_> {
         })
     }
 
-    /// As [`Reader::scrub`], of these records.
-    pub fn scrub(&self) -> Scrub {
-        let mut scrub = Scrub { digest: Digest::default(), records: 0, bad: Vec::new() };
-        for slot in self.visible_slots() {
-            // SAFETY: the slot is visible at the pin.
-            match unsafe { self.shared.recompute(slot) } {
-                Ok(hash) => {
-                    scrub.digest.add(hash);
-                    scrub.records += 1;
-                }
-                Err(corruption) => scrub.bad.push(corruption),
-            }
-        }
-        if let Some(index) = &self.shared.view.load().index {
-            scrub.bad.extend(index.scrub());
-        }
-        scrub
-    }
-
     /// One more than the highest slot that can be visible.
     pub(crate) fn slots(&self) -> u64 {
         self.slots
     }
 
-    fn visible_slots(&self) -> impl Iterator<Item = u32> {
+    pub(crate) fn visible_slots(&self) -> impl Iterator<Item = u32> {
         self.shared.visible_slots(0, self.slots, self.pin.at)
     }
 }

@@ -25,7 +25,7 @@ pub const SNAPSHOTS_MAX: usize = 64;
 /// ([`crate::OpenError::InUse`]): it would write to slots that this snapshot may show. [`crate::remove`] does
 /// it no harm.
 pub struct Snapshot {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     moment: u64,
     slots: u64,
     records: u64,
@@ -69,6 +69,11 @@ impl Snapshot {
     /// The dimension of the vectors.
     pub fn dimension(&self) -> usize {
         self.shared.geometry.dimension
+    }
+
+    /// The first slot from this one on that holds a record of the snapshot.
+    pub(crate) fn next_slot(&self, from: u64) -> Option<u32> {
+        self.shared.visible_slots(from, self.slots, self.moment).next()
     }
 
     /// Shows records to `visit`, in a fixed order, from the cursor `from` on, until it says `false` or there

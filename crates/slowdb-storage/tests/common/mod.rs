@@ -113,3 +113,19 @@ fn check_search(store: &Store, model: &Model, context: &str) {
         assert_eq!(model.records[&hit.id].version, hit.version, "{context}: version of a hit");
     }
 }
+
+/// Changes the body of both copies of the manifest, checksums and all.
+pub(crate) fn change_manifest(disk: &slowdb_disk::SimDisk, change: impl FnOnce(&mut [u8])) {
+    let file = disk.open("s/manifest", false).unwrap();
+    let len = file.len().unwrap() / 2;
+    let mut copy = vec![0; len as usize];
+    file.read_at(&mut copy, 0).unwrap();
+    let body_len = u64::from_le_bytes(copy[16..24].try_into().unwrap()) as usize;
+    change(&mut copy[40..40 + body_len]);
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    hasher.update(&copy[..24]);
+    hasher.update(&copy[40..40 + body_len]);
+    copy[24..40].copy_from_slice(&hasher.digest128().to_le_bytes());
+    let copy = std::io::IoSlice::new(&copy);
+    file.write_at(&[copy, copy], 0).unwrap();
+}
