@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 const RECONNECT_AFTER_MIN: Duration = Duration::from_millis(25);
 const RECONNECT_AFTER_MAX: Duration = Duration::from_millis(500);
+/// Most time that is left for an answer that a node gives when its time is over.
+const WAY_BACK_MAX: Duration = Duration::from_millis(250);
 
 /// Why a node gave no reply.
 #[derive(Clone, Debug)]
@@ -85,7 +87,7 @@ impl Pool {
             Err(_) => return Err(Failure::NotSent(format!("{address}: no connection within {within:?}"))),
         };
         let left = deadline.left();
-        let timeout_ms = left.as_millis().clamp(1, u128::from(TIMEOUT_MS_MAX)) as u32;
+        let timeout_ms = told(left).as_millis().clamp(1, u128::from(TIMEOUT_MS_MAX)) as u32;
         let meta = encode_request(&Request { cluster, timeout_ms, kind });
         let body = if body.is_empty() { Vec::new() } else { vec![body] };
         let frame = FrameOut { kind: KIND_REQUEST, meta, body };
@@ -162,6 +164,12 @@ impl Pool {
             }
         }
     }
+}
+
+/// How long a node is told to try, of the time that is left: what it has to say when that is over, such as which replicas
+/// are missing, has to arrive in time as well.
+fn told(left: Duration) -> Duration {
+    left - (left / 8).min(WAY_BACK_MAX)
 }
 
 fn bad_reply(address: &str, what: String) -> ClientError {

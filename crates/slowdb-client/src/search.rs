@@ -340,6 +340,7 @@ impl<'a> Run<'a> {
             },
             Err(Failure::Hopeless(error)) => self.give_up_on(asked.node, &asked.shards, error)?,
             Err(Failure::NotSent(reason) | Failure::Unanswered(reason)) => {
+                let reason = format!("{}: {reason}", asked.node);
                 self.failed_nodes.insert(asked.node);
                 reason
             }

@@ -1,9 +1,9 @@
 //! Leaders that are none any more, or cannot know whether they are.
 
-use crate::nodes::{DEADLINE, Direct, Nodes, small};
+use crate::nodes::{self, DEADLINE, Direct, Nodes, small};
 use slowdb_client::{ReadOptions, WriteOptions};
 use slowdb_proto::{
-    ClientId, Freshness, GetRequest, OpsBuilder, ReadLevel, Reply, RequestKind, WriteLevel, WriteRequest,
+    ClientId, Freshness, OpsBuilder, ReadLevel, Reply, RequestKind, WriteLevel, WriteRequest,
 };
 use slowdb_ring::shard_of;
 use std::time::Duration;
@@ -20,9 +20,7 @@ fn vector(n: f32) -> Vec<f32> {
 }
 
 fn get(shard: u32) -> RequestKind {
-    let (collection, ids) = ("default".into(), vec!["x".to_owned()]);
-    let fresh = Freshness::at(ReadLevel::Quorum);
-    RequestKind::Get(GetRequest { collection, shard, fresh, ids })
+    nodes::get(shard, Freshness::at(ReadLevel::Quorum))
 }
 
 fn put(shard: u32, sequence: u64) -> RequestKind {

@@ -1,8 +1,8 @@
 //! Links between nodes that are cut, both ways or one, while clients still reach everybody.
 
-use crate::nodes::{DEADLINE, Direct, Nodes, small};
+use crate::nodes::{DEADLINE, Direct, Nodes, get, small};
 use slowdb_client::{ReadOptions, WriteOptions};
-use slowdb_proto::{Freshness, GetRequest, ReadLevel, Reply, RequestKind};
+use slowdb_proto::{Freshness, ReadLevel, Reply};
 use slowdb_ring::shard_of;
 use std::time::Duration;
 use xtask::cluster::{Shape, view};
@@ -34,9 +34,7 @@ async fn cut_off(cut: impl Fn(&xtask::relay::Relays, &str, &[String])) {
             break written;
         }
     };
-    let (collection_name, ids) = ("default".into(), vec!["x".to_owned()]);
-    let get = GetRequest { collection: collection_name, shard, fresh: Freshness::at(ReadLevel::Quorum), ids };
-    let (reply, _) = direct.ask(RequestKind::Get(get), Vec::new(), SHORT).await;
+    let (reply, _) = direct.ask(get(shard, Freshness::at(ReadLevel::Quorum)), Vec::new(), SHORT).await;
     assert!(matches!(reply, Reply::Error(_)), "nobody confirms that it leads: {reply:?}");
 
     relays.heal();

@@ -6,6 +6,7 @@ mod conditions;
 mod deposed;
 mod failover;
 mod files;
+mod levels;
 mod links;
 mod nodes;
 mod operate;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use slowdb_client::Client;
-use slowdb_proto::{Reply, RequestKind};
+use slowdb_proto::{Freshness, GetRequest, Reply, RequestKind};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -73,6 +73,11 @@ impl Drop for Nodes {
 /// Four shards are enough to spread leaders over three nodes.
 pub(crate) fn small(dimension: u32) -> Shape {
     Shape { nodes: 3, dimension, replication_factor: 3, num_shards: 4, ..Shape::default() }
+}
+
+/// Asks for the record `x` of a shard of the collection that is there from the start.
+pub(crate) fn get(shard: u32, fresh: Freshness) -> RequestKind {
+    RequestKind::Get(GetRequest { collection: "default".into(), shard, fresh, ids: vec!["x".into()] })
 }
 
 /// How a command ended, and the JSON object that it printed.
