@@ -53,6 +53,15 @@ impl ProcessId {
         stat(self.pid).is_some_and(|(started, state)| started == self.started && state == 'T')
     }
 
+    /// CPU time of all its threads so far, also of those that ended; `None` if it does not run any more.
+    pub fn cpu(self) -> Option<Duration> {
+        let fields = stat_fields(self.pid)?;
+        let ticks = |nth: usize| fields.get(nth)?.parse::<u64>().ok();
+        let started = ticks(STARTED)?;
+        let spent = ticks(USER)? + ticks(SYSTEM)?;
+        (started == self.started).then(|| Duration::from_millis(spent * MILLIS_PER_TICK))
+    }
+
     /// Waits until it has ended; false if the deadline came first.
     pub fn wait_ended(self, deadline: Duration) -> bool {
         let start = Instant::now();
@@ -66,15 +75,26 @@ impl ProcessId {
     }
 }
 
-/// Start time and state letter from `/proc/PID/stat`. The second field is the program's name in
-/// parentheses and may hold anything, so fields are counted from the last parenthesis.
-fn stat(pid: i32) -> Option<(u64, char)> {
+/// Places in [`stat_fields`].
+const STATE: usize = 0;
+const USER: usize = 11;
+const SYSTEM: usize = 12;
+const STARTED: usize = 19;
+/// Linux counts a hundred ticks a second for programs, whatever it does itself.
+const MILLIS_PER_TICK: u64 = 10;
+
+/// The fields of `/proc/PID/stat` from the third on. The second one is the program's name in parentheses and may hold
+/// anything, so fields are counted from the last parenthesis.
+fn stat_fields(pid: i32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    Some((started, state))
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Start time and state letter.
+fn stat(pid: i32) -> Option<(u64, char)> {
+    let fields = stat_fields(pid)?;
+    Some((fields.get(STARTED)?.parse().ok()?, fields.get(STATE)?.chars().next()?))
 }
 
 /// Asks for a condition again and again until it holds, or says what was awaited in vain.
@@ -110,6 +130,19 @@ mod tests {
         id.signal(Signal::KILL).expect("signalled");
         assert!(id.wait_ended(Duration::from_secs(10)));
         assert!(!child.wait().expect("reaped").success());
+    }
+
+    #[test]
+    fn cpu_time_is_counted() {
+        let id = ProcessId::of(std::process::id()).expect("it runs");
+        let before = id.cpu().expect("it runs");
+        let mut sum = 0u64;
+        wait_until("some is spent", Duration::from_secs(60), || {
+            sum = (0..1_000_000).fold(sum, |sum, n| std::hint::black_box(sum.wrapping_add(n)));
+            Ok(id.cpu().is_some_and(|cpu| cpu > before))
+        })
+        .expect("it is counted");
+        assert_eq!(ProcessId { started: id.started + 1, ..id }.cpu(), None);
     }
 
     #[test]

@@ -38,15 +38,17 @@ impl NodeProgram {
     pub fn get(&self) -> Result<PathBuf> {
         match &self.program {
             Some(given) => given.canonicalize().with_context(|| format!("{}", given.display())),
-            None => build_node(),
+            None => build_node(&[]),
         }
     }
 }
 
-/// Builds the node as users run it and returns the path of the program. Cargo shows the progress.
-fn build_node() -> Result<PathBuf> {
+/// Builds the node as users run it, but for these flags, and returns the path of the program, where the next build puts
+/// its own. Cargo shows the progress.
+pub fn build_node(flags: &[&str]) -> Result<PathBuf> {
     let output = cargo()
         .args(["build", "--release", "--package", "slowdb-node", "--message-format=json-render-diagnostics"])
+        .args(flags)
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
         .output()

@@ -3,6 +3,7 @@
 //! The window is part of the replicated state: it changes only when entries are applied, so it is the same
 //! on every replica, and it is carried by checkpoints. The oldest results by log position leave first.
 
+use crate::unguarded::GUARDED;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_proto::{Position, Unmet};
 use std::collections::{BTreeMap, VecDeque};
@@ -74,6 +75,9 @@ pub(crate) struct DedupWindow {
 impl DedupWindow {
     /// What is known of a tag. Only a retry can have been executed before.
     pub(crate) fn look_up(&self, client: &[u8; 16], sequence: u64, retry: bool) -> Known {
+        if !GUARDED {
+            return Known::Fresh;
+        }
         match self.clients.get(client) {
             Some(known) => match known.results.get(&sequence) {
                 Some(result) => Known::Done(result.clone()),
@@ -87,6 +91,9 @@ impl DedupWindow {
 
     /// A batch was executed.
     pub(crate) fn remember(&mut self, client: [u8; 16], sequence: u64, result: WriteResult) {
+        if !GUARDED {
+            return;
+        }
         // A client that is seen for the first time may be one that was forgotten: then what it did before this is
         // forgotten too, and must not look new.
         let forgotten_to = if self.clients_forgotten { sequence.saturating_sub(1) } else { 0 };

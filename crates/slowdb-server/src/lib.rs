@@ -35,6 +35,7 @@ mod status;
 mod tend;
 mod tombstones;
 mod transfer;
+mod unguarded;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

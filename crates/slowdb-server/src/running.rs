@@ -4,6 +4,7 @@ use crate::clients::{Clients, serve_client};
 use crate::config::{NodeConfig, StartError};
 use crate::identity::{Founding, Identity, IdentityError, Own};
 use crate::node::{CheckpointPace, Command, Effect, Node, NodeSetup, RequestId};
+use crate::unguarded;
 use slowdb_disk::{DirLock, Disk, LockError, RealDisk};
 use slowdb_net::{AcceptLimits, Endpoint, Profile, Service};
 use slowdb_proto::{ALPN_CLIENT, Code, ErrorReply, JoinRequest, LogStatus, PeerStatus, Reply};
@@ -68,6 +69,7 @@ impl RunningNode {
 
     /// Starts a node: takes its storage path, listens, recovers, and joins the others.
     pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
+        unguarded::warn();
         config.check()?;
         let (disk, lock) = take_storage(&config)?;
         let client_alpn = std::str::from_utf8(ALPN_CLIENT).unwrap_or_default();

@@ -57,7 +57,12 @@ fn bodies(ids: &[String], components: &[f32], dimension: usize) -> Result<Vec<By
     Ok(bodies)
 }
 
-async fn write(client: &Client, ids: &[String], components: &[f32], dimension: usize) -> Result<Duration> {
+pub(super) async fn write(
+    client: &Client,
+    ids: &[String],
+    components: &[f32],
+    dimension: usize,
+) -> Result<Duration> {
     let options = BulkOptions {
         batch_writes: BATCH,
         in_flight: IN_FLIGHT,

@@ -4,7 +4,9 @@
 mod disk;
 mod failover;
 mod grow;
+mod guarantees;
 mod ingest;
+mod readers;
 mod report;
 mod requests;
 mod snapshot;
@@ -12,6 +14,7 @@ mod storage;
 
 use crate::chain::driver::Chain;
 use crate::cluster::{Cluster, Lifetime, Shape, cli, view};
+use crate::stats;
 use crate::workspace::{self, NodeProgram};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -49,6 +52,8 @@ enum Part {
     Put,
     /// Gets.
     Get,
+    /// Gets of many readers at once.
+    Readers,
     /// Exact search in one shard.
     Search,
     /// Killed leaders.
@@ -57,6 +62,8 @@ enum Part {
     Grow,
     /// A replica that is copied to another node.
     Snapshot,
+    /// Nodes beside nodes without guarantees.
+    Guarantees,
 }
 
 /// Runs all parts.
@@ -67,10 +74,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 
 async fn bench(args: &BenchArgs) -> Result<()> {
     let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
-    let needs_cluster =
-        [Part::Ingest, Part::Put, Part::Get, Part::Failover, Part::Grow].into_iter().any(wanted);
-    let needs_program = needs_cluster || wanted(Part::Snapshot);
-    let program = if needs_program { args.program.get()? } else { PathBuf::new() };
+    let needs_cluster = [Part::Ingest, Part::Put, Part::Get, Part::Readers, Part::Failover, Part::Grow]
+        .into_iter()
+        .any(wanted);
+    let needs_program = needs_cluster || wanted(Part::Snapshot) || wanted(Part::Guarantees);
     let dir = workspace::state_dir().join("bench");
     if let Ok(mut earlier) = Cluster::open(&dir.join("cluster")) {
         earlier.down()?;
@@ -79,6 +86,8 @@ async fn bench(args: &BenchArgs) -> Result<()> {
         std::fs::remove_dir_all(&dir)?;
     }
     std::fs::create_dir_all(&dir)?;
+    let unguarded = wanted(Part::Guarantees).then(|| guarantees::unguarded_program(&dir)).transpose()?;
+    let program = if needs_program { args.program.get()? } else { PathBuf::new() };
     let mut report = Report::new(args.quick);
     if wanted(Part::Disk) {
         disk::measure(&dir, args.quick, &mut report)?;
@@ -106,6 +115,9 @@ async fn bench(args: &BenchArgs) -> Result<()> {
             requests::get(&chain, &running.client, args.quick, &mut report).await?;
         }
         drop(chain);
+        if wanted(Part::Readers) {
+            readers::measure(&running.client, args.quick, &mut report).await?;
+        }
         if wanted(Part::Failover) {
             failover::measure(&mut running, args.quick, &mut report).await?;
         }
@@ -117,6 +129,9 @@ async fn bench(args: &BenchArgs) -> Result<()> {
     }
     if wanted(Part::Snapshot) {
         snapshot::measure(&dir, &program, args.quick, &mut report).await?;
+    }
+    if let Some(unguarded) = unguarded {
+        guarantees::measure(&dir, &program, &unguarded, args.quick, &mut report).await?;
     }
     println!("\nkept in {}", report.save(args.name.as_deref())?.display());
     Ok(())

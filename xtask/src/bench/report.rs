@@ -12,6 +12,8 @@ use std::path::PathBuf;
 pub(super) enum Target {
     /// This part of the baseline or more.
     RatioAtLeast(f64),
+    /// This multiple of the baseline or more.
+    TimesAtLeast(f64),
     /// This multiple of the baseline or less.
     RatioAtMost(f64),
     /// Less than this, whatever the baseline.
@@ -59,7 +61,9 @@ impl Row {
     /// Whether the target is met when it is made easier by a factor: 1 is the target, 2 half of it.
     pub(super) fn meets(&self, easier: f64) -> Option<bool> {
         match self.target {
-            Target::RatioAtLeast(ratio) => Some(self.ratio()? >= ratio / easier),
+            Target::RatioAtLeast(ratio) | Target::TimesAtLeast(ratio) => {
+                Some(self.ratio()? >= ratio / easier)
+            }
             Target::RatioAtMost(ratio) => Some(self.ratio()? <= ratio * easier),
             Target::ValueBelow(value) => Some(self.measured.value < value * easier),
             Target::None => None,
@@ -69,6 +73,7 @@ impl Row {
     fn target_text(&self) -> String {
         match self.target {
             Target::RatioAtLeast(ratio) => format!("≥ {:.0} %", ratio * 100.0),
+            Target::TimesAtLeast(times) => format!("≥ {times} ×"),
             Target::RatioAtMost(ratio) => format!("≤ {ratio} ×"),
             Target::ValueBelow(value) => format!("< {value} {}", self.unit),
             Target::None => "-".into(),

@@ -6,11 +6,13 @@ use crate::chain::driver::{Chain, Echo};
 use crate::stats;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use slowdb_client::{Client, ReadLevel, ReadOptions, WriteOptions};
+use slowdb_client::{Client, Collection, Put, ReadLevel, ReadOptions, WriteOptions};
 use slowdb_proto::OpsBuilder;
 use std::time::{Duration, Instant};
 
 const DIMENSION: usize = 128;
+/// Records that are read.
+const RECORDS: usize = 1_000;
 /// Requests to one side before it is the other's turn.
 const TURN: usize = 50;
 
@@ -70,16 +72,8 @@ pub(super) async fn put(chain: &Chain, client: &Client, quick: bool, report: &mu
 /// One client, one get after the other, at both levels.
 pub(super) async fn get(chain: &Chain, client: &Client, quick: bool, report: &mut Report) -> Result<()> {
     let turns = if quick { 6 } else { 30 };
-    let count = 1_000;
-    let components = vectors(count, DIMENSION);
     let collection = client.collection("default");
-    let ids: Vec<String> = (0..count).map(|n| format!("get-{n}")).collect();
-    let puts: Vec<slowdb_client::Put<'_>> = ids
-        .iter()
-        .zip(components.chunks(DIMENSION))
-        .map(|(id, vector)| slowdb_client::Put { id, vector, payload: &[] })
-        .collect();
-    collection.put_batch(&puts, &WriteOptions::default()).await?;
+    let ids = write_records(&collection).await?;
     for (level, echo, what) in [
         (ReadLevel::One, Echo::Leader, "get at one, beside an echo"),
         (ReadLevel::Quorum, Echo::LeaderAndPeer, "get at quorum, beside two echoes"),
@@ -92,7 +86,7 @@ pub(super) async fn get(chain: &Chain, client: &Client, quick: bool, report: &mu
                 this.bare.push(chain.echo(echo).await?);
             }
             for n in 0..TURN {
-                let id = &ids[(turn * TURN + n) * 7 % count];
+                let id = &ids[(turn * TURN + n) * 7 % ids.len()];
                 let start = Instant::now();
                 let record = collection.get(id, &options).await?;
                 this.stored.push(start.elapsed());
@@ -106,4 +100,14 @@ pub(super) async fn get(chain: &Chain, client: &Client, quick: bool, report: &mu
         report.add(times.row(what, 2.0));
     }
     Ok(())
+}
+
+/// Writes records to be read, and gives their ids.
+pub(super) async fn write_records(collection: &Collection) -> Result<Vec<String>> {
+    let components = vectors(RECORDS, DIMENSION);
+    let ids: Vec<String> = (0..RECORDS).map(|n| format!("get-{n}")).collect();
+    let records = ids.iter().zip(components.chunks(DIMENSION));
+    let puts: Vec<Put<'_>> = records.map(|(id, vector)| Put { id, vector, payload: &[] }).collect();
+    collection.put_batch(&puts, &WriteOptions::default()).await?;
+    Ok(ids)
 }
