@@ -195,24 +195,13 @@ fn a_snapshot_survives_the_loss_of_any_message() {
         trio.join(node, 4);
         trio.peers[0].repl.change_members(GROUP, &add(3, 4), 1).expect("it fits");
         let mut passed = 0;
-        for _ in 0..120 {
-            trio.now.micros += slowdb_repl::TICK_MICROS;
-            (0..4).for_each(|node| trio.tick(node));
-            for _ in 0..40 {
-                (0..4).for_each(|node| {
-                    trio.flush(node);
-                    trio.sync(node);
-                    trio.finish_jobs(node);
-                });
-                for frame in std::mem::take(&mut trio.wire) {
-                    let concerns = frame.to == 3 || frame.from == 3;
-                    passed += usize::from(concerns);
-                    if !concerns || passed != lost + 1 {
-                        trio.deliver(&frame);
-                    }
-                }
+        trio.run(120, |trio, frame| {
+            let concerns = frame.to == 3 || frame.from == 3;
+            passed += usize::from(concerns);
+            if !concerns || passed != lost + 1 {
+                trio.deliver(&frame);
             }
-        }
+        });
         assert_eq!(trio.applied(3), trio.applied(0), "without message {lost}");
     }
 }
@@ -225,20 +214,10 @@ fn a_snapshot_goes_on_a_lane_of_its_own() {
     trio.join(node, 4);
     trio.peers[0].repl.change_members(GROUP, &add(3, 4), 1).expect("it fits");
     let mut lanes = Vec::new();
-    for _ in 0..60 {
-        trio.now.micros += slowdb_repl::TICK_MICROS;
-        (0..4).for_each(|node| trio.tick(node));
-        for _ in 0..20 {
-            (0..4).for_each(|node| {
-                trio.flush(node);
-                trio.sync(node);
-                trio.finish_jobs(node);
-            });
-            let frames = std::mem::take(&mut trio.wire);
-            lanes.extend(frames.iter().filter(|frame| frame.has(PART)).map(|frame| frame.lane));
-            frames.iter().for_each(|frame| trio.deliver(frame));
-        }
-    }
+    trio.run(60, |trio, frame| {
+        lanes.extend(frame.has(PART).then_some(frame.lane));
+        trio.deliver(&frame);
+    });
     assert_eq!(trio.applied(3), trio.applied(0));
     assert!(!lanes.is_empty() && lanes.iter().all(|lane| *lane == Lane::Snapshot), "{lanes:?}");
 }
@@ -251,28 +230,17 @@ fn a_damaged_part_is_refused() {
     trio.join(node, 4);
     trio.peers[0].repl.change_members(GROUP, &add(3, 4), 1).expect("it fits");
     let mut refused = 0;
-    for _ in 0..200 {
-        trio.now.micros += slowdb_repl::TICK_MICROS;
-        (0..4).for_each(|node| trio.tick(node));
-        for _ in 0..20 {
-            (0..4).for_each(|node| {
-                trio.flush(node);
-                trio.sync(node);
-                trio.finish_jobs(node);
-            });
-            for frame in std::mem::take(&mut trio.wire) {
-                if frame.has(PART) && refused < 2 {
-                    let mut body = frame.body.to_vec();
-                    body[3] ^= 1;
-                    let from = trio.peers[frame.from].name.clone();
-                    let received = trio.peers[3].repl.receive(&from, &frame.meta, &body.into());
-                    refused += usize::from(received.is_err());
-                } else {
-                    trio.deliver(&frame);
-                }
-            }
+    trio.run(200, |trio, frame| {
+        if frame.has(PART) && refused < 2 {
+            let mut body = frame.body.to_vec();
+            body[3] ^= 1;
+            let from = trio.peers[frame.from].name.clone();
+            let received = trio.peers[3].repl.receive(&from, &frame.meta, &body.into());
+            refused += usize::from(received.is_err());
+        } else {
+            trio.deliver(&frame);
         }
-    }
+    });
     assert_eq!(refused, 2);
     assert_eq!(trio.applied(3), trio.applied(0), "it asks again");
 }
@@ -322,26 +290,18 @@ fn a_crash_between_the_snapshot_and_the_log_leaves_a_replica_that_catches_up() {
         trio.peers[0].repl.change_members(GROUP, &add(3, 4), 1).expect("it fits");
         // The new replica's disk takes so many batches, and then the power goes.
         let mut taken = 0;
-        for _ in 0..40 {
-            trio.now.micros += slowdb_repl::TICK_MICROS;
-            (0..4).for_each(|node| trio.tick(node));
-            for _ in 0..20 {
-                for node in 0..4 {
-                    trio.flush(node);
-                    if node == 3 {
-                        trio.finish_jobs(node);
-                        if taken >= batches || trio.peers[3].unsynced.is_empty() {
-                            continue;
-                        }
-                        taken += 1;
-                    }
-                    trio.sync(node);
-                }
-                for frame in std::mem::take(&mut trio.wire) {
-                    trio.deliver(&frame);
-                }
+        let act = |trio: &mut Trio, node: usize| {
+            if node != 3 {
+                return trio.act(node);
             }
-        }
+            trio.flush(node);
+            trio.finish_jobs(node);
+            if taken < batches && !trio.peers[3].unsynced.is_empty() {
+                taken += 1;
+                trio.sync(node);
+            }
+        };
+        trio.run_with(40, act, |trio, frame| trio.deliver(&frame));
         if batches == 0 {
             continue;
         }

@@ -7,7 +7,7 @@ use slowdb_net::{Connector, FrameOut, LostError, Profile};
 use slowdb_repl::transport::{ALPN_CONTROL, ALPN_DATA, PeerEvent};
 use slowdb_repl::{Lane, NodeId};
 use std::time::Duration;
-use transport_common::{PATIENCE, TestGate, address, bind, data, identity, outgoing, start};
+use transport_common::{Bare, PATIENCE, TestGate, address, bind, data, identity, outgoing, start};
 
 const KIND_HELLO: u16 = 16;
 const KIND_REFUSAL: u16 = 17;
@@ -22,10 +22,7 @@ fn dir() -> tempfile::TempDir {
 async fn frames_arrive_whole_and_in_order_on_their_stream() {
     let dir = dir();
     let identity = identity(dir.path());
-    let (a, b) = (bind(&identity, "127.0.0.1:0").await, bind(&identity, "127.0.0.1:0").await);
-    let (at_a, at_b) = (address(&a), address(&b));
-    let mut a = start(TestGate::new("a"), a, &[("b", &at_b)]);
-    let mut b = start(TestGate::new("b"), b, &[("a", &at_a)]);
+    let ((mut a, _), (mut b, _)) = pair(&identity, TestGate::new("a"), TestGate::new("b")).await;
     // Once these are there the connections stand, and nothing is dropped any more.
     a.reaches("b", Lane::Control, &mut b, "are you there").await;
     b.reaches("a", Lane::Control, &mut a, "yes").await;
@@ -52,11 +49,9 @@ async fn frames_arrive_whole_and_in_order_on_their_stream() {
 async fn a_node_of_another_cluster_is_refused_with_the_reason() {
     let dir = dir();
     let identity = identity(dir.path());
-    let (a, b) = (bind(&identity, "127.0.0.1:0").await, bind(&identity, "127.0.0.1:0").await);
-    let (at_a, at_b) = (address(&a), address(&b));
     // A is lenient, so that what is seen is B's refusal.
-    let a = start(TestGate { cluster: [9; 16], strict: false, ..TestGate::new("a") }, a, &[("b", &at_b)]);
-    let b = start(TestGate::new("b"), b, &[("a", &at_a)]);
+    let lenient = TestGate { cluster: [9; 16], strict: false, ..TestGate::new("a") };
+    let ((a, _), (b, _)) = pair(&identity, lenient, TestGate::new("b")).await;
     a.trouble("b", "it refused us: another cluster").await;
     b.trouble("a", "another cluster").await;
 }
@@ -86,10 +81,7 @@ async fn a_node_that_is_not_the_one_dialled_is_refused_from_both_ends() {
 async fn a_node_that_comes_back_with_another_disk_is_refused_and_with_its_own_is_not() {
     let dir = dir();
     let identity = identity(dir.path());
-    let (a, b) = (bind(&identity, "127.0.0.1:0").await, bind(&identity, "127.0.0.1:0").await);
-    let (at_a, at_b) = (address(&a), address(&b));
-    let a = start(TestGate::new("a"), a, &[("b", &at_b)]);
-    let mut first = start(TestGate::new("b"), b, &[("a", &at_a)]);
+    let ((a, at_a), (mut first, at_b)) = pair(&identity, TestGate::new("a"), TestGate::new("b")).await;
     a.reaches("b", Lane::Control, &mut first, "hello").await;
     drop(first);
 
@@ -104,8 +96,17 @@ async fn a_node_that_comes_back_with_another_disk_is_refused_and_with_its_own_is
     a.reaches("b", Lane::Control, &mut again, "welcome back").await;
 }
 
+/// Two nodes that know each other, and their addresses.
+async fn pair(identity: &slowdb_net::Identity, a: TestGate, b: TestGate) -> ((Bare, String), (Bare, String)) {
+    let (at_a, at_b) = (bind(identity, "127.0.0.1:0").await, bind(identity, "127.0.0.1:0").await);
+    let (of_a, of_b) = (address(&at_a), address(&at_b));
+    let a = start(a, at_a, &[("b", &of_b)]);
+    let b = start(b, at_b, &[("a", &of_a)]);
+    ((a, of_a), (b, of_b))
+}
+
 /// The same id and the same storage, at another address.
-async fn copy_of_b(identity: &slowdb_net::Identity, at_a: &str) -> transport_common::Bare {
+async fn copy_of_b(identity: &slowdb_net::Identity, at_a: &str) -> Bare {
     let endpoint = bind(identity, "127.0.0.1:0").await;
     start(TestGate { instance: 4, ..TestGate::new("b") }, endpoint, &[("a", at_a)])
 }
@@ -114,10 +115,7 @@ async fn copy_of_b(identity: &slowdb_net::Identity, at_a: &str) -> transport_com
 async fn a_second_process_of_a_live_node_is_told_to_stop_and_the_first_goes_on() {
     let dir = dir();
     let identity = identity(dir.path());
-    let (a, b) = (bind(&identity, "127.0.0.1:0").await, bind(&identity, "127.0.0.1:0").await);
-    let (at_a, at_b) = (address(&a), address(&b));
-    let mut a = start(TestGate::new("a"), a, &[("b", &at_b)]);
-    let mut b = start(TestGate::new("b"), b, &[("a", &at_a)]);
+    let ((mut a, at_a), (mut b, at_b)) = pair(&identity, TestGate::new("a"), TestGate::new("b")).await;
     a.reaches("b", Lane::Control, &mut b, "hello").await;
     b.reaches("a", Lane::Control, &mut a, "hello").await;
 

@@ -436,9 +436,7 @@ impl Trio {
     pub(crate) fn settle(&mut self) {
         for _ in 0..1000 {
             for node in 0..self.peers.len() {
-                self.flush(node);
-                self.sync(node);
-                self.finish_jobs(node);
+                self.act(node);
             }
             if self.wire.is_empty() {
                 return;
@@ -468,16 +466,31 @@ impl Trio {
     }
 
     /// Lets time pass for all, and hands what is sent to the test, which delivers it or does not.
-    pub(crate) fn run(&mut self, ticks: usize, mut hand: impl FnMut(&mut Trio, InFlight)) {
+    pub(crate) fn run(&mut self, ticks: usize, hand: impl FnMut(&mut Trio, InFlight)) {
+        self.run_with(ticks, Trio::act, hand);
+    }
+
+    /// A node thinks, its disk is done, and so are its jobs.
+    pub(crate) fn act(&mut self, node: usize) {
+        self.flush(node);
+        self.sync(node);
+        self.finish_jobs(node);
+    }
+
+    /// As [`Trio::run`], with what a node does when it is its turn.
+    pub(crate) fn run_with(
+        &mut self,
+        ticks: usize,
+        mut act: impl FnMut(&mut Trio, usize),
+        mut hand: impl FnMut(&mut Trio, InFlight),
+    ) {
         for _ in 0..ticks {
             self.now.micros += TICK_MICROS;
             (0..self.peers.len()).for_each(|node| self.tick(node));
             for round in 0.. {
                 assert!(round < 1000, "it does not come to rest");
                 for node in 0..self.peers.len() {
-                    self.flush(node);
-                    self.sync(node);
-                    self.finish_jobs(node);
+                    act(self, node);
                 }
                 if self.wire.is_empty() {
                     break;

@@ -41,21 +41,37 @@ fn state(endpoint: &Endpoint, events: mpsc::Sender<PeerEvent>) -> State {
     }
 }
 
-/// A frame that was taken from the queue when its connection turned out to be dead has left the queue: were it
-/// counted for ever, the queue would in time be full of nothing, and the other node never hear from us again.
-#[tokio::test(flavor = "multi_thread")]
-async fn frames_lost_with_their_connection_make_room_again() {
+/// Both ends of a connection of an endpoint to itself.
+struct Ends {
+    state: State,
+    connection: Connection,
+    _accepted: Option<Connection>,
+    _events: mpsc::Receiver<PeerEvent>,
+    _dir: tempfile::TempDir,
+    _endpoint: Endpoint,
+}
+
+async fn connected() -> Ends {
     let dir = tempfile::tempdir().expect("a directory can be made");
     let identity = identity(dir.path());
     let services = super::super::services();
     let endpoint = Endpoint::bind("127.0.0.1:0", &identity, &services, AcceptLimits::default());
     let endpoint = endpoint.await.expect("loopback can be bound");
     let address = endpoint.local_addrs()[0].to_string();
-    let (events, _event_queue) = mpsc::channel(8);
+    let (events, event_queue) = mpsc::channel(8);
     let state = state(&endpoint, events);
     let dialled = endpoint.connector().connect(&address, ALPN_DATA, Profile::Data, CONNECT_WITHIN);
-    let (connection, _accepted) = tokio::join!(dialled, endpoint.accept());
+    let (connection, accepted) = tokio::join!(dialled, endpoint.accept());
     let connection = connection.expect("loopback can be dialled");
+    Ends { state, connection, _accepted: accepted, _events: event_queue, _dir: dir, _endpoint: endpoint }
+}
+
+/// A frame that was taken from the queue when its connection turned out to be dead has left the queue: were it
+/// counted for ever, the queue would in time be full of nothing, and the other node never hear from us again.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_lost_with_their_connection_make_room_again() {
+    let ends = connected().await;
+    let (state, connection) = (&ends.state, &ends.connection);
     connection.close(256, "for the test");
 
     let (sender, mut receiver) = mpsc::unbounded_channel();
@@ -64,7 +80,7 @@ async fn frames_lost_with_their_connection_make_room_again() {
     for round in 0..64 {
         let frame = FrameOut { kind: 0, meta: Bytes::new(), body: Vec::new() };
         assert!(queue.push(Some(GroupId(1)), frame, 600), "round {round}: the queue is full of nothing");
-        assert!(!send_all(&state, Line::Data, &connection, 1, &mut receiver).await);
+        assert!(!send_all(state, Line::Data, connection, 1, &mut receiver).await);
         while receiver.try_recv().is_ok() {}
     }
     assert_eq!(queue.bytes.load(Ordering::Relaxed), 0);
@@ -86,22 +102,13 @@ async fn a_queue_is_bounded_in_bytes_but_lets_one_large_frame_pass() {
 /// One lane reached the new process of a restarted node; the other one still leads to the old one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_instance_heard_of_on_one_lane_wakes_the_other() {
-    let dir = tempfile::tempdir().expect("a directory can be made");
-    let identity = identity(dir.path());
-    let services = super::super::services();
-    let endpoint = Endpoint::bind("127.0.0.1:0", &identity, &services, AcceptLimits::default());
-    let endpoint = endpoint.await.expect("loopback can be bound");
-    let address = endpoint.local_addrs()[0].to_string();
-    let (events, _event_queue) = mpsc::channel(8);
-    let state = state(&endpoint, events);
-    let dialled = endpoint.connector().connect(&address, ALPN_DATA, Profile::Data, CONNECT_WITHIN);
-    let (connection, _accepted) = tokio::join!(dialled, endpoint.accept());
-    let connection = connection.expect("loopback can be dialled");
+    let ends = connected().await;
+    let (state, connection) = (&ends.state, &ends.connection);
 
     let (_sender, mut receiver) = mpsc::unbounded_channel();
     state.heard_of(1);
     state.heard_of(2);
-    let sending = send_all(&state, Line::Data, &connection, 1, &mut receiver);
+    let sending = send_all(state, Line::Data, connection, 1, &mut receiver);
     let over = tokio::time::timeout(Duration::from_secs(60), sending).await;
     assert_eq!(over, Ok(false), "it goes on talking to a process that is gone");
     assert_eq!(connection.lost(), Some(slowdb_net::LostError::ClosedHere));
