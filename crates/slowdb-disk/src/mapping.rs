@@ -6,9 +6,11 @@
 
 use std::any::Any;
 use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-#[cfg(target_os = "linux")]
 use memmap2::MmapRaw;
 
 /// A shared, writable mapping of part of a file. Cloning it shares the memory.
@@ -45,18 +47,48 @@ impl Mapping {
         self.len
     }
 
-    /// Has the pages of `[at, at + len)` in memory and writable, all at once: cheaper than a fault at the first write to
-    /// each. Changes no byte, but the pages count as written. A hint: where it cannot be followed, nothing happens.
+    /// Makes `[at, at + len)` zero, and has its pages in memory and writable, all at once: a fraction of what a fault at the
+    /// first write to each costs. For ranges that are about to be written for the first time.
     ///
     /// # Panics
     /// If the range is not inside the mapping.
-    pub fn populate(&self, at: usize, len: usize) {
+    ///
+    /// # Safety
+    /// Nobody else reads or writes these bytes now.
+    pub unsafe fn clear(&self, at: usize, len: usize) {
         assert!(at <= self.len && len <= self.len - at, "{len} bytes at {at} of a mapping of {}", self.len);
-        #[cfg(target_os = "linux")]
-        if let Some(map) = self.owner.downcast_ref::<MmapRaw>() {
-            // Kernels before 5.14 do not know it; then each first touch is a fault.
-            let _ = map.advise_range(memmap2::Advice::PopulateWrite, at, len);
+        let part = self.owner.downcast_ref::<MappedPart>();
+        if part.is_some_and(|part| part.clear(at, len).is_ok()) {
+            return;
         }
+        // SAFETY: inside the mapping, and the caller promises that it is his alone.
+        unsafe { self.ptr.add(at).write_bytes(0, len) }
+    }
+}
+
+/// A mapping of the operating system, and what it is a mapping of.
+pub(crate) struct MappedPart {
+    pub(crate) map: MmapRaw,
+    pub(crate) file: Arc<File>,
+    /// Where in the file it begins.
+    pub(crate) offset: u64,
+}
+
+impl MappedPart {
+    /// Pages of zeros that are written to the file are in the cache, and dirty, in runs; to map them then is little beside
+    /// a fault, a read of nothing from the disk, and a look for the block of every single one.
+    fn clear(&self, at: usize, len: usize) -> io::Result<()> {
+        static ZEROS: [u8; 65_536] = [0; 65_536];
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(ZEROS.len());
+            self.file.write_all_at(&ZEROS[..part], self.offset + (at + done) as u64)?;
+            done += part;
+        }
+        #[cfg(target_os = "linux")]
+        // Kernels before 5.14 do not know it; then each first touch is a fault.
+        let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, at, len);
+        Ok(())
     }
 }
 

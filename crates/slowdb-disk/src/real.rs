@@ -14,7 +14,7 @@ use memmap2::MmapOptions;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::mapping::Mapping;
+use crate::mapping::{MappedPart, Mapping};
 use crate::path::{check_dir, check_file, check_rename};
 use crate::{Disk, DiskFile, check_give_back, check_map_range};
 
@@ -120,7 +120,7 @@ impl Disk for RealDisk {
             .truncate(false)
             .open(&full)
             .map_err(|e| at(&full, &e))?;
-        Ok(Arc::new(RealFile { file, path: full, locked: AtomicBool::new(false) }))
+        Ok(Arc::new(RealFile { file: Arc::new(file), path: full, locked: AtomicBool::new(false) }))
     }
 
     fn exists(&self, path: &str) -> io::Result<bool> {
@@ -178,7 +178,7 @@ impl Disk for RealDisk {
 }
 
 struct RealFile {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     locked: AtomicBool,
 }
@@ -257,9 +257,13 @@ impl DiskFile for RealFile {
 
     fn map(&self, offset: u64, len: usize) -> io::Result<Mapping> {
         check_map_range(offset, len, self.len()?)?;
-        let map =
-            MmapOptions::new().offset(offset).len(len).map_raw(&self.file).map_err(|e| at(&self.path, &e))?;
-        Ok(Mapping::new(map.as_mut_ptr(), len, Arc::new(map)))
+        let map = MmapOptions::new()
+            .offset(offset)
+            .len(len)
+            .map_raw(&*self.file)
+            .map_err(|e| at(&self.path, &e))?;
+        let file = Arc::clone(&self.file);
+        Ok(Mapping::new(map.as_mut_ptr(), len, Arc::new(MappedPart { map, file, offset })))
     }
 }
 

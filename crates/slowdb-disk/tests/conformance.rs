@@ -96,13 +96,17 @@ fn mappings(disk: &dyn Disk) {
     unsafe {
         assert_eq!(std::slice::from_raw_parts(second.as_ptr(), 6), b"before");
         first.as_ptr().add(extent - 1).write(42);
-        first.populate(4096, extent - 4096);
-        second.populate(0, extent);
+        first.as_ptr().add(4095).write(7);
+        first.as_ptr().add(4096).write(7);
+        first.clear(4096, extent - 4097);
+        assert_eq!((first.as_ptr().add(4095).read(), first.as_ptr().add(4096).read()), (7, 0));
+        assert_eq!(first.as_ptr().add(extent - 1).read(), 42, "what is not cleared stays");
         second.as_ptr().add(5).write(43);
         assert_eq!(again.as_ptr().add(5).read(), 43, "mappings of a range share its bytes");
     }
     assert!(
-        catch_unwind(AssertUnwindSafe(|| first.populate(1, extent))).is_err(),
+        // SAFETY: as above.
+        catch_unwind(AssertUnwindSafe(|| unsafe { first.clear(1, extent) })).is_err(),
         "it ends inside the mapping"
     );
     file.sync().unwrap();

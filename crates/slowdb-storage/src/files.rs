@@ -16,8 +16,8 @@ use crate::layout::Geometry;
 use crate::manifest::{Manifest, in_dir};
 use crate::shared::{HEAP, SLOTS, Shared, VECTORS};
 
-/// What is brought into memory at a time, ahead of writes from front to back. More at a time is no faster, and what is
-/// not written in the end goes to the disk as zeros.
+/// What is cleared and brought into memory at a time, ahead of writes from front to back. More at a time is no faster, and
+/// what is not written in the end goes to the disk as zeros.
 const AHEAD_BYTES: usize = 65_536;
 
 /// Part of a mapping.
@@ -46,12 +46,16 @@ impl Span {
 
     /// To be called before each of a row of writes that follow on one another, with where it goes. Saves most page
     /// faults, which would take most of the time of a write.
-    pub(crate) fn prepare(&self, at: usize, len: usize) {
+    ///
+    /// # Safety
+    /// Nobody reads what is at `at` and behind, up to the end of the span, and only the caller writes it.
+    pub(crate) unsafe fn prepare(&self, at: usize, len: usize) {
         let end = at + len;
         let from = at.next_multiple_of(AHEAD_BYTES);
         if from < end {
             let to = end.next_multiple_of(AHEAD_BYTES).min(self.len);
-            self.map.populate(self.at + from, to - from);
+            // SAFETY: it is not before `at`, and inside the span.
+            unsafe { self.map.clear(self.at + from, to - from) };
         }
     }
 

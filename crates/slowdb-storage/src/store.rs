@@ -241,7 +241,8 @@ impl Store {
             .map_err(|e| self.write_error("growing the heap", e))?;
         self.heap.grow(self.files.heap_extents);
         if let Some(span) = self.shared.heap.get(extent) {
-            span.prepare(place.at as usize, len);
+            // SAFETY: extents are filled from front to back, and nobody needs what is behind where a record goes.
+            unsafe { span.prepare(place.at as usize, len) };
         }
         Ok(place)
     }
@@ -274,8 +275,11 @@ impl Store {
         let geometry = &self.shared.geometry;
         let (extent, at) = geometry.locate(slot as u32);
         let extent = self.shared.extent(extent);
-        extent.vectors.prepare(at * geometry.stride, geometry.stride);
-        extent.metas.prepare(at * SlotMeta::BYTES, SlotMeta::BYTES);
+        // SAFETY: slots from `slots` on hold nothing that anybody refers to, and only the writer raises it.
+        unsafe {
+            extent.vectors.prepare(at * geometry.stride, geometry.stride);
+            extent.metas.prepare(at * SlotMeta::BYTES, SlotMeta::BYTES);
+        }
         if self.live.len() * 64 <= slot as usize {
             self.live.push(0);
         }
