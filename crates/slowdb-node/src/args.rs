@@ -61,6 +61,19 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Make certificates
     Certs(CertsArgs),
+    /// Read all files of a node that does not run, and say what is damaged
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  slowdb-node verify ./data/n1
+
+Nothing is changed. Exit code 0: all is good; 1: damage was found, or the node runs.")]
+pub(crate) struct VerifyArgs {
+    /// The node's directory: STORAGE_PATH/NODE_ID
+    pub(crate) path: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,7 @@ mod search;
 mod session;
 mod start;
 mod status;
+mod verify;
 
 use args::{CertsCommand, Cli, Command};
 use clap::Parser;
@@ -70,5 +71,6 @@ async fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Certs(args) => match args.command {
             CertsCommand::Create { dir } => certs::create(&dir, output),
         },
+        Command::Verify(args) => verify::run(&args, output),
     }
 }

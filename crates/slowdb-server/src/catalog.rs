@@ -24,7 +24,7 @@ use xxhash_rust::xxh3::xxh3_128;
 pub(crate) const CATALOG: GroupId = GroupId(0);
 /// The collection that a cluster is founded with.
 pub(crate) const DEFAULT_COLLECTION: &str = "default";
-const FILE: &str = "catalog";
+pub(crate) const FILE: &str = "catalog";
 /// A snapshot of it that came from another node.
 const STAGED: &str = "catalog.staged";
 const MAGIC: [u8; 4] = *b"SDBC";
@@ -236,6 +236,11 @@ impl CatalogMachine {
     pub(crate) fn digest(&self) -> [u8; 16] {
         digest_of(&rkyv::to_bytes::<RkyvError>(&self.catalog).expect("memory holds a catalog"))
     }
+}
+
+/// Says what is wrong with the catalog that a node keeps, and changes nothing. Without the file it is empty.
+pub(crate) fn check(disk: &dyn Disk) -> Result<(), String> {
+    read_checkpoint(disk, FILE).map(|_| ())
 }
 
 fn read_checkpoint(disk: &dyn Disk, file: &str) -> Result<Option<Checkpoint>, String> {

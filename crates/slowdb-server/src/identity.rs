@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sealed;
 
-const FILE: &str = "identity";
+pub(crate) const FILE: &str = "identity";
 const MAGIC: [u8; 4] = *b"SDBI";
 
 /// What a cluster is founded with. Without nodes for one that joined a cluster that others founded.
@@ -76,6 +76,18 @@ pub enum IdentityError {
     /// It is damaged.
     #[error("{FILE}: {0}")]
     Damaged(String),
+}
+
+/// Says what is wrong with the identity of a storage path that is in use, and changes nothing.
+pub(crate) fn check(disk: &dyn Disk) -> Result<(), String> {
+    match sealed::read(disk, FILE, MAGIC) {
+        Ok(None) => Err(format!("{FILE}: it is missing")),
+        Ok(Some(content)) => {
+            let identity = rkyv::from_bytes::<Identity, RkyvError>(&content);
+            identity.map(|_| ()).map_err(|error| format!("{FILE}: {error}"))
+        }
+        Err(error) => Err(format!("{FILE}: {error}")),
+    }
 }
 
 impl Identity {

@@ -36,6 +36,7 @@ mod tend;
 mod tombstones;
 mod transfer;
 mod unguarded;
+mod verify;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
@@ -49,3 +50,4 @@ pub use node::{CheckpointPace, Command, Effect, Node, NodeSetup, OpenNodeError, 
 pub use probe::{CatalogProbe, GroupProbe, NodeProbe, SpecProbe, SpecReplica};
 pub use read::ReadWork;
 pub use running::{RunningNode, StopError};
+pub use verify::{VerifiedPart, VerifyError, verify};

@@ -25,6 +25,8 @@ pub struct Verified {
     pub bytes: u64,
     /// Their digest, computed from the bytes.
     pub digest: Digest,
+    /// What was given with its last durable checkpoint.
+    pub mark: Vec<u8>,
     /// Every place that is damaged.
     pub bad: Vec<Corruption>,
 }
@@ -58,7 +60,8 @@ pub fn verify(disk: &dyn Disk, dir: &str, mut progress: impl FnMut(Progress)) ->
     }
     let Found { manifest, data, index, live, damage } =
         Found::look(disk, dir, DataFiles::find(disk, dir)?, None)?;
-    let mut found = Verified { dimension: manifest.dimension as usize, bad: damage, ..Verified::default() };
+    let (dimension, mark) = (manifest.dimension as usize, manifest.mark.clone());
+    let mut found = Verified { dimension, mark, bad: damage, ..Verified::default() };
     if let Some(index) = &index {
         let mut index = IndexScrub::new(std::sync::Arc::clone(index));
         while index.steps_left() > 0 {

@@ -112,6 +112,15 @@ impl std::fmt::Debug for Wal {
     }
 }
 
+/// What [`Wal::verify`] read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalVerified {
+    /// How many segments the log has.
+    pub segments: u64,
+    /// The size of their files, in bytes.
+    pub bytes: u64,
+}
+
 impl Wal {
     /// Opens the log in `dir`, creating it if there is none, and says what it holds.
     ///
@@ -129,6 +138,16 @@ impl Wal {
     ) -> Result<(Self, Recovered), WalOpenError> {
         options.check().map_err(WalOpenError::Options)?;
         recover::open(disk, dir, options)
+    }
+
+    /// Reads the log in `dir` as opening it does, and changes nothing. Without a directory there is nothing to read.
+    /// The log must not be open.
+    ///
+    /// # Errors
+    ///
+    /// What opening it would refuse: the first place that is damaged, by file and offset.
+    pub fn verify(disk: Arc<dyn Disk>, dir: &str) -> Result<WalVerified, WalOpenError> {
+        recover::verify(disk, dir)
     }
 
     /// Appends records, in order, and adds the place of each entry among them to `locations`.

@@ -31,7 +31,7 @@ mod tests;
 
 pub use error::{Corruption, CorruptionKind, InvalidRecord, WalError, WalOpenError, WalReadError};
 pub use groups::Pin;
-pub use log::Wal;
+pub use log::{Wal, WalVerified};
 pub use options::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, WalOptions};
 pub use reader::WalReader;
 pub use record::{EntryMeta, HardState, Location, Record, Recovered, RecoveredGroup};

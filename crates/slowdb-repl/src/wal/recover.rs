@@ -15,7 +15,7 @@ use super::error::{Corruption, CorruptionKind, WalOpenError};
 use super::format::{HEADER_AREA, PAGE, SegmentHeader, record_bytes, record_seed};
 use super::group::Effect;
 use super::groups::Groups;
-use super::log::{Counters, LiveSegment, Wal};
+use super::log::{Counters, LiveSegment, Wal, WalVerified};
 use super::options::WalOptions;
 use super::reader::Segments;
 use super::record::{EntryMeta, Location, Recovered, RecoveredGroup};
@@ -74,6 +74,26 @@ pub(super) fn open(
         counters: Counters::default(),
     };
     Ok((wal, recovered))
+}
+
+/// Reads the log as opening it does, up to where that would begin to write; see [`Wal::verify`].
+pub(super) fn verify(disk: Arc<dyn Disk>, dir: &str) -> Result<WalVerified, WalOpenError> {
+    if !disk.exists(dir).map_err(|error| open_io("looking for", dir, error))? {
+        return Ok(WalVerified::default());
+    }
+    let options = WalOptions::default();
+    let (_, found) = Pool::open(disk, dir)?;
+    let layout = Layout::new(found, &options)?;
+    let mut replay = Replay::new(layout.is_from_the_beginning());
+    replay.sealed_segments(&layout, &options)?;
+    let mut buffer = Vec::new();
+    let tail = Tail::read(&layout, &options, &mut buffer)?;
+    let header = tail.next_header(&layout, layout.opening_max.saturating_add(1), &options);
+    tail.replay(&mut replay, &header)?;
+    replay.finish(&layout)?;
+    let segments = layout.live.len() as u64;
+    let bytes = layout.live.iter().map(|file| file.segment.bytes).sum();
+    Ok(WalVerified { segments, bytes })
 }
 
 /// What the checksums of a segment's records depend on.
