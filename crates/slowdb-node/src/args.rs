@@ -100,7 +100,7 @@ pub(crate) struct StartArgs {
     /// Components of each vector: a new cluster starts with the collection 'default'
     #[arg(long, value_name = "N")]
     pub(crate) dimension: Option<u32>,
-    /// How the collection 'default' of a new cluster measures similarity: l2, inner_product or cosine
+    /// How the collection 'default' of a new cluster measures similarity: l2, l1, inner_product or cosine
     /// [default: cosine]
     #[arg(long, value_parser = metric)]
     pub(crate) metric: Option<Metric>,
@@ -336,7 +336,7 @@ pub(crate) struct SearchArgs {
     pub(crate) k: usize,
     #[command(flatten)]
     pub(crate) query: Query,
-    /// l2, inner_product or cosine [default: the collection's own]
+    /// l2, l1, inner_product or cosine [default: the collection's own]
     #[arg(long, value_parser = metric)]
     pub(crate) metric: Option<Metric>,
     /// Share of the shards, 0 to 1, that is enough; those that did not answer are named

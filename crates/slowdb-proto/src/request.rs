@@ -154,6 +154,8 @@ pub enum Metric {
     /// Cosine similarity: greater is nearer.
     #[default]
     Cosine,
+    /// Sum of the differences' absolute values: smaller is nearer.
+    L1,
 }
 
 impl Metric {
@@ -163,12 +165,13 @@ impl Metric {
             Metric::L2 => "l2",
             Metric::InnerProduct => "inner_product",
             Metric::Cosine => "cosine",
+            Metric::L1 => "l1",
         }
     }
 
     /// Whether a greater score is nearer.
     pub fn greater_is_nearer(self) -> bool {
-        !matches!(self, Metric::L2)
+        !matches!(self, Metric::L2 | Metric::L1)
     }
 }
 
@@ -180,7 +183,8 @@ impl FromStr for Metric {
             "l2" => Ok(Metric::L2),
             "inner_product" | "ip" => Ok(Metric::InnerProduct),
             "cosine" => Ok(Metric::Cosine),
-            other => Err(format!("no metric is called '{other}': use l2, inner_product or cosine")),
+            "l1" => Ok(Metric::L1),
+            other => Err(format!("no metric is called '{other}': use l2, l1, inner_product or cosine")),
         }
     }
 }

@@ -295,6 +295,7 @@ fn search(
         Metric::L2 => slowdb_storage::Metric::L2,
         Metric::InnerProduct => slowdb_storage::Metric::InnerProduct,
         Metric::Cosine => slowdb_storage::Metric::Cosine,
+        Metric::L1 => slowdb_storage::Metric::L1,
     };
     let mut results: Vec<Vec<Hit>> = vec![Vec::new(); queries.len() / dimension];
     let mut searched = Vec::with_capacity(shards.len());

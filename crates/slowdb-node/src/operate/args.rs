@@ -170,7 +170,7 @@ pub(crate) struct CreateArgs {
     /// Components of each vector
     #[arg(long, value_name = "N")]
     pub(crate) dimension: u32,
-    /// How it measures similarity: l2, inner_product or cosine
+    /// How it measures similarity: l2, l1, inner_product or cosine
     #[arg(long, default_value = "cosine", value_parser = metric)]
     pub(crate) metric: Metric,
     /// Its shards

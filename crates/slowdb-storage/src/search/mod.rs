@@ -23,6 +23,8 @@ use top::Top;
 pub enum Metric {
     /// The score is the squared Euclidean distance; smaller is nearer.
     L2,
+    /// The score is the sum of the differences' absolute values (Manhattan distance); smaller is nearer.
+    L1,
     /// The score is the inner product; greater is nearer.
     InnerProduct,
     /// The score is the cosine of the angle, -1 to 1; greater is nearer. A vector of length zero has 0 to
@@ -248,7 +250,11 @@ impl<'a> Walk<'a> {
         let rows = self.rows.vectors;
         let len = self.queries.len;
         let mut norms = [0.0; ROWS];
-        let dot_like = self.query.metric != Metric::L2;
+        let (one, four) = match self.query.metric {
+            Metric::L2 => (self.kernels.l2_one, self.kernels.l2_four),
+            Metric::L1 => (self.kernels.l1_one, self.kernels.l1_four),
+            Metric::InnerProduct | Metric::Cosine => (self.kernels.dot_one, self.kernels.dot_four),
+        };
         if self.query.metric == Metric::Cosine {
             // SAFETY: as for the kernels below.
             unsafe { (self.kernels.norms)(&rows, len, &mut norms) };
@@ -259,15 +265,13 @@ impl<'a> Walk<'a> {
             let mut raw = [[0.0; ROWS]; QUERIES];
             let step = if total - q >= QUERIES { QUERIES } else { 1 };
             if step == QUERIES {
-                let four = std::array::from_fn(|n| self.queries.get(q + n).as_ptr());
-                let compare = if dot_like { self.kernels.dot_four } else { self.kernels.l2_four };
+                let queries = std::array::from_fn(|n| self.queries.get(q + n).as_ptr());
                 // SAFETY: rows and queries are `len` numbers each, `len` is a multiple of 16, nobody writes
                 // them, and the kernels were chosen for this processor.
-                unsafe { compare(&four, &rows, len, &mut raw) };
+                unsafe { four(&queries, &rows, len, &mut raw) };
             } else {
-                let compare = if dot_like { self.kernels.dot_one } else { self.kernels.l2_one };
                 // SAFETY: as above.
-                unsafe { compare(self.queries.get(q).as_ptr(), &rows, len, &mut raw[0]) };
+                unsafe { one(self.queries.get(q).as_ptr(), &rows, len, &mut raw[0]) };
             }
             for (n, raw) in raw[..step].iter().enumerate() {
                 self.take(q + n, &raw[..count], &norms)?;
@@ -283,7 +287,7 @@ impl<'a> Walk<'a> {
         for (n, raw) in raw.iter().enumerate() {
             let slot = self.rows.slots[n];
             let key = match self.query.metric {
-                Metric::L2 if raw.is_finite() => *raw,
+                Metric::L2 | Metric::L1 if raw.is_finite() => *raw,
                 Metric::InnerProduct if raw.is_finite() => -*raw,
                 Metric::Cosine if raw.is_finite() && self.queries.fit(q, norms[n]) => {
                     -cosine(f64::from(*raw), f64::from(norms[n]).sqrt(), self.queries.norms[q])
@@ -307,7 +311,7 @@ impl<'a> Walk<'a> {
     fn exact_key(&self, metric: Metric, q: usize, row: &[f32]) -> f32 {
         let query = self.queries.get(q);
         match metric {
-            Metric::L2 => clamp(exact(metric, query, row)),
+            Metric::L2 | Metric::L1 => clamp(exact(metric, query, row)),
             Metric::InnerProduct => -clamp(exact(metric, query, row)),
             Metric::Cosine => {
                 let norm = exact(Metric::InnerProduct, row, row).sqrt();
@@ -317,11 +321,12 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The squared distance, or else the inner product, in `f64`, which no two `f32` vectors overflow.
+/// The distance (of L2 squared), or else the inner product, in `f64`, which no two `f32` vectors overflow.
 fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
     let pairs = a.iter().zip(b).map(|(a, b)| (f64::from(*a), f64::from(*b)));
     match metric {
         Metric::L2 => pairs.map(|(a, b)| (a - b) * (a - b)).sum(),
+        Metric::L1 => pairs.map(|(a, b)| (a - b).abs()).sum(),
         Metric::InnerProduct | Metric::Cosine => pairs.map(|(a, b)| a * b).sum(),
     }
 }

@@ -53,9 +53,10 @@ fn compare(
     let query = |q: usize| &queries[query_starts[q]..query_starts[q] + len];
     let row_ptrs: [*const f32; ROWS] = std::array::from_fn(|r| row(r).as_ptr());
     let query_ptrs: [*const f32; QUERIES] = std::array::from_fn(|q| query(q).as_ptr());
-    for metric in [Metric::L2, Metric::InnerProduct] {
+    for metric in [Metric::L2, Metric::L1, Metric::InnerProduct] {
         let (one, four) = match metric {
             Metric::L2 => (kernels.l2_one, kernels.l2_four),
+            Metric::L1 => (kernels.l1_one, kernels.l1_four),
             _ => (kernels.dot_one, kernels.dot_four),
         };
         let mut together = [[0.0; ROWS]; QUERIES];
@@ -115,7 +116,7 @@ fn a_search_finds_what_sorting_finds_with_ties_in_order_of_ids() {
     for dimension in [1, 3, 16, 33] {
         let (store, all) = store(dimension, 700);
         let queries: Vec<f32> = (0..dimension * 7).map(|n| (n % 5) as f32 - 2.0).collect();
-        for metric in [Metric::L2, Metric::InnerProduct] {
+        for metric in [Metric::L2, Metric::L1, Metric::InnerProduct] {
             for k in [1, 10, 100, 5000] {
                 let found = store.reader().search(&SearchQuery::new(&queries, k, metric)).unwrap();
                 for (query, hits) in queries.chunks_exact(dimension).zip(found) {
@@ -123,7 +124,8 @@ fn a_search_finds_what_sorting_finds_with_ties_in_order_of_ids() {
                         all.iter().map(|(id, v)| (exact(metric, query, v) + 0.0, id.clone())).collect();
                     expected.sort_by(|a, b| {
                         let order = a.0.total_cmp(&b.0);
-                        if metric == Metric::L2 { order } else { order.reverse() }.then_with(|| a.1.cmp(&b.1))
+                        let order = if metric == Metric::InnerProduct { order.reverse() } else { order };
+                        order.then_with(|| a.1.cmp(&b.1))
                     });
                     expected.truncate(k);
                     let hits: Vec<_> = hits.into_iter().map(|h| (f64::from(h.score), h.id)).collect();
@@ -156,7 +158,7 @@ fn cosines_are_cosines_also_of_zero_tiny_and_huge_vectors() {
         let hits = store.reader().search(&SearchQuery::new(&[-3e38, 3e38], 9, metric)).unwrap();
         hits[0].iter().all(|h| h.score.is_finite()) && hits[0].len() == 5
     };
-    assert!(all_finite(Metric::L2) && all_finite(Metric::InnerProduct));
+    assert!([Metric::L2, Metric::L1, Metric::InnerProduct].into_iter().all(all_finite));
 }
 
 fn power_of_ten(exponent: i32) -> f32 {

@@ -17,7 +17,7 @@ pub(super) struct Candidate<'a> {
 impl Candidate<'_> {
     pub(super) fn to_hit(&self, metric: Metric) -> Hit {
         let score = match metric {
-            Metric::L2 => self.key,
+            Metric::L2 | Metric::L1 => self.key,
             // Adding zero makes a negative zero positive.
             Metric::InnerProduct | Metric::Cosine => -self.key + 0.0,
         };

@@ -1,11 +1,17 @@
 //! Kernels for x86-64 processors with AVX2 with FMA.
 
 use std::arch::x86_64::{
-    __m256, _mm256_add_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_permute2f128_ps,
-    _mm256_setzero_ps, _mm256_storeu_ps, _mm256_sub_ps,
+    __m256, _mm256_add_ps, _mm256_andnot_ps, _mm256_fmadd_ps, _mm256_hadd_ps, _mm256_loadu_ps,
+    _mm256_permute2f128_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm256_sub_ps,
 };
 
-use super::{Kernels, QUERIES, Query, ROWS, RowPtrs, Scores, simd_kernels};
+use super::{DOT, Kernels, L1, L2, QUERIES, Query, ROWS, RowPtrs, Scores, simd_kernels};
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn abs(x: __m256) -> __m256 {
+    _mm256_andnot_ps(_mm256_set1_ps(-0.0), x)
+}
 
 /// The sums of eight registers' components, neighbours first, all at once.
 #[target_feature(enable = "avx2")]
@@ -26,5 +32,5 @@ fn totals(sums: [__m256; ROWS]) -> Scores {
 simd_kernels!(
     AVX2, "avx2", "avx2,fma", __m256, 8,
     zero: _mm256_setzero_ps(), load: _mm256_loadu_ps, fma: _mm256_fmadd_ps,
-    sub: _mm256_sub_ps, totals: totals
+    sub: _mm256_sub_ps, add: _mm256_add_ps, abs: abs, totals: totals
 );

@@ -19,6 +19,11 @@ pub(super) const ROWS: usize = 8;
 /// How many queries of a batch are compared at once.
 pub(super) const QUERIES: usize = 4;
 
+/// What is summed up of a pair of components. A parameter of kernels, as numbers since enums cannot be one.
+const DOT: u8 = 0;
+const L2: u8 = 1;
+const L1: u8 = 2;
+
 type Query = *const f32;
 type RowPtrs = [*const f32; ROWS];
 type Scores = [f32; ROWS];
@@ -41,6 +46,9 @@ pub(super) struct Kernels {
     /// Squared distances.
     pub(super) l2_one: One,
     pub(super) l2_four: Four,
+    /// Sums of the differences' absolute values.
+    pub(super) l1_one: One,
+    pub(super) l1_four: Four,
     /// Inner products.
     pub(super) dot_one: One,
     pub(super) dot_four: Four,
@@ -93,13 +101,14 @@ pub(super) fn prefetch(start: *const u8, bytes: usize) {
 macro_rules! simd_kernels {
     (
         $kernels:ident, $name:literal, $features:literal, $register:ty, $lanes:literal,
-        zero: $zero:expr, load: $load:expr, fma: $fma:expr, sub: $sub:expr, totals: $totals:expr
+        zero: $zero:expr, load: $load:expr, fma: $fma:expr, sub: $sub:expr, add: $add:expr, abs: $abs:expr,
+        totals: $totals:expr
     ) => {
-        /// `Q` queries with `R` rows, `Q * R` being [`ROWS`]: squared distances if `L2`, else inner products.
+        /// `Q` queries with `R` rows, `Q * R` being [`ROWS`].
         /// Query by query, the scores of the rows.
         #[target_feature(enable = $features)]
         #[inline]
-        unsafe fn tile<const Q: usize, const R: usize, const L2: bool>(
+        unsafe fn tile<const Q: usize, const R: usize, const SUM: u8>(
             queries: [*const f32; Q],
             rows: [*const f32; R],
             len: usize,
@@ -115,11 +124,13 @@ macro_rules! simd_kernels {
                     let query: $register = unsafe { $load(queries[q].add(at)) };
                     for r in 0..R {
                         let sum = &mut sums[q * R + r];
-                        *sum = if L2 {
-                            let difference = $sub(query, row[r]);
-                            $fma(difference, difference, *sum)
-                        } else {
-                            $fma(query, row[r], *sum)
+                        *sum = match SUM {
+                            L2 => {
+                                let difference = $sub(query, row[r]);
+                                $fma(difference, difference, *sum)
+                            }
+                            L1 => $add(*sum, $abs($sub(query, row[r]))),
+                            _ => $fma(query, row[r], *sum),
                         };
                     }
                 }
@@ -129,13 +140,13 @@ macro_rules! simd_kernels {
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn one<const L2: bool>(query: Query, rows: &RowPtrs, len: usize, out: &mut Scores) {
+        unsafe fn one<const SUM: u8>(query: Query, rows: &RowPtrs, len: usize, out: &mut Scores) {
             // SAFETY: promised by the caller.
-            *out = unsafe { tile::<1, ROWS, L2>([query], *rows, len) };
+            *out = unsafe { tile::<1, ROWS, SUM>([query], *rows, len) };
         }
 
         #[target_feature(enable = $features)]
-        unsafe fn four<const L2: bool>(
+        unsafe fn four<const SUM: u8>(
             queries: &[Query; QUERIES],
             rows: &RowPtrs,
             len: usize,
@@ -145,7 +156,7 @@ macro_rules! simd_kernels {
             for first in (0..ROWS).step_by(TOGETHER) {
                 let some: [*const f32; TOGETHER] = std::array::from_fn(|n| rows[first + n]);
                 // SAFETY: promised by the caller.
-                let scores = unsafe { tile::<QUERIES, TOGETHER, L2>(*queries, some, len) };
+                let scores = unsafe { tile::<QUERIES, TOGETHER, SUM>(*queries, some, len) };
                 for (out, scores) in out.iter_mut().zip(scores.chunks_exact(TOGETHER)) {
                     out[first..first + TOGETHER].copy_from_slice(scores);
                 }
@@ -169,10 +180,12 @@ macro_rules! simd_kernels {
 
         pub(super) static $kernels: Kernels = Kernels {
             name: $name,
-            l2_one: one::<true>,
-            l2_four: four::<true>,
-            dot_one: one::<false>,
-            dot_four: four::<false>,
+            l2_one: one::<L2>,
+            l2_four: four::<L2>,
+            l1_one: one::<L1>,
+            l1_four: four::<L1>,
+            dot_one: one::<DOT>,
+            dot_four: four::<DOT>,
             norms,
         };
     };

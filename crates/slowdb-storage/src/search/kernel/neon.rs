@@ -1,8 +1,10 @@
 //! Kernels for 64-bit ARM.
 
-use std::arch::aarch64::{float32x4_t, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32, vsubq_f32};
+use std::arch::aarch64::{
+    float32x4_t, vabsq_f32, vaddq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32, vsubq_f32,
+};
 
-use super::{Kernels, QUERIES, Query, ROWS, RowPtrs, Scores, simd_kernels, total};
+use super::{DOT, Kernels, L1, L2, QUERIES, Query, ROWS, RowPtrs, Scores, simd_kernels, total};
 
 /// With the sum as the last argument, as the others have it.
 #[target_feature(enable = "neon")]
@@ -24,5 +26,5 @@ fn totals(sums: [float32x4_t; ROWS]) -> Scores {
 
 simd_kernels!(
     NEON, "neon", "neon", float32x4_t, 4,
-    zero: vdupq_n_f32(0.0), load: vld1q_f32, fma: fma, sub: vsubq_f32, totals: totals
+    zero: vdupq_n_f32(0.0), load: vld1q_f32, fma: fma, sub: vsubq_f32, add: vaddq_f32, abs: vabsq_f32, totals: totals
 );

@@ -1,30 +1,32 @@
 //! Kernels without SIMD: for processors with none of the others, and the reference that they are tested
 //! against.
 
-use super::{Kernels, QUERIES, Query, ROWS, RowPtrs, Scores};
+use super::{DOT, Kernels, L1, L2, QUERIES, Query, ROWS, RowPtrs, Scores};
 
 /// Independent sums, which a compiler can keep in small registers.
 const LANES: usize = 4;
 
 pub(super) static SCALAR: Kernels = Kernels {
     name: "scalar",
-    l2_one: one::<true>,
-    l2_four: four::<true>,
-    dot_one: one::<false>,
-    dot_four: four::<false>,
+    l2_one: one::<L2>,
+    l2_four: four::<L2>,
+    l1_one: one::<L1>,
+    l1_four: four::<L1>,
+    dot_one: one::<DOT>,
+    dot_four: four::<DOT>,
     norms,
 };
 
-unsafe fn one<const L2: bool>(query: Query, rows: &RowPtrs, len: usize, out: &mut Scores) {
+unsafe fn one<const SUM: u8>(query: Query, rows: &RowPtrs, len: usize, out: &mut Scores) {
     for (row, out) in rows.iter().zip(out) {
         // SAFETY: promised by the caller.
         let (query, row) =
             unsafe { (std::slice::from_raw_parts(query, len), std::slice::from_raw_parts(*row, len)) };
-        *out = pair::<L2>(query, row);
+        *out = pair::<SUM>(query, row);
     }
 }
 
-unsafe fn four<const L2: bool>(
+unsafe fn four<const SUM: u8>(
     queries: &[Query; QUERIES],
     rows: &RowPtrs,
     len: usize,
@@ -32,7 +34,7 @@ unsafe fn four<const L2: bool>(
 ) {
     for (query, out) in queries.iter().zip(out) {
         // SAFETY: promised by the caller.
-        unsafe { one::<L2>(*query, rows, len, out) };
+        unsafe { one::<SUM>(*query, rows, len, out) };
     }
 }
 
@@ -40,15 +42,19 @@ unsafe fn norms(rows: &RowPtrs, len: usize, out: &mut [f32; ROWS]) {
     for (row, out) in rows.iter().zip(out) {
         // SAFETY: promised by the caller.
         let row = unsafe { std::slice::from_raw_parts(*row, len) };
-        *out = pair::<false>(row, row);
+        *out = pair::<DOT>(row, row);
     }
 }
 
-fn pair<const L2: bool>(a: &[f32], b: &[f32]) -> f32 {
+fn pair<const SUM: u8>(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0.0; LANES];
     for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
         for n in 0..LANES {
-            sums[n] += if L2 { (a[n] - b[n]) * (a[n] - b[n]) } else { a[n] * b[n] };
+            sums[n] += match SUM {
+                L2 => (a[n] - b[n]) * (a[n] - b[n]),
+                L1 => (a[n] - b[n]).abs(),
+                _ => a[n] * b[n],
+            };
         }
     }
     sums.iter().sum()
