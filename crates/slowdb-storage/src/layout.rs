@@ -2,6 +2,8 @@
 
 use slowdb_disk::MAP_ALIGN;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use crate::types::Version;
 
 /// Slots are padded with zeros to a multiple of this, so that distances have no odd tail.
@@ -97,17 +99,25 @@ pub(crate) struct SlotMeta {
 
 impl SlotMeta {
     pub(crate) const BYTES: usize = 64;
-    /// The last bytes are zero and checked to be.
+    /// Bytes from here on are zero, up to the checksum.
     const USED: usize = 54;
+    const CHECK: usize = 56;
 
-    pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
+    /// As it lies in this slot.
+    pub(crate) fn encode(&self, slot: u32) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..24].copy_from_slice(&self.version.to_bytes());
         bytes[24..40].copy_from_slice(&self.record_hash.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.heap_offset.to_le_bytes());
         bytes[48..52].copy_from_slice(&self.payload_len.to_le_bytes());
         bytes[52..54].copy_from_slice(&self.id_len.to_le_bytes());
+        let check = Self::check(&bytes, slot);
+        bytes[Self::CHECK..].copy_from_slice(&check.to_le_bytes());
         bytes
+    }
+
+    fn check(bytes: &[u8; Self::BYTES], slot: u32) -> u64 {
+        xxh3_64_with_seed(&bytes[..Self::CHECK], slot.into())
     }
 
     pub(crate) fn decode(bytes: &[u8; Self::BYTES]) -> Self {
@@ -120,8 +130,10 @@ impl SlotMeta {
         }
     }
 
-    pub(crate) fn rest_is_zero(bytes: &[u8; Self::BYTES]) -> bool {
-        bytes[Self::USED..].iter().all(|b| *b == 0)
+    /// Whether the bytes are what was written to this slot.
+    pub(crate) fn is_whole(bytes: &[u8; Self::BYTES], slot: u32) -> bool {
+        bytes[Self::CHECK..] == Self::check(bytes, slot).to_le_bytes()
+            && bytes[Self::USED..Self::CHECK].iter().all(|b| *b == 0)
     }
 }
 

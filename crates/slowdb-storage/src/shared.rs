@@ -195,16 +195,17 @@ impl Shared {
         let bytes = self.geometry.dimension * 4;
         // SAFETY: promised by the caller.
         let (meta_bytes, padded) = unsafe { (self.meta_bytes(slot), self.vector_bytes(slot)) };
+        if !SlotMeta::is_whole(meta_bytes, slot) {
+            return Err(self.bad_slot(slot, "the slot does not fit its checksum"));
+        }
         let meta = SlotMeta::decode(meta_bytes);
         // SAFETY: promised by the caller.
         let (id, payload) = unsafe { self.heap_bytes(slot, &meta)? };
         let hash = hash::record(id, meta.version, &padded[..bytes], payload);
         if hash != meta.record_hash {
-            return Err(self
-                .bad_slot(slot, "the record does not fit its hash: slot, vector, id or payload is damaged"));
-        }
-        if !SlotMeta::rest_is_zero(meta_bytes) {
-            return Err(self.bad_slot(slot, "reserved bytes of the slot's metadata are not zero"));
+            return Err(
+                self.bad_slot(slot, "the record does not fit its hash: its vector, id or payload is damaged")
+            );
         }
         if padded[bytes..].iter().any(|b| *b != 0) {
             let file = in_dir(&self.dir, VECTORS);

@@ -313,7 +313,7 @@ impl Store {
             heap.write(heap_at + id.len(), payload);
             extent.vectors.write(at * geometry.stride, bytes);
             extent.vectors.write(at * geometry.stride + bytes.len(), &ZEROS[..geometry.stride - bytes.len()]);
-            extent.metas.write(at * SlotMeta::BYTES, &meta.encode());
+            extent.metas.write(at * SlotMeta::BYTES, &meta.encode(slot));
         }
         extent.set_verified(at);
         record_hash

@@ -307,3 +307,20 @@ fn a_scrub_reads_every_page_of_the_index() {
     }
     assert_eq!(store.reader().scrub().bad, []);
 }
+
+#[test]
+fn a_slot_that_leads_to_the_same_bytes_elsewhere_is_damaged() {
+    let disk = SimDisk::new();
+    let mut store = Store::open(Arc::new(disk.clone()), "s", options()).unwrap();
+    for n in 0..2 {
+        store.put(b"a", (&QUERY).into(), b"p", Version([n, 0, 0])).unwrap();
+    }
+    store.checkpoint(b"").unwrap();
+    drop(store);
+    // Slot 1 holds the record, whose id and payload are at 2 in the heap; what is at 0 was that of the first put.
+    disk.flip_bit("s/slots", 64 + 40, 1).unwrap();
+    let mut store = Store::open(Arc::new(disk), "s", options()).unwrap();
+    let found = store.reader().scrub().bad;
+    assert!(found.len() == 1 && found[0].what.contains("checksum") && found[0].slot == Some(1), "{found:?}");
+    assert!(store.reader().get(b"a").is_err() && store.delete(b"a").is_err());
+}

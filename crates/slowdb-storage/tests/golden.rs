@@ -106,7 +106,8 @@ fn slot() {
     assert_eq!(slots[at["hash"]..][..16], record_hash().to_le_bytes());
     assert_eq!(slots[at["payload_len"]..][..4], 1_u32.to_le_bytes());
     assert_eq!(slots[at["id_len"]..][..2], 1_u16.to_le_bytes());
-    assert!(at[""] == 64 && is_zero(&slots[at["zero"]..64]));
+    assert!(at[""] == 64 && is_zero(&slots[at["zero"]..at["check"]]));
+    assert_eq!(word(&slots, at["check"]), xxh3_64_with_seed(&slots[..56], 0), "of slot 0");
     assert_eq!(digest.0, record_hash(), "the digest of one record is its hash");
     assert!(is_zero(&slots[64..]), "nobody used the others");
 }
