@@ -59,7 +59,7 @@ fn batch() {
     batch.delete_if("b", Some(Condition::IfAbsent)).expect("a good delete");
     assert_eq!(block("hex batch with conditions"), hex(&batch.finish()));
     let mut batch = OpsBuilder::new();
-    batch.replay("a", Position::new(2, 7, 1)).expect("a good replay");
+    batch.replay("a", Position::new(2, 7, 1), false).expect("a good replay");
     assert_eq!(block("hex batch with a replay"), hex(&batch.finish()));
 }
 

@@ -141,25 +141,30 @@ impl Collection {
         found.ok_or(ClientError::NoConflict { name })
     }
 
-    /// Writes what lost in a conflict, as a new write, and removes the conflict: both at once.
+    /// Writes what lost in a conflict, as a new write, and removes the conflict: both at once. What was written to the
+    /// record since the conflict was decided is replaced only if it is to be `anyway`.
     ///
     /// # Errors
-    /// [`ClientError::NoConflict`]; [`ClientError::NothingLost`]; else as [`Collection::put_if`].
+    /// [`ClientError::NoConflict`]; [`ClientError::NothingLost`]; [`ClientError::WrittenSince`]; else as
+    /// [`Collection::put_if`].
     pub async fn replay_conflict(
         &self,
         name: ConflictName,
+        anyway: bool,
         options: &WriteOptions,
     ) -> Result<Written, ClientError> {
-        let id = self.conflict(name, options.timeout).await?.entry.id;
+        let entry = self.conflict(name, options.timeout).await?.entry;
+        let id = entry.id;
         let mut ops = OpsBuilder::new();
-        ops.replay(&id, name.was)?;
+        ops.replay(&id, name.was, anyway)?;
         let timeout = options.timeout.unwrap_or(self.inner.timeout);
         let body = Bytes::from(ops.finish());
         let reply =
             write(&self.inner, &self.name, &self.session, name.shard, body, options.level, timeout).await?;
         match reply.unmet.first().map(|unmet| unmet.current) {
             Some(None) => Err(ClientError::NoConflict { name }),
-            Some(Some(_)) => Err(ClientError::NothingLost { name }),
+            Some(Some(_)) if entry.loser.is_none() => Err(ClientError::NothingLost { name }),
+            Some(Some(since)) => Err(ClientError::WrittenSince { name, id, since }),
             None => Ok(Written {
                 shard: name.shard,
                 position: reply.first,

@@ -48,6 +48,19 @@ pub enum ClientError {
         /// What it is called.
         name: ConflictName,
     },
+    /// The record was written to, or deleted, since this conflict was decided, and a replay would undo that. Nothing was
+    /// changed.
+    #[error(
+        "'{id}' was written to at {since}, after conflict {name} was decided: to replace that too, replay it anyway"
+    )]
+    WrittenSince {
+        /// What the conflict is called.
+        name: ConflictName,
+        /// The record's id.
+        id: String,
+        /// Position of that write.
+        since: Position,
+    },
     /// The cluster has no such collection.
     #[error("no collection is called '{name}'; the cluster has {known}")]
     UnknownCollection {
@@ -155,7 +168,9 @@ impl ClientError {
             ClientError::BadInput { code, .. } => code.as_str(),
             ClientError::NoConflict { .. } => Code::NotFound.as_str(),
             ClientError::NothingLost { .. } => Code::Refused.as_str(),
-            ClientError::ConditionNotMet { .. } => Code::ConditionNotMet.as_str(),
+            ClientError::ConditionNotMet { .. } | ClientError::WrittenSince { .. } => {
+                Code::ConditionNotMet.as_str()
+            }
             ClientError::UnknownCollection { .. } => Code::UnknownCollection.as_str(),
             ClientError::NoNodeReachable { .. } => "unreachable",
             ClientError::CertificateRefused { .. } => "certificate_refused",

@@ -137,7 +137,7 @@ impl AtLeader<'_> {
     fn verdict(&self, course: &Course, error: ClientError) -> ClientError {
         let says_so = |error: &ClientError| match error {
             ClientError::Refused(reply) => {
-                matches!(reply.code, Code::UnknownOutcome | Code::LevelNotReached)
+                matches!(reply.code, Code::UnknownOutcome | Code::LevelNotReached | Code::Lost)
             }
             _ => false,
         };

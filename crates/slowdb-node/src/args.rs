@@ -402,7 +402,7 @@ pub(crate) enum ConflictsCommand {
     /// Print one conflict, and what lost in it
     Show(OneConflictArgs),
     /// Write what lost in a conflict after all, and remove the conflict
-    Replay(OneConflictArgs),
+    Replay(ReplayArgs),
     /// Remove a conflict, or all of them, and what lost in them: that is then gone
     Discard(DiscardArgs),
 }
@@ -429,6 +429,15 @@ pub(crate) struct OneConflictArgs {
     pub(crate) conflict: ConflictName,
     #[command(flatten)]
     pub(crate) on: OnArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    #[command(flatten)]
+    pub(crate) one: OneConflictArgs,
+    /// Also replace what was written to the record since the conflict was decided
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,6 @@
 //! `conflicts`: what became of writes that were acknowledged at `one` and overtaken by a failover.
 
-use crate::args::{ConflictsArgs, ConflictsCommand, OneConflictArgs, name};
+use crate::args::{ConflictsArgs, ConflictsCommand, OneConflictArgs, ReplayArgs, name};
 use crate::connect::client;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -119,8 +119,9 @@ pub(crate) async fn run(args: ConflictsArgs, output: Output) -> Result<(), Failu
             let found = on.open().await?.conflict(conflict, None).await?;
             output.print(&view(&found), human)
         }
-        ConflictsCommand::Replay(OneConflictArgs { conflict, on }) => {
-            let written = on.open().await?.replay_conflict(conflict, &WriteOptions::default()).await?;
+        ConflictsCommand::Replay(ReplayArgs { one: OneConflictArgs { conflict, on }, force }) => {
+            let options = WriteOptions::default();
+            let written = on.open().await?.replay_conflict(conflict, force, &options).await?;
             let view = ReplayedView {
                 replayed: conflict.to_string(),
                 position: written.position.into(),

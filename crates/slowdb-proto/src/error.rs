@@ -56,6 +56,9 @@ pub enum Code {
     /// The caller has seen a write that was overtaken by a failover: no replica will ever hold it. The reply says
     /// which. The session has to forget it.
     Overtaken,
+    /// An earlier attempt of this write, at level `one`, was overtaken by a failover and lost against what was there. It
+    /// changed nothing, and is kept in the conflict log; the message says how many writes of a batch that is.
+    Lost,
 }
 
 impl Code {
@@ -85,6 +88,7 @@ impl Code {
             Code::ConditionNotMet => "condition_not_met",
             Code::Behind => "behind",
             Code::Overtaken => "overtaken",
+            Code::Lost => "lost",
         }
     }
 

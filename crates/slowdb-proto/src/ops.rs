@@ -5,15 +5,16 @@
 //!
 //! ```text
 //! 0      kind          u8   1 put, 2 delete, 3 replay a conflict, 4 discard a conflict, 5 set the conflict policy
-//! 1      condition     u8   0 none, 1 if the record has this version, 2 if there is no record
+//! 1      condition     u8   0 none, 1 if the record has this version, 2 if there is no record, 3 whatever there is
 //! 2..4   id_len        u16  1 to 512
 //! 4..8   payload_len   u32  0 to 65,536; 0 but in a put
 //! 8..12  vector_len    u32  4 × dimension; 0 but in a put
 //! 12..   id, zeros to a multiple of 4, position, vector, payload, zeros to a multiple of 4
 //! ```
 //!
-//! The position, term u64, index u64 and offset u32, is the version with condition 1, and in kinds 3 and 4, which have no
-//! condition, it names the entry of the conflict log. It is there only in these.
+//! The position, term u64, index u64 and offset u32, is the version with condition 1, and in kinds 3 and 4 it names the
+//! entry of the conflict log. It is there only in these. Kind 3 takes the conditions 0, for which nothing may have written
+//! to the record since the conflict was decided, and 3; kind 4 takes 0, and no other kind takes 3.
 //!
 //! What sets the conflict policy is proposed by a shard's leader alone. It has no id, no vector, no condition, and a
 //! payload of one byte: 0 newest, 1 keep_current, 2 keep_both.
@@ -31,6 +32,7 @@ const KIND_DISCARD: u8 = 4;
 const KIND_SET_POLICY: u8 = 5;
 const IF_VERSION: u8 = 1;
 const IF_ABSENT: u8 = 2;
+const ANYWAY: u8 = 3;
 
 /// Why a batch is refused. Nothing of it takes effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -151,6 +153,8 @@ pub enum Op<'a> {
         id: &'a str,
         /// The entry: position that its late write had first.
         entry: Position,
+        /// Also over what was written since that was decided.
+        anyway: bool,
     },
     /// Remove a conflict's entry, and what lost in it.
     Discard {
@@ -305,6 +309,7 @@ fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
         0 => None,
         IF_VERSION => position.map(Condition::IfVersion),
         IF_ABSENT => Some(Condition::IfAbsent),
+        ANYWAY if header[0] == KIND_REPLAY => None,
         _ => return Err(malformed("its condition is unknown")),
     };
     match header[0] {
@@ -318,7 +323,10 @@ fn split_op(index: usize, bytes: &[u8]) -> Result<(Op<'_>, &[u8]), OpsError> {
         KIND_REPLAY | KIND_DISCARD if condition.is_some() => {
             Err(malformed("it resolves a conflict, which takes no condition"))
         }
-        KIND_REPLAY => Ok((Op::Replay { id, entry: position.unwrap_or_default() }, tail)),
+        KIND_REPLAY => {
+            let (entry, anyway) = (position.unwrap_or_default(), header[1] == ANYWAY);
+            Ok((Op::Replay { id, entry, anyway }, tail))
+        }
         KIND_DISCARD => Ok((Op::Discard { id, entry: position.unwrap_or_default() }, tail)),
         KIND_SET_POLICY => {
             let policy = match payload {
@@ -393,9 +401,10 @@ impl OpsBuilder {
         self.start(KIND_DELETE, condition, id, position, 0, 0)
     }
 
-    /// Adds a replay of what lost in a conflict. On an error the batch is as it was.
-    pub fn replay(&mut self, id: &str, entry: Position) -> Result<(), OpsError> {
-        self.start(KIND_REPLAY, 0, id, Some(entry), 0, 0)
+    /// Adds a replay of what lost in a conflict: if the record was not written to since that was decided, or `anyway`. On
+    /// an error the batch is as it was.
+    pub fn replay(&mut self, id: &str, entry: Position, anyway: bool) -> Result<(), OpsError> {
+        self.start(KIND_REPLAY, if anyway { ANYWAY } else { 0 }, id, Some(entry), 0, 0)
     }
 
     /// Adds the removal of a conflict's entry. On an error the batch is as it was.

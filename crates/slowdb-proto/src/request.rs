@@ -420,8 +420,9 @@ pub struct WriteReply {
 pub struct Unmet {
     /// Which write of the batch, from 0.
     pub write: u32,
-    /// The record's version at that moment; `None`: there was no record. Of a replay or discard: where the entry was
-    /// decided, if there is one but nothing lost in it; `None`: there is no such entry.
+    /// The record's version at that moment; `None`: there was no record. Of a replay: where the record was written to
+    /// since the conflict was decided; or, if nothing lost in it, where that was. Of a replay or discard `None`: there is
+    /// no such entry.
     pub current: Option<Position>,
 }
 

@@ -192,7 +192,7 @@ fn what_is_cut_short_or_too_large_is_refused() {
 
 #[test]
 fn every_code_has_a_spelling_of_its_own() {
-    const CODES: [Code; 22] = [
+    const CODES: [Code; 23] = [
         Code::BadRequest,
         Code::WrongDimension,
         Code::NotFinite,
@@ -215,12 +215,14 @@ fn every_code_has_a_spelling_of_its_own() {
         Code::Refused,
         Code::Behind,
         Code::Overtaken,
+        Code::Lost,
     ];
     let spellings: std::collections::BTreeSet<&str> = CODES.iter().map(|code| code.as_str()).collect();
     assert_eq!(spellings.len(), CODES.len());
     // A write that may have been executed, and is not executed again, must not be tried again either.
     assert!(!Code::UnknownOutcome.is_retryable());
     assert!(!Code::LevelNotReached.is_retryable());
+    assert!(!Code::Lost.is_retryable());
 }
 
 #[test]

@@ -63,18 +63,21 @@ fn a_condition_stands_between_id_and_vector() {
 fn resolutions_of_conflicts_name_their_entry() {
     let entry = Position { term: 2, index: 7, offset: 1 };
     let mut builder = OpsBuilder::new();
-    builder.replay("a", entry).expect("good");
+    builder.replay("a", entry, false).expect("good");
     builder.discard("bcdef", entry).expect("good");
-    assert_eq!((builder.len(), builder.writes()), (76, 2));
+    builder.replay("a", entry, true).expect("good");
+    assert_eq!((builder.len(), builder.writes()), (112, 3));
     let bytes = builder.finish();
     let position = [2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
     assert_eq!(bytes[..16], [3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, b'a', 0, 0, 0]);
     assert_eq!(bytes[16..36], position);
     assert_eq!(bytes[36..44], [4, 0, 5, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[56..76], position);
+    assert_eq!(bytes[76..78], [3, 3]);
     let ops = Ops::check(&bytes, 1).expect("good");
     let all: Vec<Op<'_>> = ops.iter().collect();
-    assert_eq!(all, [Op::Replay { id: "a", entry }, Op::Discard { id: "bcdef", entry }]);
+    let replay = |anyway| Op::Replay { id: "a", entry, anyway };
+    assert_eq!(all, [replay(false), Op::Discard { id: "bcdef", entry }, replay(true)]);
     assert!(all.iter().all(Op::depends));
     for (at, byte) in [(1, 1), (1, 2), (4, 4), (8, 4)] {
         let mut bytes = bytes[..36].to_vec();
@@ -83,6 +86,9 @@ fn resolutions_of_conflicts_name_their_entry() {
         assert!(Ops::check_layout(&bytes).is_err(), "neither condition nor value: {at} is {byte}");
     }
     assert!(Ops::check_layout(&bytes[..32]).is_err(), "it ends inside the position");
+    let mut discard = bytes[36..76].to_vec();
+    discard[1] = 3;
+    assert!(Ops::check_layout(&discard).is_err(), "there is nothing to discard anyway");
 }
 
 fn golden_with(changes: &[(usize, u8)]) -> Vec<u8> {

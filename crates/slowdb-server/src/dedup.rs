@@ -22,7 +22,7 @@ pub(crate) struct WriteResult {
     pub(crate) first: Position,
     /// Writes that found a record under their id.
     pub(crate) replaced: u32,
-    /// Writes whose condition did not hold, in order.
+    /// Writes whose condition did not hold, or that came late and lost, in order.
     pub(crate) unmet: Vec<Unmet>,
 }
 

@@ -58,6 +58,8 @@ pub(crate) enum ReadPlan {
 pub(crate) struct PendingWrite {
     pub(crate) writes: u32,
     pub(crate) group: GroupId,
+    /// A retry at level `one`.
+    pub(crate) again_at_one: bool,
 }
 
 /// What waits, by the token that the replicator knows it by. A request's token is its id; tokens of the node's

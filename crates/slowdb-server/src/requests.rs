@@ -246,7 +246,8 @@ impl Node {
             deadline,
         };
         self.repl.propose(group, proposal).map_err(|why| self.failure(group, why))?;
-        self.pending.writes.insert(token, PendingWrite { writes, group });
+        let again_at_one = asked == WriteLevel::One && write.retry;
+        self.pending.writes.insert(token, PendingWrite { writes, group, again_at_one });
         Ok(())
     }
 
@@ -362,6 +363,12 @@ impl Node {
                     Reply::Written(WriteReply { first, writes, replaced, unmet, durable_on, replicas, group })
                 };
                 let reply = match outcome {
+                    // Nothing depends on a condition at `one`: what did not take effect came late, and lost.
+                    Some(Outcome::Write(WriteOutcome::Done(WriteResult { unmet, .. })))
+                        if write.again_at_one && !unmet.is_empty() =>
+                    {
+                        Reply::Error(ErrorReply::new(Code::Lost, lost(unmet.len(), write.writes)))
+                    }
                     Some(Outcome::Write(WriteOutcome::Done(WriteResult { first, replaced, unmet }))) => {
                         reply(first, Some(replaced), unmet)
                     }
@@ -451,6 +458,14 @@ impl Node {
         let epoch = self.catalog().map_or(0, |catalog| catalog.epoch);
         Box::new(ErrorReply { epoch, ..ErrorReply::new(code, message) })
     }
+}
+
+/// What is to be said of a batch of which an earlier attempt came late, and so many writes lost.
+fn lost(lost: usize, writes: u32) -> String {
+    format!(
+        "an earlier attempt was overtaken by a failover, and {lost} of its {writes} writes lost against what was there: \
+         they changed nothing, and the conflict log keeps them"
+    )
 }
 
 /// What is to be said of a write that was not confirmed by all.

@@ -352,9 +352,10 @@ impl ShardMachine {
         position: Position,
         made: &Envelope,
     ) -> Result<Result<bool, Option<Position>>, String> {
-        if let Op::Replay { id, entry } | Op::Discard { id, entry } = op {
-            let is_replay = matches!(op, Op::Replay { .. });
-            return self.resolve(id, *entry, is_replay, position, made);
+        match op {
+            Op::Replay { id, entry, anyway } => return self.replay(id, *entry, *anyway, position, made),
+            Op::Discard { id, entry } => return self.discard(id, *entry),
+            Op::Put { .. } | Op::Delete { .. } | Op::SetPolicy(_) => {}
         }
         let condition = op.condition();
         #[cfg(feature = "canary")]
@@ -468,3 +469,6 @@ pub(crate) fn digest_with_mark(store: &Store, mark: &[u8], index: u64) -> Result
     }
     Ok(Beside::of(mark, store.dimension())?.digest(store))
 }
+
+#[cfg(test)]
+mod tests;

@@ -278,22 +278,28 @@ impl Node {
 
     /// Proposes a change of the catalog. False if this node cannot now.
     pub(crate) fn propose_own(&mut self, now: Now, change: &CatalogChange, asked: Option<RequestId>) -> bool {
+        let proposed = self.propose(now, CATALOG, ([0; 16], 0), change.encode());
+        if let Some(token) = proposed {
+            self.tending.own.insert(token, asked);
+        }
+        proposed.is_some()
+    }
+
+    /// Proposes something of this node's own to a group, with this tag. `None` if it cannot now.
+    fn propose(&mut self, now: Now, group: GroupId, tag: ([u8; 16], u64), body: Vec<u8>) -> Option<Token> {
         let token = self.pending.own_token();
+        let (client, sequence) = tag;
         let proposal = Proposal {
             token,
             level: AckLevel::Quorum,
             retry: false,
             writes: 1,
-            client: [0; 16],
-            sequence: 0,
-            body: Bytes::from(change.encode()),
+            client,
+            sequence,
+            body: Bytes::from(body),
             deadline: now.micros + OWN_PROPOSAL_MICROS,
         };
-        let taken = self.repl.propose(CATALOG, proposal).is_ok();
-        if taken {
-            self.tending.own.insert(token, asked);
-        }
-        taken
+        self.repl.propose(group, proposal).ok().map(|()| token)
     }
 
     /// A change of the catalog that this node proposed was applied.
@@ -413,19 +419,9 @@ impl Node {
             return;
         }
         tended.policy_asked_at = ticks;
-        let token = self.pending.own_token();
-        let proposal = Proposal {
-            token,
-            level: AckLevel::Quorum,
-            retry: false,
-            writes: 1,
-            client: *b"conflict policy\0",
-            // Whatever was proposed before has this index or a lower one, or was lost.
-            sequence: committed,
-            body: Bytes::from(OpsBuilder::set_policy(wanted)),
-            deadline: now.micros + OWN_PROPOSAL_MICROS,
-        };
-        if self.repl.propose(id, proposal).is_ok() {
+        // Whatever was proposed before has this index or a lower one, or was lost.
+        let tag = (*b"conflict policy\0", committed);
+        if let Some(token) = self.propose(now, id, tag, OpsBuilder::set_policy(wanted)) {
             tracing::info!(group = %id, policy = wanted.as_str(), "what becomes of late writes that conflict");
             self.tending.policies.insert(token);
         }

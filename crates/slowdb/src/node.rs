@@ -1,7 +1,10 @@
 //! A node in this process, and the client that speaks with it: what both managers are made of.
 
 use crate::{Error, ports};
-use slowdb_client::{Client, ClientError, ClientOptions, ClusterMap, Collection, Identity, Metric, Role};
+use slowdb_client::{
+    Client, ClientError, ClientOptions, ClusterMap, Collection, Condition, Identity, Metric, Put, Role,
+    WriteLevel, WriteOptions, Written,
+};
 use slowdb_disk::RealDisk;
 use slowdb_proto::limits::DIMENSION_MAX;
 use slowdb_proto::{CollectionInfo, check_name};
@@ -175,6 +178,21 @@ impl EmbeddedNode {
                 Err(error)
             }
         }
+    }
+
+    /// Makes or replaces a vector at `quorum`, if a condition holds where there is one.
+    pub(crate) async fn put(
+        &self,
+        id: &str,
+        vector: &[f32],
+        condition: Option<Condition>,
+    ) -> Result<Written, Error> {
+        let (put, level) = (Put { id, vector, payload: &[] }, Some(WriteLevel::Quorum));
+        let options = WriteOptions { level, timeout: None };
+        Ok(match condition {
+            Some(condition) => self.vectors.put_if(put, condition, &options).await?,
+            None => self.vectors.put_record(put, &options).await?,
+        })
     }
 
     pub(crate) fn address(&self) -> std::net::SocketAddr {

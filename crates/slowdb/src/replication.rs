@@ -2,9 +2,7 @@
 
 use crate::Error;
 use crate::node::{COLLECTION, EmbeddedNode, LOOK_EVERY, LOOK_WITHIN, START_WITHIN, Settings, Waited};
-use slowdb_client::{
-    Client, ClientError, ClusterMap, Condition, Position, Put, WriteLevel, WriteOptions, Written,
-};
+use slowdb_client::{Client, ClientError, ClusterMap, Condition, Position, Written};
 use slowdb_proto::limits::REPLICATION_FACTOR_MAX;
 use slowdb_proto::{CollectionInfo, GroupKind, GroupStatus, NodeStatus, Role};
 use std::net::SocketAddr;
@@ -147,11 +145,7 @@ impl ReplicationManager {
     /// # Errors
     /// [`Error::Client`]. Only [`ClientError::OutcomeUnknown`] can mean that the write took effect.
     pub async fn replicate_vector(&self, id: &str, vector: &[f32]) -> Result<Written, Error> {
-        Ok(self
-            .node
-            .vectors
-            .put(id, vector, &WriteOptions { level: Some(WriteLevel::Quorum), timeout: None })
-            .await?)
+        self.node.put(id, vector, None).await
     }
 
     /// Makes or replaces a vector if a condition holds when the write is applied: compare-and-set. A vector's version is
@@ -166,12 +160,7 @@ impl ReplicationManager {
         vector: &[f32],
         condition: Condition,
     ) -> Result<Written, Error> {
-        let put = Put { id, vector, payload: &[] };
-        Ok(self
-            .node
-            .vectors
-            .put_if(put, condition, &WriteOptions { level: Some(WriteLevel::Quorum), timeout: None })
-            .await?)
+        self.node.put(id, vector, Some(condition)).await
     }
 
     /// Reads a vector; `None` if there is none. On a node that was started as the leader: what is true now, as a

@@ -2,10 +2,7 @@
 
 use crate::Error;
 use crate::node::{COLLECTION, EmbeddedNode, LOOK_EVERY, Settings, Waited};
-use slowdb_client::{
-    Client, Condition, Hit, Metric, Put, ReadLevel, ReadOptions, SearchOptions, WriteLevel, WriteOptions,
-    Written,
-};
+use slowdb_client::{Client, Condition, Hit, Metric, ReadLevel, ReadOptions, SearchOptions, Written};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -136,11 +133,7 @@ impl ShardManager {
     /// # Errors
     /// [`Error::Client`]. Only [`slowdb_client::ClientError::OutcomeUnknown`] can mean that the write took effect.
     pub async fn store_vector(&self, id: &str, vector: &[f32]) -> Result<Written, Error> {
-        Ok(self
-            .node
-            .vectors
-            .put(id, vector, &WriteOptions { level: Some(WriteLevel::Quorum), timeout: None })
-            .await?)
+        self.node.put(id, vector, None).await
     }
 
     /// Makes or replaces a vector if a condition holds when the write is applied: compare-and-set. A vector's version is
@@ -155,12 +148,7 @@ impl ShardManager {
         vector: &[f32],
         condition: Condition,
     ) -> Result<Written, Error> {
-        let put = Put { id, vector, payload: &[] };
-        Ok(self
-            .node
-            .vectors
-            .put_if(put, condition, &WriteOptions { level: Some(WriteLevel::Quorum), timeout: None })
-            .await?)
+        self.node.put(id, vector, Some(condition)).await
     }
 
     /// Reads a vector; `None` if there is none.

@@ -186,7 +186,7 @@ async fn resolve(collection: &Collection, late: &[Acked]) -> Said<()> {
     };
     let mut said = String::new();
     if let Some(Acked { id, value, name }) = late.iter().find(lost) {
-        collection.replay_conflict(*name, &options).await?;
+        collection.replay_conflict(*name, false, &options).await?;
         let there = collection.get(id, &ReadOptions::default()).await?.map(|record| record.vector);
         ensure!(there == *value, "{id:?} was replayed from {name}, and is not what lost");
         said = format!("{name} replayed, '{id}' is what lost again; ");

@@ -110,7 +110,14 @@ async fn check(sides: &Sides, others: &BTreeMap<String, Value>) {
         (0, &"lost".into(), &ids[3].as_str().into())
     );
     assert_eq!(shown.json["vector"], Json::from(vec![13.0; DIMENSION]));
-    let replayed = nodes.cli(&["conflicts", "replay", &name]);
+    // What was written since is not undone by the way.
+    let since = nodes.cli(&["put", &ids[3], "--vector", "33,33,33,33"]);
+    let refused = nodes.cli(&["conflicts", "replay", &name]);
+    assert_eq!((refused.exit, refused.code()), (1, "condition_not_met"), "{refused:?}");
+    let position = &since.json["position"];
+    let version = format!("{}.{}.{}", position["term"], position["index"], position["offset"]);
+    assert!(refused.message().contains(&version), "{refused:?} after {since:?}");
+    let replayed = nodes.cli(&["conflicts", "replay", &name, "--force"]);
     assert_eq!((replayed.exit, &replayed.json["replayed"]), (0, &name.as_str().into()), "{replayed:?}");
     assert_eq!(nodes.cli(&["get", &ids[3]]).json["vector"], Json::from(vec![13.0; DIMENSION]));
     let again = nodes.cli(&["conflicts", "replay", &name]);

@@ -10,7 +10,7 @@ use crate::dedup::{Known, WriteResult};
 use crate::envelope::Envelope;
 use crate::late::{LateWrite, Present, Verdict, judge};
 use slowdb_proto::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, CONFLICT_BYTES_MAX, ID_BYTES_MAX};
-use slowdb_proto::{ConflictPolicy, Op, Ops, Position};
+use slowdb_proto::{ConflictPolicy, Op, Ops, Position, Unmet};
 use slowdb_repl::{ApplyError, Late, ProposalView, Standing};
 use std::collections::BTreeMap;
 
@@ -53,6 +53,11 @@ impl ShardMachine {
                 fail(error)
             })?;
             result.replaced += u32::from(done);
+            if write.verdict == Verdict::Lose {
+                // Whoever sends it again hears of it.
+                let nth = write.position.offset - first.offset;
+                result.unmet.push(Unmet { write: nth, current: write.met });
+            }
         }
         self.beside.dedup.remember(header.client, header.sequence, result.clone());
         Ok(WriteOutcome::Done(result))

@@ -1,36 +1,59 @@
 //! Conflicts are resolved by writes: what lost is written after all, or given up. Either way its entry goes.
 
-use super::ShardMachine;
-use crate::conflicts::Value;
+use super::{ShardMachine, position_of};
+use crate::conflicts::{Conflict, Value};
 use crate::envelope::Envelope;
 use slowdb_proto::{Op, Position};
 
+/// Whether there was a record. Or, if nothing was done: where the record was written to since the conflict was decided, or
+/// where it was decided if nothing lost in it; `None` if there is no such conflict.
+type Resolved = Result<bool, Option<Position>>;
+
 impl ShardMachine {
-    /// Removes the entry about an id that has this name; if that is wanted, writes what lost in it at the position of the
-    /// resolving write. Says whether there was a record; or, if nothing was done, where the entry was decided in which
-    /// nothing lost, `None` if there is no such entry.
-    pub(super) fn resolve(
+    /// Writes what lost in the conflict about an id that has this name, at the position of this write, and removes the
+    /// entry; unless the record was written to since, but then only if that is wanted anyway.
+    pub(super) fn replay(
         &mut self,
         id: &str,
         entry: Position,
-        is_replay: bool,
+        anyway: bool,
         position: Position,
         made: &Envelope,
-    ) -> Result<Result<bool, Option<Position>>, String> {
-        let Some(conflict) = self.beside.conflicts.get(entry).filter(|conflict| conflict.id == id) else {
-            return Ok(Err(None));
+    ) -> Result<Resolved, String> {
+        let Some(conflict) = self.conflict(id, entry) else { return Ok(Err(None)) };
+        let (decided, Some(loser)) = (conflict.decided, conflict.loser.clone()) else {
+            return Ok(Err(Some(conflict.decided)));
         };
-        let (decided, loser) = (conflict.decided, conflict.loser.clone().filter(|_| is_replay));
-        if is_replay && loser.is_none() {
-            return Ok(Err(Some(decided)));
+        let since = self.left_by(id)?.filter(|latest| *latest > decided && !anyway);
+        if since.is_some() {
+            return Ok(Err(since));
         }
         self.beside.conflicts.remove(entry)?;
         let op = match &loser {
-            None => return Ok(Ok(false)),
-            Some(Value::Put { vector, payload }) => Op::Put { id, vector, payload, condition: None },
-            Some(Value::Delete) => Op::Delete { id, condition: None },
+            Value::Put { vector, payload } => Op::Put { id, vector, payload, condition: None },
+            Value::Delete => Op::Delete { id, condition: None },
         };
-        self.bytes_since += loser.as_ref().map_or(0, Value::bytes) as u64;
+        self.bytes_since += loser.bytes() as u64;
         self.write(&op, position, made).map(Ok).map_err(|error| error.to_string())
+    }
+
+    /// Removes the entry about an id that has this name, and what lost in it.
+    pub(super) fn discard(&mut self, id: &str, entry: Position) -> Result<Resolved, String> {
+        if self.conflict(id, entry).is_none() {
+            return Ok(Err(None));
+        }
+        self.beside.conflicts.remove(entry)?;
+        Ok(Ok(false))
+    }
+
+    fn conflict(&self, id: &str, entry: Position) -> Option<&Conflict> {
+        self.beside.conflicts.get(entry).filter(|conflict| conflict.id == id)
+    }
+
+    /// The write or delete that an id was left by, if that is known.
+    fn left_by(&self, id: &str) -> Result<Option<Position>, String> {
+        let version = self.store.version(id.as_bytes()).map_err(|error| error.to_string())?;
+        let tombstone = self.beside.tombstones.get(id).map(|(position, _)| position);
+        Ok(version.map(position_of).or(tombstone))
     }
 }

@@ -62,7 +62,19 @@ impl Shard {
     /// Resolves the conflict that is named 3.`index`.
     fn resolve(&mut self, index: u64, id: &str, is_replay: bool) -> (Position, WriteResult) {
         let (mut batch, entry) = (OpsBuilder::new(), Position::new(3, index, 0));
-        if is_replay { batch.replay(id, entry) } else { batch.discard(id, entry) }.expect("a good one");
+        if is_replay { batch.replay(id, entry, false) } else { batch.discard(id, entry) }
+            .expect("a good one");
+        self.carry_out(batch)
+    }
+
+    /// As with `resolve`, whatever was written since.
+    fn replay_anyway(&mut self, index: u64, id: &str) -> (Position, WriteResult) {
+        let mut batch = OpsBuilder::new();
+        batch.replay(id, Position::new(3, index, 0), true).expect("a good one");
+        self.carry_out(batch)
+    }
+
+    fn carry_out(&mut self, batch: OpsBuilder) -> (Position, WriteResult) {
         let body = batch.finish();
         self.sequence += 1;
         let header = header(AckLevel::Quorum, 99, self.sequence, &body, None);
@@ -470,6 +482,53 @@ fn what_lost_can_be_replayed_once() {
 }
 
 #[test]
+fn what_lost_is_not_replayed_over_what_was_written_since_unless_that_is_wanted() {
+    let mut shard = Shard::new();
+    for (index, id) in [(12, "a"), (13, "b"), (14, "c")] {
+        shard.write(AckLevel::Quorum, 60, &put(id, b"stays"));
+        shard.offer(index, 90, &put(id, b"late"));
+    }
+    let written = shard.write(AckLevel::Quorum, 95, &put("a", b"since"));
+    let deleted = shard.write(AckLevel::Quorum, 95, &delete("b"));
+    for (index, id, since) in [(12, "a", written), (13, "b", deleted)] {
+        let (_, result) = shard.resolve(index, id, true);
+        assert_eq!(result.unmet, [Unmet { write: 0, current: Some(since) }], "{id}");
+        assert_eq!(shard.became(index), Some(Became::Lost), "the conflict stays");
+    }
+    assert_eq!((shard.payload("a").as_deref(), shard.payload("b")), (Some(&b"since"[..]), None));
+    // What won stands where that was decided: nothing was written since.
+    shard.write(AckLevel::One, 70, &put("d", b"replaced"));
+    shard.offer(15, 90, &put("d", b"late"));
+    assert_eq!(shard.became(15), Some(Became::Replaced));
+    for (index, id) in [(14, "c"), (15, "d")] {
+        assert_eq!(shard.resolve(index, id, true).1.unmet, [], "{id}");
+    }
+    assert_eq!(shard.payload("c").as_deref(), Some(&b"late"[..]));
+    assert_eq!(shard.payload("d").as_deref(), Some(&b"replaced"[..]));
+    for (index, id) in [(12, "a"), (13, "b")] {
+        assert_eq!(shard.replay_anyway(index, id).1.unmet, []);
+        assert_eq!((shard.payload(id).as_deref(), shard.became(index)), (Some(&b"late"[..]), None), "{id}");
+    }
+}
+
+#[test]
+fn who_sends_a_write_again_that_came_late_and_lost_hears_of_it() {
+    let mut shard = Shard::new();
+    let stays = shard.write(AckLevel::Quorum, 60, &put("a", b"stays"));
+    let mut batch = OpsBuilder::new();
+    batch.put("b", &[1.0], b"late").expect("a good put");
+    batch.put("a", &[1.0], b"late").expect("a good put");
+    let body = batch.finish();
+    shard.offer(12, 90, &body);
+    let again = ProposalHeader { retry: true, ..header(AckLevel::Quorum, 99, 1_012, &body, None) };
+    let (_, outcome) = shard.entry(again, &body, 0);
+    let WriteOutcome::Done(result) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(result.unmet, [Unmet { write: 1, current: Some(stays) }]);
+    assert_eq!(shard.payload("a").as_deref(), Some(&b"stays"[..]));
+    assert_eq!(shard.payload("b").as_deref(), Some(&b"late"[..]));
+}
+
+#[test]
 fn what_lost_can_be_discarded_and_notes_have_nothing_to_replay() {
     let mut shard = Shard::new();
     shard.write(AckLevel::Quorum, 60, &put("a", b"stays"));
@@ -494,7 +553,7 @@ fn a_resolution_is_not_done_late() {
     shard.write(AckLevel::Quorum, 60, &put("a", b"stays"));
     shard.offer(12, 90, &put("a", b"late"));
     let mut batch = OpsBuilder::new();
-    batch.replay("a", Position::new(3, 12, 0)).expect("a good replay");
+    batch.replay("a", Position::new(3, 12, 0), true).expect("a good replay");
     shard.offer(14, 95, &batch.finish());
     assert_eq!(shard.payload("a").as_deref(), Some(&b"stays"[..]));
     assert_eq!((shard.became(12), shard.became(14)), (Some(Became::Lost), Some(Became::Superseded)));
