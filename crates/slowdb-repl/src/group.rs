@@ -193,6 +193,8 @@ impl<M: StateMachine> Group<M> {
                 let answer = self.hear_transfer(from, note.says);
                 self.outbox.extend(answer);
             }
+            // It is of no group.
+            Payload::Roll(_) => return false,
         }
         true
     }
@@ -222,7 +224,7 @@ impl<M: StateMachine> Group<M> {
         events: &mut Vec<Event<M::Outcome>>,
         beats: &mut Vec<(GroupId, Payload)>,
     ) -> bool {
-        self.ticks += 1;
+        self.pass(1);
         let did_more = self.engine.tick();
         if did_more {
             beats.extend(consensus(self.id, self.engine.take_beats()));
@@ -231,6 +233,16 @@ impl<M: StateMachine> Group<M> {
         if is_quiet && !(self.ticks + self.id.0).is_multiple_of(QUIET_LOOK_TICKS) {
             return false;
         }
+        self.look(now, events)
+    }
+
+    /// So many ticks of time passed, and nothing else.
+    pub(crate) fn pass(&mut self, ticks: u64) {
+        self.ticks += ticks;
+    }
+
+    /// Looks at what is to be done now and then; says whether there is something to do.
+    pub(crate) fn look(&mut self, now: Now, events: &mut Vec<Event<M::Outcome>>) -> bool {
         self.engine.evict();
         self.compare_sometimes();
         let offers = self.tick_transfers();
@@ -255,6 +267,16 @@ impl<M: StateMachine> Group<M> {
             || self.told_leader != Some(told)
             || self.halted.is_some() != self.told_halted
             || self.engine.has_output()
+    }
+
+    /// Whether nothing is to be done, and nothing waited for, as long as nobody speaks to this replica.
+    pub(crate) fn may_rest(&self) -> bool {
+        self.quiet
+            && self.halted.is_none()
+            && self.outstanding.is_empty()
+            && self.late.is_empty()
+            && !self.membership.is_joint()
+            && !self.has_transfers()
     }
 
     /// Whether something waits for this batch or an earlier one.

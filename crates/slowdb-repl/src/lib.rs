@@ -18,6 +18,7 @@ mod machine;
 mod note;
 mod quarantine;
 mod replicator;
+mod roll;
 pub mod transport;
 pub mod wal;
 

@@ -12,6 +12,7 @@
 mod frames;
 mod overtaken;
 mod pace;
+mod rolls;
 mod timing;
 mod views;
 mod words;
@@ -28,6 +29,7 @@ use crate::wal::{Location, Record, Recovered, RecoveredGroup, WalReader};
 use crate::{AckLevel, Now, Position};
 use bytes::Bytes;
 use pace::Pace;
+use rolls::Rolls;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use words::{Batch, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output};
 
@@ -64,6 +66,7 @@ pub struct Replicator<M: StateMachine> {
     ticks: u64,
     links: Links,
     pace: Pace,
+    rolls: Rolls,
     #[cfg(feature = "canary")]
     canary: Option<crate::Canary>,
 }
@@ -91,6 +94,7 @@ impl<M: StateMachine> Replicator<M> {
             ticks: 0,
             links: Links::default(),
             pace: Pace::new(limits.snapshot_bytes_per_second),
+            rolls: Rolls::default(),
             #[cfg(feature = "canary")]
             canary: None,
         }
@@ -167,6 +171,7 @@ impl<M: StateMachine> Replicator<M> {
     /// What it held and may be taken for written, although no majority has it, is kept and offered to the group; see
     /// [`Replicator::offer_to`].
     pub fn remove(&mut self, id: GroupId) -> Option<M> {
+        self.leave_rolls(id);
         let group = self.groups.remove(&id)?;
         self.dirty.remove(&id);
         match group.overtaken_by_removal() {
@@ -205,6 +210,7 @@ impl<M: StateMachine> Replicator<M> {
     /// Sends something to the leader of a group, whose replicator gives it out as [`Event::Forwarded`]. It may be lost.
     /// False if the leader is not known or is this node, if there is no replica here, or if it is over 64 KiB.
     pub fn forward(&mut self, id: GroupId, body: Bytes) -> bool {
+        self.wake(id);
         let Some(group) = self.groups.get_mut(&id).filter(|_| body.len() <= FORWARD_BYTES_MAX) else {
             return false;
         };
@@ -220,6 +226,7 @@ impl<M: StateMachine> Replicator<M> {
 
     /// A [`Job`](crate::Job) was run.
     pub fn job_done(&mut self, done: JobDone) {
+        self.wake(done.group);
         let group = self.groups.get_mut(&done.group);
         // It may be that of a replica that is gone.
         if let Some(group) = group.filter(|group| group.membership.own == done.replica) {
@@ -323,7 +330,9 @@ impl<M: StateMachine> Replicator<M> {
 
     /// Proposes to a group. An error says that nothing happened; otherwise the answer is an [`Event`].
     pub fn propose(&mut self, id: GroupId, proposal: Proposal) -> Result<(), Failure> {
-        let waiting: usize = self.groups.values().map(|group| group.waiting_bytes).sum();
+        // Nothing waits in groups that rest.
+        let awake = self.groups.iter().filter(|(id, _)| !self.rolls.rests(**id));
+        let waiting: usize = awake.map(|(_, group)| group.waiting_bytes).sum();
         let limits = self.limits;
         let kept = self.quarantine.bytes();
         let group = self.leading_group(id)?;
@@ -350,6 +359,7 @@ impl<M: StateMachine> Replicator<M> {
     /// [`Failure::NotLeader`] if there is no replica here or it knows of no leader, and those of a full queue and a
     /// halted group. Otherwise the answer is an [`Event`].
     pub fn read(&mut self, id: GroupId, token: Token, deadline: u64) -> Result<(), Failure> {
+        self.wake(id);
         let waiting_max = self.limits.waiting_per_group_max;
         let group = self.groups.get_mut(&id).ok_or(Failure::NotLeader)?;
         if group.halted.is_some() {
@@ -367,6 +377,7 @@ impl<M: StateMachine> Replicator<M> {
     }
 
     fn leading_group(&mut self, id: GroupId) -> Result<&mut Group<M>, Failure> {
+        self.wake(id);
         let group = self.groups.get_mut(&id).ok_or(Failure::NotLeader)?;
         if group.halted.is_some() {
             return Err(Failure::Halted);
@@ -386,11 +397,22 @@ impl<M: StateMachine> Replicator<M> {
                 self.records.extend(self.quarantine.settle(id, to, was));
                 continue;
             }
+            if let Payload::Roll(word) = message {
+                self.hear_of_roll(from, word);
+                continue;
+            }
             if let Some(stamp) = wire::stamp_of(&message) {
                 self.links.heard(from, stamp);
             }
             if let Some(stamp) = wire::take_stamp(&mut message) {
                 self.links.answered(from, stamp);
+            }
+            if self.rolls.rests(id) {
+                // It was asked before the group came to rest.
+                if self.groups.get(&id).is_some_and(|group| group.engine.is_mere_answer(&message)) {
+                    continue;
+                }
+                self.wake(id);
             }
             let Some(group) = self.groups.get_mut(&id).filter(|group| group.halted.is_none()) else {
                 continue;
@@ -407,12 +429,14 @@ impl<M: StateMachine> Replicator<M> {
 
     /// Messages to a node were dropped, or the connection to it was lost.
     pub fn unreachable(&mut self, node: &NodeId) {
-        for (id, group) in &mut self.groups {
-            if group.engine.is_leader()
-                && let Some(replica) = group.membership.replica_on(node)
-            {
+        let replica_on = |group: &Group<M>| group.membership.replica_on(node);
+        let led = self.groups.iter().filter(|(_, group)| group.engine.is_leader());
+        let on: Vec<_> = led.filter_map(|(id, group)| Some((*id, replica_on(group)?))).collect();
+        for (id, replica) in on {
+            self.wake(id);
+            if let Some(group) = self.groups.get_mut(&id) {
                 group.engine.unreachable(replica);
-                self.dirty.insert(*id);
+                self.dirty.insert(id);
             }
         }
     }
@@ -423,15 +447,7 @@ impl<M: StateMachine> Replicator<M> {
         self.links.tick();
         let compacts = self.ticks.is_multiple_of(COMPACT_TICKS);
         self.pace.fill(now);
-        for (id, group) in self.groups.iter_mut().filter(|(_, group)| group.halted.is_none()) {
-            let has_work = group.tick(now, events, &mut self.beats);
-            if compacts && let Some(record) = group.compact(self.limits.retained_bytes_per_group) {
-                self.records.push(record);
-            }
-            if has_work {
-                self.dirty.insert(*id);
-            }
-        }
+        self.tick_groups(now, compacts, events);
         self.offer_quarantined();
     }
 
@@ -447,13 +463,13 @@ impl<M: StateMachine> Replicator<M> {
             }
         }
         let mut messages = Vec::new();
-        for (id, group) in &mut self.groups {
+        for (id, group) in self.groups.iter_mut().filter(|(id, _)| !self.rolls.rests(**id)) {
             if group.has_outstanding(batch) {
                 group.persisted(batch, &mut messages);
                 self.dirty.insert(*id);
             }
         }
-        self.frames(messages)
+        self.frames(messages, Vec::new())
     }
 
     /// The state machine of a group holds everything up to `index` durably.
@@ -466,6 +482,7 @@ impl<M: StateMachine> Replicator<M> {
     /// Hands leadership of a group to the most advanced other voter that answers. False if there is none, or
     /// nothing to hand over.
     pub fn hand_over(&mut self, id: GroupId) -> bool {
+        self.wake(id);
         let Some(group) = self.groups.get_mut(&id).filter(|group| group.engine.is_leader()) else {
             return false;
         };
@@ -486,6 +503,7 @@ impl<M: StateMachine> Replicator<M> {
 
     /// Hands leadership of a group to a voter. False if this node does not lead it, or is handing over already.
     pub fn hand_over_to(&mut self, id: GroupId, to: ReplicaId) -> bool {
+        self.wake(id);
         let Some(group) = self.groups.get_mut(&id).filter(|group| group.engine.is_leader()) else {
             return false;
         };
@@ -499,7 +517,7 @@ impl<M: StateMachine> Replicator<M> {
 
     /// Whether a flush would do anything.
     pub fn is_dirty(&self) -> bool {
-        let has_messages = !self.offers.is_empty() || !self.beats.is_empty();
+        let has_messages = !self.offers.is_empty() || !self.beats.is_empty() || self.rolls.has_words();
         !self.dirty.is_empty() || !self.records.is_empty() || has_messages
     }
 
@@ -551,7 +569,8 @@ impl<M: StateMachine> Replicator<M> {
             Batch { number, records }
         });
         self.stamp_heartbeats(&mut messages);
-        Output { messages: self.frames(messages), batch, events, jobs }
+        let words = self.rolls.take_words();
+        Output { messages: self.frames(messages, words), batch, events, jobs }
     }
 
     /// This node.
@@ -562,6 +581,7 @@ impl<M: StateMachine> Replicator<M> {
     /// Checks what must hold after every turn. For tests and simulation: it panics on a violation.
     pub fn check_invariants(&self) {
         self.groups.values().for_each(Group::check_invariants);
+        self.check_rolls();
         for (id, group) in &self.groups {
             let has_output = group.halted.is_none() && group.engine.has_output();
             assert!(

@@ -5,6 +5,7 @@ mod disk;
 mod failover;
 mod grow;
 mod guarantees;
+mod idle;
 mod ingest;
 mod readers;
 mod report;
@@ -64,6 +65,8 @@ enum Part {
     Snapshot,
     /// Nodes beside nodes without guarantees.
     Guarantees,
+    /// Shards to which nothing happens.
+    Idle,
 }
 
 /// Runs all parts.
@@ -77,7 +80,8 @@ async fn bench(args: &BenchArgs) -> Result<()> {
     let needs_cluster = [Part::Ingest, Part::Put, Part::Get, Part::Readers, Part::Failover, Part::Grow]
         .into_iter()
         .any(wanted);
-    let needs_program = needs_cluster || wanted(Part::Snapshot) || wanted(Part::Guarantees);
+    let needs_program =
+        needs_cluster || wanted(Part::Snapshot) || wanted(Part::Guarantees) || wanted(Part::Idle);
     let dir = workspace::state_dir().join("bench");
     if let Ok(mut earlier) = Cluster::open(&dir.join("cluster")) {
         earlier.down()?;
@@ -129,6 +133,9 @@ async fn bench(args: &BenchArgs) -> Result<()> {
     }
     if wanted(Part::Snapshot) {
         snapshot::measure(&dir, &program, args.quick, &mut report).await?;
+    }
+    if wanted(Part::Idle) {
+        idle::measure(&dir, &program, args.quick, &mut report).await?;
     }
     if let Some(unguarded) = unguarded {
         guarantees::measure(&dir, &program, &unguarded, args.quick, &mut report).await?;

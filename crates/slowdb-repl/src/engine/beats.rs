@@ -4,7 +4,10 @@
 //! engine what to do. So a heartbeat, or the answer to one, that changes nothing but when the other was last heard is
 //! noted here, on the engine's own state, as the engine would. Everything else is left to the engine.
 
-use super::{Engine, Message, MessageType, StateRole};
+use super::wire::Payload;
+use super::{ELECTION_TICKS, Engine, Message, MessageType, StateRole};
+use crate::ids::ReplicaId;
+use crate::roll::Entry;
 use raft::{INVALID_INDEX, ProgressState};
 
 /// What became of a message.
@@ -74,6 +77,70 @@ impl Engine {
             return Vec::new();
         }
         std::mem::take(&mut self.raw.raft.msgs)
+    }
+
+    /// What every heartbeat of a leader says as long as nothing happens, but for who it is for: `None` if this replica does
+    /// not lead, if something is under way, or if a member lacks something or has not been heard lately.
+    pub(crate) fn settled(&self) -> Option<Entry> {
+        let raft = &self.raw.raft;
+        let last = raft.raft_log.last_index();
+        let has_all = |progress: &raft::Progress| {
+            progress.state == ProgressState::Replicate
+                && progress.matched == last
+                && progress.committed_index == last
+                && progress.pending_request_snapshot == INVALID_INDEX
+                && progress.recent_active
+        };
+        let is_settled = self.is_leader()
+            && self.has_term_saved()
+            && raft.lead_transferee.is_none()
+            && !raft.has_pending_conf()
+            && (raft.raft_log.committed, raft.raft_log.applied) == (last, last)
+            && raft.msgs.is_empty()
+            && raft.prs().iter().all(|(id, progress)| *id == raft.id || has_all(progress));
+        let from = ReplicaId(raft.id);
+        is_settled.then_some(Entry { from, to: from, term: raft.term, commit: last })
+    }
+
+    /// Whether a message is the answer to a heartbeat of this term that asked nothing.
+    pub(crate) fn is_mere_answer(&self, message: &Payload) -> bool {
+        let Payload::Consensus(message) = message else { return false };
+        message.msg_type == MessageType::MsgHeartbeatResponse
+            && message.context.is_empty()
+            && message.term == self.raw.raft.term
+            && self.is_leader()
+    }
+
+    /// Whether a heartbeat of this replica would still say what the entry says.
+    pub(crate) fn says(&self, entry: &Entry) -> bool {
+        let raft = &self.raw.raft;
+        self.is_leader() && (raft.term, raft.raft_log.committed) == (entry.term, entry.commit)
+    }
+
+    /// The heartbeat that an entry of a roll stands for.
+    pub(crate) fn heartbeat(entry: &Entry) -> Message {
+        let mut message = Message::default();
+        message.msg_type = MessageType::MsgHeartbeat;
+        message.from = entry.from.0;
+        message.to = entry.to.0;
+        message.term = entry.term;
+        message.commit = entry.commit;
+        message
+    }
+
+    /// Goes on after a rest without ticks: the leader, or on a leader the member that has been silent longest, was last
+    /// heard so many ticks ago.
+    pub(crate) fn wake(&mut self, silent_ticks: u64) {
+        let raft = &mut self.raw.raft;
+        let most = if raft.state == StateRole::Leader { ELECTION_TICKS - 1 } else { 2 * ELECTION_TICKS };
+        raft.election_elapsed = usize::try_from(silent_ticks).unwrap_or(most).min(most);
+    }
+
+    /// On a leader: whether a member was heard lately.
+    pub(crate) fn set_heard(&mut self, replica: ReplicaId, is_heard: bool) {
+        if let Some(progress) = self.raw.raft.mut_prs().get_mut(replica.0) {
+            progress.recent_active = is_heard;
+        }
     }
 
     /// Whether the term that this replica is in, and its vote, are durable: else nothing may be said in that term.

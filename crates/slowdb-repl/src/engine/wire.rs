@@ -19,7 +19,7 @@
 //!          72..80  priority          i64
 //!          80      type              u8   3 append, 4 append response, 5 vote, 6 vote response, 8 heartbeat,
 //!                                         9 heartbeat response, 14 time out now, 17 pre-vote, 18 pre-vote response;
-//!                                         32 to 43 notes, see [`crate::note`]
+//!                                         32 to 43 notes, see [`crate::note`]; 44 to 46 of rolls, see [`crate::roll`]
 //!          81      reject            u8   0 or 1
 //!          82..84  context length    u16  at most 64
 //!          84..88  entries           u32  of a note the bytes of its body
@@ -35,6 +35,7 @@ use super::log::{data_of, kind_from_byte, kind_to_byte};
 use crate::ids::{GroupId, ReplicaId};
 use crate::links::Stamp;
 use crate::note::{self, Fields, Note, Says};
+use crate::roll::{self, Word};
 use bytes::{BufMut, Bytes, BytesMut};
 use raft::eraftpb::{Entry, Message, MessageType};
 
@@ -64,6 +65,8 @@ pub(crate) enum Payload {
     Consensus(Message),
     /// For the rest of the replica.
     Note(Note),
+    /// From one node to another, of groups that rest. It is of no group.
+    Roll(Word),
 }
 
 /// Bytes that are no consensus messages of this cluster.
@@ -101,17 +104,16 @@ impl FrameBuilder {
     pub(crate) fn push(&mut self, group: GroupId, message: Payload) {
         match message {
             Payload::Consensus(message) => self.push_consensus(group, message),
-            Payload::Note(note) => self.push_note(group, &note),
+            Payload::Note(note) => self.push_fields(group, note.from, note.to, note.says.to_fields()),
+            Payload::Roll(word) => self.push_fields(GroupId(0), ReplicaId(0), ReplicaId(0), word.to_fields()),
         }
         self.messages += 1;
     }
 
-    fn push_note(&mut self, group: GroupId, note: &Note) {
-        let Fields { kind, log_term, index, commit, commit_term, reject_hint, context, body } =
-            note.says.to_fields();
+    fn push_fields(&mut self, group: GroupId, from: ReplicaId, to: ReplicaId, fields: Fields) {
+        let Fields { kind, log_term, index, commit, commit_term, reject_hint, context, body } = fields;
         let meta = &mut self.meta;
-        for word in [group.0, note.from.0, note.to.0, 0, log_term, index, commit, commit_term, reject_hint, 0]
-        {
+        for word in [group.0, from.0, to.0, 0, log_term, index, commit, commit_term, reject_hint, 0] {
             meta.put_u64_le(word);
         }
         meta.put_u8(kind);
@@ -214,8 +216,8 @@ fn decode_message(
     message.reject_hint = fixed.u64()?;
     message.priority = fixed.u64()? as i64;
     let kind = fixed.u8()?;
-    if note::is_note(kind) {
-        return decode_note(group, kind, &message, reader, &mut fixed, body, body_at);
+    if note::is_note(kind) || roll::is_word(kind) {
+        return decode_fields(group, kind, &message, reader, &mut fixed, body, body_at);
     }
     let Message { term, log_term, index, commit, commit_term, reject_hint, .. } = message;
     let numbers = [term, log_term, index, commit, commit_term, reject_hint];
@@ -257,8 +259,8 @@ fn decode_message(
     Ok(GroupMessage { group, message: Payload::Consensus(message) })
 }
 
-/// A note, whose words have been read into a message.
-fn decode_note(
+/// A note, or a word about rolls, whose numbers have been read into a message.
+fn decode_fields(
     group: GroupId,
     kind: u8,
     words: &Message,
@@ -284,6 +286,10 @@ fn decode_note(
         context,
         body: slice_of(body, body_at, body_len)?,
     };
+    if roll::is_word(kind) {
+        let word = Word::from_fields(&fields).map_err(WireError::Malformed)?;
+        return Ok(GroupMessage { group, message: Payload::Roll(word) });
+    }
     let says = Says::from_fields(fields).map_err(WireError::Malformed)?;
     let note = Note { from: ReplicaId(words.from), to: ReplicaId(words.to), says };
     Ok(GroupMessage { group, message: Payload::Note(note) })
@@ -336,7 +342,7 @@ fn message_type(byte: u8) -> Result<MessageType, WireError> {
 pub(crate) fn is_sendable(message: &Payload) -> bool {
     match message {
         Payload::Consensus(message) => message_type(message.msg_type as u8).is_ok(),
-        Payload::Note(_) => true,
+        Payload::Note(_) | Payload::Roll(_) => true,
     }
 }
 
@@ -346,6 +352,7 @@ pub(crate) fn is_bulk(message: &Payload) -> bool {
     match message {
         Payload::Consensus(message) => message.msg_type == MessageType::MsgAppend,
         Payload::Note(note) => matches!(note.says, Says::Overtaken { .. }),
+        Payload::Roll(_) => false,
     }
 }
 
@@ -359,6 +366,7 @@ pub(crate) fn parties(message: &Payload) -> (ReplicaId, ReplicaId) {
     match message {
         Payload::Consensus(message) => (ReplicaId(message.from), ReplicaId(message.to)),
         Payload::Note(note) => (note.from, note.to),
+        Payload::Roll(_) => (ReplicaId(0), ReplicaId(0)),
     }
 }
 

@@ -311,6 +311,12 @@ impl<M: StateMachine> Group<M> {
         }
     }
 
+    /// Whether a snapshot is under way, in either direction.
+    pub(super) fn has_transfers(&self) -> bool {
+        let Transfers { sending, receiving, writing, installing, .. } = &self.transfers;
+        sending.is_some() || receiving.is_some() || writing.is_some() || installing.is_some()
+    }
+
     /// Whether a snapshot is arriving, or waits to be switched to.
     pub(super) fn is_receiving(&self) -> bool {
         self.transfers.receiving.is_some()

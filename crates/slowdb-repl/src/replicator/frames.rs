@@ -5,13 +5,24 @@ use super::words::{Lane, Outgoing};
 use crate::engine::wire::{self, FrameBuilder, Payload};
 use crate::ids::{GroupId, NodeId};
 use crate::machine::StateMachine;
+use crate::roll::Word;
 use std::collections::BTreeMap;
 
 impl<M: StateMachine> Replicator<M> {
     /// Packs messages into frames: appends one by one on their group's lane, all else for a node together.
-    pub(super) fn frames(&self, messages: Vec<(GroupId, Payload)>) -> Vec<Outgoing> {
+    pub(super) fn frames(
+        &self,
+        messages: Vec<(GroupId, Payload)>,
+        words: Vec<(NodeId, Word)>,
+    ) -> Vec<Outgoing> {
         let mut control: BTreeMap<NodeId, Vec<FrameBuilder>> = BTreeMap::new();
         let mut frames = Vec::new();
+        for (node, word) in words {
+            let builders = control.entry(node).or_insert_with(|| vec![FrameBuilder::new(self.cluster)]);
+            if let Some(builder) = builders.last_mut() {
+                builder.push(GroupId(0), Payload::Roll(word));
+            }
+        }
         for (id, message) in messages {
             let (_, to) = wire::parties(&message);
             let node = self.groups.get(&id).and_then(|group| group.node_of(to));

@@ -69,6 +69,7 @@ impl<M: StateMachine> Replicator<M> {
             if self.canary == Some(crate::Canary::SettledUnheard) {
                 self.records.extend(self.quarantine.forget(id));
             }
+            self.wake(id);
             match (leader, self.groups.get_mut(&id)) {
                 (Some((own, Some(leader))), Some(group)) if own == leader => {
                     group.take_late(holder, &entry);
