@@ -55,7 +55,7 @@ pub struct ConflictEntry {
 }
 
 /// What became of a late write.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Became {
     /// Nothing had touched the record since the histories parted, or only an earlier write of the same overtaken leader:
     /// it was applied anew.

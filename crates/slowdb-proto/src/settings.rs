@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// What becomes of two concurrent writes, one of which was acknowledged at `one`, overtaken by a failover, and offered
 /// again. None lets it replace what was written at `quorum` or `all`.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ConflictPolicy {
     /// The newer one stays, by hybrid logical time.
     #[default]

@@ -24,6 +24,12 @@ pub enum Canary {
     TombstonesDropped,
     /// Whether a write's condition holds is decided by what the leader has when it is asked, not when the write is applied.
     ConditionByLeader,
+    /// Late writes win by their time, whatever the collection's conflict policy is.
+    PolicyIgnored,
+    /// To keep both, what lost is kept, but not to be read.
+    SiblingDropped,
+    /// What lost in a conflict is written whenever that is asked for: its entry stays.
+    ReplayedAgain,
     /// A read at `session` is answered before what its caller has seen is applied.
     SessionNotAwaited,
 }

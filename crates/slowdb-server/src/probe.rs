@@ -6,7 +6,7 @@ use crate::catalog::{CATALOG, Catalog, GroupSpec};
 use crate::machine::Machine;
 use crate::node::Node;
 use crate::placement;
-use slowdb_proto::{NodeState, Position, Standing, Wanted};
+use slowdb_proto::{ConflictPolicy, NodeState, Position, Standing, Wanted};
 use slowdb_repl::{GroupId, Membership, ReplicaId};
 
 /// A group as it stands on a node.
@@ -129,9 +129,9 @@ impl Node {
         self.repl.machine(group).and_then(Machine::shard).map(|shard| shard.digest())
     }
 
-    /// Of a shard's log of conflicts, the positions that the late writes had first.
-    pub fn late_positions(&self, group: GroupId) -> Option<Vec<Position>> {
-        Some(self.repl.machine(group)?.shard()?.late_positions())
+    /// What becomes of late writes to a shard that conflict, as far as its replica here has applied it.
+    pub fn conflict_policy(&self, group: GroupId) -> Option<ConflictPolicy> {
+        Some(self.repl.machine(group)?.shard()?.policy())
     }
 
     /// Groups of which writes are kept here that were overtaken and nobody has taken care of yet.

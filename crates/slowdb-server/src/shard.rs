@@ -197,11 +197,6 @@ impl ShardMachine {
         self.store.len() * (self.store.dimension() as u64 * 4 + 64)
     }
 
-    /// Positions that the writes in the log of conflicts had before they were overtaken.
-    pub(crate) fn late_positions(&self) -> Vec<Position> {
-        self.beside.conflicts.to_state().iter().map(|conflict| conflict.was).collect()
-    }
-
     pub(crate) fn terms(&self) -> &TermTable {
         &self.beside.terms
     }

@@ -2,17 +2,22 @@
 //!
 //! It decides what to ask and whom; sending and time are the cluster's business.
 
-use crate::events::{Ask, By, Expected, Key, OpId, Outcome, Seen};
-use crate::keys::{DIMENSION, Keys};
+mod parse;
+
+use crate::events::{Ask, By, Conflict, Expected, Key, OpId, Outcome, Seen};
+use crate::keys::Keys;
 use crate::node::node_name;
 use crate::options::Options;
 use crate::random::Random;
 use bytes::Bytes;
+use parse::{parse_conflicts, parse_page, parse_records};
+use slowdb_proto::limits::CONFLICT_PAGE_MAX;
 use slowdb_proto::{
-    ClientId, Code, ErrorReply, Freshness, GetRequest, GroupPosition, Metric, Position, ReadLevel, Reply,
-    Request, RequestKind, ScanRequest, SearchRequest, ShardPosition, WriteLevel, WriteRequest,
+    ClientId, Code, ConflictsRequest, ErrorReply, Freshness, GetRequest, GroupPosition, Metric, Position,
+    ReadLevel, Reply, Request, RequestKind, ScanRequest, SearchRequest, ShardPosition, WriteLevel,
+    WriteRequest,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const COLLECTION: &str = "default";
 
@@ -48,6 +53,9 @@ pub(crate) struct Current {
     uncertain: bool,
     give_up_at: u64,
     node: usize,
+    /// What came of a log of conflicts so far, and where the rest begins.
+    listed: Vec<Conflict>,
+    from: Position,
 }
 
 pub(crate) struct Client {
@@ -63,6 +71,10 @@ pub(crate) struct Client {
     session: BTreeMap<u32, GroupPosition>,
     /// Own writes at `one` of each shard that no read at `session` has shown yet: the last of each term.
     alone: BTreeMap<u32, BTreeMap<u64, Position>>,
+    /// Ids that it has seen siblings of.
+    beside: BTreeSet<Key>,
+    /// Conflicts that it knows of.
+    conflicts: Vec<Conflict>,
     pub(crate) current: Option<Current>,
     /// The attempt whose answer is waited for; answers to others are late.
     pub(crate) attempt: Option<u64>,
@@ -85,6 +97,8 @@ impl Client {
             known: BTreeMap::new(),
             session: BTreeMap::new(),
             alone: BTreeMap::new(),
+            beside: BTreeSet::new(),
+            conflicts: Vec::new(),
             current: None,
             attempt: None,
             timer: 0,
@@ -117,21 +131,13 @@ impl Client {
         let (ask, patience) = match &mut self.source {
             Source::Drawn { stopped: true } => return None,
             Source::Drawn { .. } => {
-                let only_reads = self.index < options.readers;
-                let ask = draw(&mut self.random, op, only_reads, keys, options);
-                let ask = sometimes_if(&mut self.random, &self.known, ask);
+                let ask = self.draw(op, keys, options);
                 (ask, self.random.between(options.patience))
             }
             Source::Script(script) => (script.pop_front()?, u64::MAX / 2),
         };
         self.sequence += 1;
-        let (shard, body) = match &ask {
-            Ask::Write { writes, condition, .. } => {
-                (keys.shard(writes[0].0), Bytes::from(keys.batch(writes, *condition)))
-            }
-            Ask::Read { keys: read, by: By::Search, .. } => (keys.shard(read[0]), Keys::query()),
-            Ask::Read { keys: read, .. } => (keys.shard(read[0]), Bytes::new()),
-        };
+        let (shard, body) = (keys.shard_of(&ask), keys.body(&ask));
         self.current = Some(Current {
             op,
             shard,
@@ -141,8 +147,43 @@ impl Client {
             uncertain: false,
             give_up_at: now + patience,
             node: 0,
+            listed: Vec::new(),
+            from: Position::START,
         });
         self.current.as_ref()
+    }
+
+    fn draw(&mut self, op: OpId, keys: &Keys, options: &Options) -> Ask {
+        let only_reads = self.index < options.readers;
+        if !only_reads && let Some(ask) = self.settles(op, options) {
+            return ask;
+        }
+        let ask = draw(&mut self.random, op, only_reads, keys, options);
+        sometimes_if(&mut self.random, &self.known, ask)
+    }
+
+    /// Something about conflicts, now and then: resolves siblings that it has seen, by compare-and-set; or does what an
+    /// operator does, lists a log of conflicts, and replays or discards entries.
+    fn settles(&mut self, op: OpId, options: &Options) -> Option<Ask> {
+        if let Some(key) = self.beside.first().copied()
+            && self.random.chance(500)
+        {
+            self.beside.remove(&key);
+            let condition = self.known.get(&key).copied();
+            let writes = vec![(key, Some(value(op, 0)))];
+            return condition.map(|it| Ask::Write { level: WriteLevel::Quorum, writes, condition: Some(it) });
+        }
+        if !self.conflicts.is_empty() && self.random.chance(500) {
+            let at = self.random.index(self.conflicts.len());
+            // Sometimes it forgets that it has done it.
+            let done = self.random.chance(700);
+            let conflict = if done { self.conflicts.swap_remove(at) } else { self.conflicts[at] };
+            let replays = conflict.loser.is_some() && self.random.chance(500);
+            let lost = (conflict.key, conflict.loser.flatten());
+            return Some(Ask::Resolve { entry: conflict.was, lost, replays });
+        }
+        let lists = self.random.chance(options.resolves);
+        lists.then(|| Ask::Conflicts { shard: self.random.below(u64::from(options.shards)) as u32 })
     }
 
     /// Sends, the first time or once more, to one of these nodes.
@@ -154,7 +195,7 @@ impl Client {
             Ask::Read { at: Some(node), .. } => node,
             Ask::Read { level: ReadLevel::One | ReadLevel::Session, .. } => at_random,
             // Whoever follows may answer as well.
-            Ask::Read { .. } if self.random.chance(150) => at_random,
+            Ask::Read { .. } | Ask::Conflicts { .. } if self.random.chance(150) => at_random,
             _ => leader,
         };
         Step::Send { node: current.node, within: self.random.between(options.attempt) }
@@ -165,14 +206,26 @@ impl Client {
         let client = self.id;
         let current = self.current.as_mut()?;
         let retry = current.uncertain;
-        let kind = match &current.ask {
-            Ask::Write { level, .. } => RequestKind::Write(WriteRequest {
+        let write = |level| {
+            RequestKind::Write(WriteRequest {
                 collection: COLLECTION.into(),
                 shard: current.shard,
-                level: Some(*level),
+                level: Some(level),
                 client,
                 sequence: current.sequence,
                 retry,
+            })
+        };
+        let kind = match &current.ask {
+            Ask::Write { level, .. } => write(*level),
+            Ask::Resolve { .. } => write(WriteLevel::Quorum),
+            Ask::Conflicts { .. } => RequestKind::Conflicts(ConflictsRequest {
+                collection: COLLECTION.into(),
+                shard: current.shard,
+                fresh: Freshness::at(ReadLevel::Quorum),
+                from: current.from,
+                limit: CONFLICT_PAGE_MAX as u32,
+                losers: true,
             }),
             Ask::Read { level, keys, by, .. } => {
                 let seen = match level {
@@ -245,9 +298,9 @@ impl Client {
         keys: &Keys,
         options: &Options,
     ) -> Result<Step, Box<ErrorReply>> {
-        let Some(current) = &self.current else { return Ok(Step::Nothing) };
+        let Some(current) = &mut self.current else { return Ok(Step::Nothing) };
         let outcome = match (reply, &current.ask) {
-            (Reply::Written(written), Ask::Write { .. }) => {
+            (Reply::Written(written), Ask::Write { .. } | Ask::Resolve { .. }) => {
                 self.leaders[current.shard as usize] = Some(current.node);
                 let offset = written.first.offset + written.writes.saturating_sub(1);
                 let position = Position { offset, ..written.first };
@@ -260,35 +313,23 @@ impl Client {
                     None => Outcome::Written { first: written.first, durable_on: written.durable_on },
                 }
             }
-            (Reply::Records { at, records, .. }, Ask::Read { keys: asked, .. }) => {
-                let mut seen = Vec::new();
-                let mut rest = body;
-                for (key, record) in asked.iter().zip(&records) {
-                    let Some(record) = record else {
-                        seen.push(None);
-                        continue;
-                    };
-                    let len = DIMENSION * 4 + record.payload_bytes as usize;
-                    let (bytes, tail) = rest.split_at(len.min(rest.len()));
-                    rest = tail;
-                    seen.push(Some(Seen { value: keys.value_of(*key, bytes)?, position: record.position }));
-                }
+            (Reply::Records { at, records, siblings }, Ask::Read { keys: asked, .. }) => {
+                let (seen, siblings) = parse_records(asked, &records, &siblings, body, keys)?;
                 self.showed(&at);
-                Outcome::Read { applied: at.applied, seen }
+                Outcome::Read { applied: at.applied, seen, siblings }
+            }
+            (Reply::Conflicts(page), Ask::Conflicts { .. }) => {
+                parse_conflicts(&page, body, keys, &mut current.listed)?;
+                if let Some(next) = page.next {
+                    current.from = next;
+                    return Ok(Step::Wait { micros: 0 });
+                }
+                Outcome::Conflicts { entries: std::mem::take(&mut current.listed) }
             }
             (Reply::Page { at, records, more: false }, Ask::Read { keys: asked, by: By::Scan, .. }) => {
-                let mut seen = vec![None; asked.len()];
-                let mut rest = body;
-                for record in &records {
-                    let nth = keys.nth_of(asked, &record.id)?;
-                    let len = DIMENSION * 4 + record.payload_bytes as usize;
-                    let (bytes, tail) = rest.split_at(len.min(rest.len()));
-                    rest = tail;
-                    let value = keys.value_of(asked[nth], bytes)?;
-                    seen[nth] = Some(Seen { value, position: record.position });
-                }
+                let seen = parse_page(asked, &records, body, keys)?;
                 self.showed(&at);
-                Outcome::Read { applied: at.applied, seen }
+                Outcome::Read { applied: at.applied, seen, siblings: Vec::new() }
             }
             (Reply::Hits { shards, missing, results, .. }, Ask::Read { keys: asked, by: By::Search, .. })
                 if shards.len() == 1 && missing.is_empty() && results.len() == 1 =>
@@ -326,7 +367,8 @@ impl Client {
     fn learn(&mut self, outcome: &Outcome) {
         let Some(current) = &self.current else { return };
         match (&current.ask, outcome) {
-            (Ask::Write { writes, .. }, Outcome::Written { first, .. }) => {
+            (ask, Outcome::Written { first, .. }) => {
+                let (_, writes) = ask.writes().unwrap_or((WriteLevel::Quorum, &[]));
                 for (offset, (key, value)) in (first.offset..).zip(writes) {
                     let position = Position { offset, ..*first };
                     let state =
@@ -334,10 +376,12 @@ impl Client {
                     self.known.insert(*key, state);
                 }
             }
-            (Ask::Read { keys, .. }, Outcome::Read { seen, .. }) => {
+            (Ask::Read { keys, .. }, Outcome::Read { seen, siblings, .. }) => {
                 let states = seen.iter().map(|seen| seen.map_or(Expected::Absent, Expected::Record));
                 self.known.extend(keys.iter().copied().zip(states));
+                self.beside.extend(siblings.iter().map(|(key, _)| *key));
             }
+            (_, Outcome::Conflicts { entries }) => self.conflicts.clone_from(entries),
             _ => {}
         }
     }

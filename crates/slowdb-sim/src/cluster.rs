@@ -5,6 +5,7 @@
 
 use crate::checks::Violation;
 use crate::client::Client;
+use crate::conflicts::Conflicts;
 use crate::events::{Event, EventLog, Stop};
 use crate::faults::{Fault, Wiped};
 use crate::keys::Keys;
@@ -119,6 +120,7 @@ pub(crate) struct Cluster {
     pub(crate) refusals: BTreeMap<(usize, usize), String>,
     /// What is planned then, in words; empty if all is where it should be.
     pub(crate) planned: String,
+    pub(crate) conflicts: Conflicts,
     /// What the catalog was at each epoch, for whoever applies it later.
     catalogs: BTreeMap<u64, CatalogProbe>,
     pub(crate) clients: Vec<Client>,
@@ -156,6 +158,7 @@ impl Cluster {
             catalog: None,
             refusals: BTreeMap::new(),
             planned: String::new(),
+            conflicts: Conflicts::default(),
             catalogs: BTreeMap::new(),
             clients: Vec::new(),
             log: EventLog::new(verbose),
@@ -168,14 +171,13 @@ impl Cluster {
             limits: FrameLimits::default(),
             options,
         };
+        cluster.conflicts.expect(&cluster.options);
         for node in 0..cluster.options.nodes {
             let delay = cluster.random.below(100_000);
             cluster.nodes[node].present = true;
             cluster.after(delay, Action::Start { node });
         }
-        if cluster.options.changes.is_some() {
-            cluster.after(0, Action::Operate);
-        }
+        cluster.after(0, Action::Operate);
         for index in 0..cluster.options.clients {
             let mut client = Client::new(index, &cluster.options, random.fork(1000 + index as u64));
             if cluster.options.only_clients.as_ref().is_some_and(|only| !only.contains(&index)) {
@@ -540,6 +542,9 @@ impl Cluster {
                     let batch = self.nodes[node].idle_since().unwrap_or_default();
                     self.after(MARK_AFTER, Action::Mark { node, life, batch });
                 }
+                Wish::Logged { term, index, data } => {
+                    self.conflicts.logged(&self.keys, term, index, &data);
+                }
                 Wish::Peers(peers) => self.set_peers(node, peers),
                 Wish::ReadyToStop => {
                     let life = self.nodes[node].life;
@@ -606,6 +611,7 @@ impl Cluster {
         let mut halted = None;
         let mut elected = false;
         let (log, now) = (&mut self.log, self.now);
+        let (conflicts, policy) = (&mut self.conflicts, self.options.conflicts);
         let mut held = std::mem::take(&mut self.nodes[node].held);
         let mut lost = Vec::new();
         let see = |core: &Node, Change { before, after }| {
@@ -622,6 +628,10 @@ impl Cluster {
                 && let Some(digest) = core.digest(after.group)
             {
                 log.push(now, Event::Applied { node, group, position: after.applied, digest });
+                if let Some(shard) = conflicts.applied(core, after.group) {
+                    let from = after.applied;
+                    log.push(now, Event::Policy { shard, policy, from });
+                }
             }
             if after.halted {
                 halted = Some(after.group);

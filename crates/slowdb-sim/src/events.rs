@@ -3,7 +3,7 @@
 //! The log also keeps a hash over everything that happened, messages included, by which two runs of one seed
 //! are compared.
 
-use slowdb_proto::{Code, Position, ReadLevel, WriteLevel};
+use slowdb_proto::{Became, Code, ConflictPolicy, Position, ReadLevel, WriteLevel};
 use slowdb_repl::Part;
 use slowdb_server::CatalogProbe;
 use std::fmt;
@@ -41,6 +41,36 @@ pub enum Ask {
         /// The one node that is asked, if it matters.
         at: Option<usize>,
     },
+    /// Lists a shard's log of conflicts.
+    Conflicts {
+        /// The shard.
+        shard: u32,
+    },
+    /// Removes an entry of a shard's log of conflicts.
+    Resolve {
+        /// Its name.
+        entry: Position,
+        /// Its record, and what lost.
+        lost: (Key, Option<u64>),
+        /// What lost is written after all.
+        replays: bool,
+    },
+}
+
+/// A level, and ids with what they become: a value, or nothing.
+pub(crate) type Writes<'a> = (WriteLevel, &'a [(Key, Option<u64>)]);
+
+impl Ask {
+    /// What it writes, if it takes effect, and at which level.
+    pub(crate) fn writes(&self) -> Option<Writes<'_>> {
+        match self {
+            Ask::Write { level, writes, .. } => Some((*level, writes)),
+            Ask::Resolve { lost, replays: true, .. } => {
+                Some((WriteLevel::Quorum, std::slice::from_ref(lost)))
+            }
+            Ask::Resolve { .. } | Ask::Read { .. } | Ask::Conflicts { .. } => None,
+        }
+    }
 }
 
 /// How ids of a shard are read.
@@ -72,6 +102,25 @@ pub struct Seen {
     pub position: Position,
 }
 
+/// What became of a write that was overtaken, as the log of conflicts says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conflict {
+    /// Position that it had first.
+    pub was: Position,
+    /// Its record.
+    pub key: Key,
+    /// What became of it.
+    pub became: Became,
+    /// Where that was decided.
+    pub decided: Position,
+    /// What was there then.
+    pub met: Option<Position>,
+    /// Its hybrid logical time.
+    pub hlc: u64,
+    /// What lost, if anything did: a value, or that there be none.
+    pub loser: Option<Option<u64>>,
+}
+
 /// How an operation ended for its client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -95,6 +144,13 @@ pub enum Outcome {
         applied: Position,
         /// One for each id asked for.
         seen: Vec<Option<Seen>>,
+        /// What is readable beside them.
+        siblings: Vec<(Key, Seen)>,
+    },
+    /// The log of conflicts.
+    Conflicts {
+        /// All of its entries.
+        entries: Vec<Conflict>,
     },
     /// What a search found.
     Found {
@@ -264,12 +320,25 @@ pub enum Event {
         /// The last index.
         last: u64,
     },
-    /// Writes that were overtaken and of which a shard knows what became, by the positions that they had first.
-    Accounted {
+    /// A shard goes by the conflict policy that it was to have.
+    Policy {
         /// The shard.
         shard: u32,
-        /// The positions.
-        late: Vec<Position>,
+        /// The policy.
+        policy: ConflictPolicy,
+        /// From here on, at the latest.
+        from: Position,
+    },
+    /// How a write was made that a late one met.
+    Made {
+        /// The shard.
+        shard: u32,
+        /// Position of the write.
+        position: Position,
+        /// The level that it asked for.
+        level: WriteLevel,
+        /// Its hybrid logical time.
+        hlc: u64,
     },
     /// No more faults from here on; all nodes are started, all links whole.
     Healed,

@@ -1,6 +1,6 @@
 //! The ids that clients use, and what a record holds so that it can be told from any other.
 
-use crate::events::{Expected, Key};
+use crate::events::{Ask, By, Expected, Key};
 use bytes::Bytes;
 use slowdb_proto::{Code, Condition, ErrorReply, OpsBuilder};
 
@@ -38,6 +38,37 @@ impl Keys {
         &self.names[usize::from(key.0)]
     }
 
+    /// The id of this name, if a client uses it.
+    pub(crate) fn key(&self, name: &str) -> Option<Key> {
+        self.names.iter().position(|known| known == name).map(|at| Key(at as u16))
+    }
+
+    /// The shard that something is asked of.
+    pub(crate) fn shard_of(&self, ask: &Ask) -> u32 {
+        match ask {
+            Ask::Write { writes, .. } => self.shard(writes[0].0),
+            Ask::Read { keys, .. } => self.shard(keys[0]),
+            Ask::Conflicts { shard } => *shard,
+            Ask::Resolve { lost: (key, _), .. } => self.shard(*key),
+        }
+    }
+
+    /// Lays out what is to be written, if anything is.
+    pub(crate) fn body(&self, ask: &Ask) -> Bytes {
+        match ask {
+            Ask::Write { writes, condition, .. } => Bytes::from(self.batch(writes, *condition)),
+            Ask::Resolve { entry, lost: (key, _), replays } => {
+                let (mut builder, name) = (OpsBuilder::new(), self.name(*key));
+                let added =
+                    if *replays { builder.replay(name, *entry, true) } else { builder.discard(name, *entry) };
+                added.expect("a sound name");
+                Bytes::from(builder.finish())
+            }
+            Ask::Read { by: By::Search, .. } => Keys::query(),
+            Ask::Read { .. } | Ask::Conflicts { .. } => Bytes::new(),
+        }
+    }
+
     pub(crate) fn shard(&self, key: Key) -> u32 {
         self.shard_of[usize::from(key.0)]
     }
@@ -53,7 +84,7 @@ impl Keys {
     }
 
     /// Lays out a batch.
-    pub(crate) fn batch(&self, writes: &[(Key, Option<u64>)], expected: Option<Expected>) -> Vec<u8> {
+    fn batch(&self, writes: &[(Key, Option<u64>)], expected: Option<Expected>) -> Vec<u8> {
         let condition = expected.map(|expected| match expected {
             Expected::Absent => Condition::IfAbsent,
             Expected::Record(seen) => Condition::IfVersion(seen.position),
@@ -77,7 +108,7 @@ impl Keys {
     }
 
     /// A query whose inner product with a vector is the value that it was written with, exactly: values stay below 2^24.
-    pub(crate) fn query() -> Bytes {
+    fn query() -> Bytes {
         let query: [f32; DIMENSION] = [1.0, 65536.0, 0.0, 0.0];
         query.iter().flat_map(|component| component.to_le_bytes()).collect()
     }

@@ -12,6 +12,7 @@ mod canary;
 mod checks;
 mod client;
 mod cluster;
+mod conflicts;
 mod events;
 mod faults;
 mod identity;
@@ -32,7 +33,7 @@ mod traffic;
 #[cfg(feature = "canary")]
 pub use canary::{Catch, SEEDS_MAX, hunt};
 pub use checks::{Cell, Property, Tallies, Tally, Violation};
-pub use events::{Ask, Event, EventLog, Expected, Key, OpId, Outcome, Seen, Stop};
+pub use events::{Ask, Conflict, Event, EventLog, Expected, Key, OpId, Outcome, Seen, Stop};
 pub use options::{Bug, ChangeOptions, DiskOptions, FaultOptions, NetOptions, Options, Profile, Span};
 pub use run::{Report, RunFailure, exercise, run};
 pub use shrink::shrink;

@@ -149,7 +149,7 @@ fn pairs(arguments: &Arguments) -> bool {
 fn many(arguments: &Arguments) -> bool {
     let begun = Instant::now();
     let (mut simulated, mut ops, mut faults, mut reported, mut failed) = (0, 0, 0, 0, 0);
-    let (mut actions, mut moves) = (0, 0);
+    let (mut actions, mut moves, mut late) = (0, 0, [0; 3]);
     for (done, seed) in (1..).zip(arguments.start..arguments.start + arguments.seeds) {
         match run(draw(seed, arguments.profile), arguments.verbose) {
             Ok(report) => {
@@ -158,6 +158,9 @@ fn many(arguments: &Arguments) -> bool {
                 faults += report.faults;
                 actions += report.actions;
                 moves += report.moves;
+                for (sum, of_run) in late.iter_mut().zip([report.late, report.late_lost, report.late_won]) {
+                    *sum += of_run;
+                }
             }
             Err(failure) => {
                 failed += 1;
@@ -181,12 +184,16 @@ fn many(arguments: &Arguments) -> bool {
     let simulated = simulated as f64 / 1e6;
     println!(
         "{} of {} seeds from {} passed: {:.2} simulated hours in {seconds:.1} s ({:.0} simulated seconds each second), \
-         {ops} operations, {faults} faults, {actions} operator actions, {moves} replicas moved",
+         {ops} operations, {faults} faults, {actions} operator actions, {moves} replicas moved, {} late writes \
+         ({} lost, {} won)",
         arguments.seeds - failed,
         arguments.seeds,
         arguments.start,
         simulated / 3600.0,
-        simulated / seconds
+        simulated / seconds,
+        late[0],
+        late[1],
+        late[2]
     );
     failed == 0
 }

@@ -46,6 +46,12 @@ pub(crate) enum Wish {
     Job(Job),
     /// These are the other nodes now.
     Peers(BTreeSet<String>),
+    /// The log has written an entry.
+    Logged {
+        term: u64,
+        index: u64,
+        data: Bytes,
+    },
     /// The log has something to sync.
     Sync,
     /// The log has nothing to do: if that stays so, it is marked.
@@ -338,11 +344,6 @@ impl SimNode {
         self.running.as_ref()?.core.terms(group)
     }
 
-    /// Of a shard's log of conflicts, the positions that the late writes had first.
-    pub(crate) fn late_positions(&self, group: GroupId) -> Option<Vec<slowdb_proto::Position>> {
-        self.running.as_ref()?.core.late_positions(group)
-    }
-
     /// A group of which it keeps writes that were overtaken.
     pub(crate) fn quarantines(&self) -> Option<GroupId> {
         self.running.as_ref()?.core.quarantined_groups().next()
@@ -409,6 +410,12 @@ impl Running {
         while let Some(batch) = self.queue.pop_front() {
             self.wal.append(&batch.records, &mut syncing.locations)?;
             syncing.batch = batch.number;
+            wishes.extend(batch.records.iter().filter_map(|record| match record {
+                Record::Entry { term, index, data, kind: 0, .. } => {
+                    Some(Wish::Logged { term: *term, index: *index, data: data.clone() })
+                }
+                _ => None,
+            }));
             syncing.frees |= batch.records.iter().any(|record| matches!(record, Record::Compacted { .. }));
         }
         if syncing.batch > 0 {
@@ -476,6 +483,9 @@ fn plant(mut core: Node, options: &Options) -> Node {
         Some(Bug::LateAppliedAgain) => Some(Server::LateAppliedAgain),
         Some(Bug::TombstonesDropped) => Some(Server::TombstonesDropped),
         Some(Bug::SessionNotAwaited) => Some(Server::SessionNotAwaited),
+        Some(Bug::PolicyIgnored) => Some(Server::PolicyIgnored),
+        Some(Bug::SiblingDropped) => Some(Server::SiblingDropped),
+        Some(Bug::ReplayedAgain) => Some(Server::ReplayedAgain),
         Some(_) | None => None,
     });
     core

@@ -12,8 +12,8 @@ use crate::node::node_name;
 use crate::random::Random;
 use slowdb_net::FrameOut;
 use slowdb_proto::{
-    Admin, AdminRequest, CollectionSettings, KIND_REQUEST, Metric, NodeState, Reply, Request, RequestKind,
-    SettingsChange, Standing, Wanted,
+    Admin, AdminRequest, CollectionSettings, ConflictPolicy, KIND_REQUEST, Metric, NodeState, Reply, Request,
+    RequestKind, SettingsChange, Standing, Wanted,
 };
 use slowdb_server::{CatalogProbe, NodeProbe, SpecProbe};
 
@@ -195,9 +195,18 @@ impl Cluster {
 
     /// The operator looks at the cluster, and does something about it.
     pub(crate) fn operate(&mut self) {
-        let Some(changes) = self.options.changes else { return };
-        self.after(CHORES_EVERY, Action::Operate);
         let operator = self.nodes.len();
+        if self.conflicts.waits().is_some() && self.askers[operator].is_idle() && !self.by_hand {
+            // Until the collection is there, and the leaders of its shards have heard of it.
+            self.act(set_conflicts("default".to_owned(), self.options.conflicts));
+        }
+        let Some(changes) = self.options.changes else {
+            if self.conflicts.waits().is_some() {
+                self.after(CHORES_EVERY, Action::Operate);
+            }
+            return;
+        };
+        self.after(CHORES_EVERY, Action::Operate);
         self.switch_off_removed();
         if !self.askers[operator].is_idle() || self.by_hand {
             return;
@@ -333,7 +342,9 @@ impl Cluster {
         let stops = self.nodes.iter().find(|node| node.running.as_ref().is_some_and(|running| running.stops));
         let busy =
             (!self.askers.iter().all(Asker::is_idle)).then(|| "the operator waits for an answer".to_owned());
+        let waits = self.conflicts.waits().filter(|_| !self.by_hand);
         lost.map(|node| format!("node {} has lost its disk and is not back", node.name))
+            .or_else(|| waits.map(|shard| format!("shard {shard} does not go by its conflict policy yet")))
             .or_else(|| asking.map(|node| format!("node {} does not run yet", node.name)))
             .or_else(|| stops.map(|node| format!("node {} is about to stop", node.name)))
             .or(busy)
@@ -414,6 +425,11 @@ enum Act {
 fn pick(random: &mut Random, mut menu: Vec<Act>) -> Option<Act> {
     let at = random.index(menu.len());
     (!menu.is_empty()).then(|| menu.swap_remove(at))
+}
+
+fn set_conflicts(name: String, policy: ConflictPolicy) -> Admin {
+    let settings = SettingsChange { conflicts: Some(policy), ..SettingsChange::default() };
+    Admin::AlterCollection { name, replication_factor: None, settings }
 }
 
 fn set_replication_factor(name: String, factor: u32) -> Admin {

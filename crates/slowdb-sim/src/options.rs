@@ -4,6 +4,7 @@ mod changes;
 
 use crate::random::Random;
 pub use changes::ChangeOptions;
+use slowdb_proto::ConflictPolicy;
 use std::fmt;
 
 /// A range of microseconds, both ends included.
@@ -88,11 +89,17 @@ pub enum Bug {
     TombstonesDropped,
     /// A read does not wait for what its session has seen.
     SessionNotAwaited,
+    /// Late writes win by their time, whatever the collection's conflict policy is.
+    PolicyIgnored,
+    /// To keep both, what lost is kept, but not to be read.
+    SiblingDropped,
+    /// What lost in a conflict is written whenever that is asked for.
+    ReplayedAgain,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 24] = [
         Bug::AckBeforeSync,
         Bug::VoteNotPersisted,
         Bug::ReadWithoutMajority,
@@ -114,6 +121,9 @@ impl Bug {
         Bug::LateAppliedAgain,
         Bug::TombstonesDropped,
         Bug::SessionNotAwaited,
+        Bug::PolicyIgnored,
+        Bug::SiblingDropped,
+        Bug::ReplayedAgain,
     ];
 
     /// The faults under which it shows.
@@ -133,6 +143,9 @@ impl Bug {
             | Bug::LateAppliedAgain
             | Bug::TombstonesDropped
             | Bug::SessionNotAwaited
+            | Bug::PolicyIgnored
+            | Bug::SiblingDropped
+            | Bug::ReplayedAgain
             | Bug::ReplacedNotKept => Profile::Minority,
             Bug::RemovalFirst
             | Bug::RemovalByWish
@@ -167,6 +180,9 @@ impl Bug {
             Bug::LateAppliedAgain => "reconciliation not deduplicated",
             Bug::TombstonesDropped => "tombstone dropped early",
             Bug::SessionNotAwaited => "session read not waiting",
+            Bug::PolicyIgnored => "conflict policy ignored",
+            Bug::SiblingDropped => "sibling dropped",
+            Bug::ReplayedAgain => "replay applied twice",
         }
     }
 }
@@ -284,6 +300,10 @@ pub struct Options {
     pub faults_until: u64,
     /// Strict ids are written at `all` only, and not at `quorum` as well.
     pub strict_at_all: bool,
+    /// What becomes of late writes that conflict.
+    pub conflicts: ConflictPolicy,
+    /// Of a thousand operations, so many list a log of conflicts, whose entries are replayed or discarded then.
+    pub resolves: u64,
     /// Between two operations of a client.
     pub think: Span,
     /// How long a client waits for one answer.
@@ -338,6 +358,8 @@ impl Options {
             faults_from: random.pick(&[0, 0, 2 * SECOND]),
             faults_until: random.between((10 * SECOND, 30 * SECOND)),
             strict_at_all: false,
+            conflicts: ConflictPolicy::Newest,
+            resolves: 0,
             think: (0, random.pick(&[5, 20, 100]) * MILLI),
             attempt: (100 * MILLI, random.pick(&[300, 800]) * MILLI),
             patience: (500 * MILLI, 4 * SECOND),
@@ -377,6 +399,7 @@ impl Options {
             options.changes = Some(ChangeOptions::draw(random));
         }
         options.strict_at_all = random.fork(8).chance(120);
+        options.draw_conflicts(&mut random.fork(10));
         let random = &mut random.fork(9);
         if matches!(profile, Profile::General | Profile::Changes) && random.chance(100) {
             options.nodes = random.pick(&[4, 6, 7]);
@@ -393,8 +416,12 @@ impl Options {
             options.nodes = 4;
             options.replication_factor = 4;
         }
-        if bug == Bug::SettledUnheard {
-            options.net.loss = 60;
+        match bug {
+            Bug::SettledUnheard => options.net.loss = 60,
+            Bug::PolicyIgnored => options.conflicts = ConflictPolicy::KeepCurrent,
+            Bug::SiblingDropped => options.conflicts = ConflictPolicy::KeepBoth,
+            Bug::ReplayedAgain => options.resolves = 50,
+            _ => {}
         }
         if bug == Bug::ReplacedNotKept {
             // Nobody joins; who is cut off for a while finds that the log it needs is gone.
@@ -411,6 +438,12 @@ impl Options {
     /// Nodes that there may ever be.
     pub fn nodes_max(&self) -> usize {
         self.nodes + self.changes.map_or(0, |changes| changes.joiners)
+    }
+
+    fn draw_conflicts(&mut self, random: &mut Random) {
+        use ConflictPolicy as P;
+        self.conflicts = random.pick(&[P::Newest, P::Newest, P::KeepCurrent, P::KeepBoth, P::KeepBoth]);
+        self.resolves = random.pick(&[0, 0, 10, 50]);
     }
 
     fn draw_faults(&mut self, random: &mut Random) {
@@ -462,6 +495,8 @@ impl Options {
             Profile::Minority => {
                 self.nodes = 3;
                 faults.isolate_leader = often((1, 3));
+                // So that what comes late may be newer than what is there.
+                faults.clock_jump = often((1, 4));
                 faults.lasts = (300 * MILLI, 3 * SECOND);
                 // One shard, so that nobody waits for another one's leader while this one's is cut off.
                 self.shards = 1;
@@ -525,8 +560,12 @@ impl fmt::Display for Options {
         )?;
         writeln!(
             f,
-            "  clients: think {:?}, attempt {:?}, patience {:?}",
-            self.think, self.attempt, self.patience
+            "  clients: think {:?}, attempt {:?}, patience {:?}; conflicts: {}, of 1000 operations {} list them",
+            self.think,
+            self.attempt,
+            self.patience,
+            self.conflicts.as_str(),
+            self.resolves
         )?;
         writeln!(f, "  {:?}", self.net)?;
         writeln!(f, "  {:?}", self.disk)?;

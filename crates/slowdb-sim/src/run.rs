@@ -7,7 +7,7 @@ use crate::events::{Ask, By, Event};
 use crate::faults::{self, Fault};
 use crate::node::SimNode;
 use crate::options::Options;
-use slowdb_proto::{ReadLevel, WriteLevel};
+use slowdb_proto::{Became, ReadLevel, WriteLevel};
 use slowdb_repl::GroupId;
 use slowdb_server::CatalogProbe;
 use std::fmt;
@@ -39,6 +39,12 @@ pub struct Report {
     pub actions: u64,
     /// Replicas that were placed where none was before.
     pub moves: u64,
+    /// Writes that were overtaken and offered again, as the logs of conflicts showed them.
+    pub late: u64,
+    /// Those of them that lost against what was there.
+    pub late_lost: u64,
+    /// Those of them that won.
+    pub late_won: u64,
     /// Over everything that happened.
     pub hash: u64,
 }
@@ -91,9 +97,14 @@ pub fn run(options: Options, verbose: bool) -> Result<Report, Box<RunFailure>> {
     }
     let violation = cluster.violation.take().or_else(|| checks::all(cluster.log.events(), &cluster.keys));
     let hash = cluster.log.hash();
+    let late = checks::conflicts(cluster.log.events());
+    let became = |what| late.values().filter(|became| **became == what).count() as u64;
     match violation {
         Some(violation) => Err(Box::new(RunFailure { options, violation, tail: cluster.log.tail(40), hash })),
         None => Ok(Report {
+            late: late.len() as u64,
+            late_lost: became(Became::Lost),
+            late_won: became(Became::Replaced),
             simulated_micros: cluster.now,
             ops: cluster.ops(),
             faults: cluster.faults_struck,
@@ -311,12 +322,13 @@ impl Cluster {
             let group = GroupId(1 + u64::from(shard));
             let of_leader = |node: &SimNode| {
                 let probe = *node.probes().iter().find(|probe| probe.group == group && probe.leads)?;
-                Some((node.terms(group)?, probe.applied.index, node.late_positions(group)?))
+                Some((node.terms(group)?, probe.applied.index))
             };
-            if let Some((terms, last, late)) = self.nodes.iter().find_map(of_leader) {
+            if let Some((terms, last)) = self.nodes.iter().find_map(of_leader) {
                 self.log.push(self.now, Event::History { shard, terms, last });
-                self.log.push(self.now, Event::Accounted { shard, late });
             }
         }
+        self.ask((0..self.options.shards).map(|shard| Ask::Conflicts { shard }).collect(), "in the end");
+        self.conflicts.tell(self.now, &mut self.log);
     }
 }

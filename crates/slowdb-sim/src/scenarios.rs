@@ -9,7 +9,7 @@ use crate::events::{Ask, By, Event, Key, Outcome, Seen, Stop};
 use crate::faults::{Fault, Target, Wiped};
 use crate::node::node_name;
 use crate::options::{ChangeOptions, Options, Profile};
-use slowdb_proto::{Admin, NodeState, Position, ReadLevel, WriteLevel};
+use slowdb_proto::{Admin, ConflictPolicy, NodeState, Position, ReadLevel, WriteLevel};
 use slowdb_server::CatalogProbe;
 
 const SECOND: u64 = 1_000_000;
@@ -49,7 +49,8 @@ impl Story {
 
     fn with_shards(options: Options, shards: u32) -> Self {
         println!("seed {}", options.seed);
-        let options = Options { shards, clients: 0, attempt: (100_000, 200_000), ..options };
+        let (attempt, conflicts) = ((100_000, 200_000), ConflictPolicy::default());
+        let options = Options { shards, clients: 0, attempt, conflicts, ..options };
         let mut story = Story { cluster: Cluster::new(options, false) };
         story.cluster.by_hand = true;
         story.until("the cluster is founded", |cluster| leader(cluster).is_some());

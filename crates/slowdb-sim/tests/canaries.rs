@@ -118,6 +118,21 @@ fn a_session_read_that_does_not_wait_is_caught() {
 }
 
 #[test]
+fn a_conflict_policy_that_is_ignored_is_caught() {
+    caught(Bug::PolicyIgnored);
+}
+
+#[test]
+fn a_sibling_that_is_dropped_is_caught() {
+    caught(Bug::SiblingDropped);
+}
+
+#[test]
+fn a_replay_that_is_applied_twice_is_caught() {
+    caught(Bug::ReplayedAgain);
+}
+
+#[test]
 fn a_failing_run_is_made_small() {
     let bug = Bug::AckBeforeSync;
     let Some((seed, _, checker)) = hunt(bug, 1).caught else { panic!("not caught: {}", bug.name()) };

@@ -110,7 +110,10 @@ impl ShardMachine {
                 Present::Nothing => None,
             };
             let late_write = LateWrite { was, hlc: made.hlc, fork: late.fork };
-            let mut verdict = judge(present, late_write, horizon, self.beside.policy);
+            let policy = self.beside.policy;
+            #[cfg(feature = "canary")]
+            let policy = if is_planted(Canary::PolicyIgnored) { ConflictPolicy::Newest } else { policy };
+            let mut verdict = judge(present, late_write, horizon, policy);
             if self.beside.conflicts.get(was).is_some() {
                 verdict = Verdict::AlreadyThere;
             }
@@ -171,6 +174,8 @@ impl ShardMachine {
         };
         let is_record = matches!(loser, Some(Value::Put { .. }));
         let sibling = is_record && self.beside.policy == ConflictPolicy::KeepBoth;
+        #[cfg(feature = "canary")]
+        let sibling = sibling && !is_planted(Canary::SiblingDropped);
         let mut existed = false;
         if verdict.applies() {
             let made = Envelope { was: Some(*was), ..*made };

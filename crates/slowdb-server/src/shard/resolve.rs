@@ -1,6 +1,8 @@
 //! Conflicts are resolved by writes: what lost is written after all, or given up. Either way its entry goes.
 
 use super::{ShardMachine, position_of};
+#[cfg(feature = "canary")]
+use crate::canary::{Canary, is_planted};
 use crate::conflicts::{Conflict, Value};
 use crate::envelope::Envelope;
 use slowdb_proto::{Op, Position};
@@ -28,7 +30,13 @@ impl ShardMachine {
         if since.is_some() {
             return Ok(Err(since));
         }
-        self.beside.conflicts.remove(entry)?;
+        #[cfg(feature = "canary")]
+        let stays = is_planted(Canary::ReplayedAgain);
+        #[cfg(not(feature = "canary"))]
+        let stays = false;
+        if !stays {
+            self.beside.conflicts.remove(entry)?;
+        }
         let op = match &loser {
             Value::Put { vector, payload } => Op::Put { id, vector, payload, condition: None },
             Value::Delete => Op::Delete { id, condition: None },

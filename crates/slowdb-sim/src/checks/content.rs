@@ -21,16 +21,20 @@ fn nothing_out_of_thin_air(ops: &[Op]) -> Result<(), String> {
     }
     for op in ops {
         let Ask::Read { keys, .. } = &op.ask else { continue };
-        let (ended, values): (_, Vec<Option<u64>>) = match &op.outcome {
-            Some((ended, Outcome::Read { seen, .. })) => {
-                (ended, seen.iter().map(|seen| Some(seen.as_ref()?.value)).collect())
+        let (ended, values): (_, Vec<(Key, Option<u64>)>) = match &op.outcome {
+            Some((ended, Outcome::Read { seen, siblings, .. })) => {
+                let values = seen.iter().map(|seen| Some(seen.as_ref()?.value));
+                let beside = siblings.iter().map(|(key, seen)| (*key, Some(seen.value)));
+                (ended, keys.iter().copied().zip(values).chain(beside).collect())
             }
-            Some((ended, Outcome::Found { values, .. })) => (ended, values.clone()),
+            Some((ended, Outcome::Found { values, .. })) => {
+                (ended, keys.iter().copied().zip(values.iter().copied()).collect())
+            }
             _ => continue,
         };
-        for (key, value) in keys.iter().zip(values).filter_map(|(key, value)| Some((key, value?))) {
+        for (key, value) in values.into_iter().filter_map(|(key, value)| Some((key, value?))) {
             match written.get(&value) {
-                Some((home, begun, false)) if home == key && begun < ended => {}
+                Some((home, begun, false)) if *home == key && begun < ended => {}
                 other => {
                     return Err(format!("op {} read {value} under {key:?}, written: {other:?}", op.id.0));
                 }
@@ -40,15 +44,25 @@ fn nothing_out_of_thin_air(ops: &[Op]) -> Result<(), String> {
     Ok(())
 }
 
+/// A node, and what it shows: records, and what is beside them.
+type Shown<'a> = (usize, &'a Vec<Option<Seen>>, &'a Vec<(Key, Seen)>);
+
 /// Reads that name their node are those that compare replicas at the end.
 fn replicas_show_the_same(ops: &[Op]) -> Result<(), String> {
-    let mut shards: BTreeMap<u32, (usize, &Vec<Option<Seen>>)> = BTreeMap::new();
+    let mut shards: BTreeMap<u32, Shown<'_>> = BTreeMap::new();
     for op in ops {
-        let (Ask::Read { at: Some(node), keys, .. }, Outcome::Read { seen, .. }) = (&op.ask, op.outcome())
+        let (Ask::Read { at: Some(node), keys, .. }, Outcome::Read { seen, siblings, .. }) =
+            (&op.ask, op.outcome())
         else {
             continue;
         };
-        let (first, known) = *shards.entry(op.shard).or_insert((*node, seen));
+        let (first, known, beside) = *shards.entry(op.shard).or_insert((*node, seen, siblings));
+        if beside != siblings {
+            return Err(format!(
+                "shard {}: beside its records node {node} shows {siblings:?}, node {first} {beside:?}",
+                op.shard
+            ));
+        }
         if let Some(at) = (0..keys.len()).find(|at| known[*at] != seen[*at]) {
             return Err(format!(
                 "shard {}, {:?}: node {node} shows {:?}, node {first} {:?}",

@@ -23,7 +23,7 @@ pub(super) fn check(ops: &[Op]) -> Result<(), String> {
         let mut newest: Option<Acked> = None;
         let mut late_delete = false;
         for op in ops.iter().filter(|op| op.shard == *shard) {
-            let Ask::Write { level, writes, .. } = &op.ask else { continue };
+            let Some((level, writes)) = op.ask.writes() else { continue };
             let Some(offset) = writes.iter().position(|(written, _)| written == key) else { continue };
             let value = writes[offset].1;
             match op.outcome() {
@@ -31,7 +31,7 @@ pub(super) fn check(ops: &[Op]) -> Result<(), String> {
                     let position = Position { offset: first.offset + offset as u32, ..*first };
                     // One that was sent again may be answered with what became of it as a late write.
                     let alone = position.term == applied.term && op.attempts == 1;
-                    let binding = *level != WriteLevel::One || alone;
+                    let binding = level != WriteLevel::One || alone;
                     if binding && newest.is_none_or(|newest| newest.position < position) {
                         newest = Some(Acked { op: op.id, position, value });
                     }
@@ -39,10 +39,7 @@ pub(super) fn check(ops: &[Op]) -> Result<(), String> {
                     late_delete |= value.is_none() && !binding;
                 }
                 Outcome::Unknown | Outcome::StandsAtQuorum => late_delete |= value.is_none(),
-                Outcome::Refused(_)
-                | Outcome::Unmet { .. }
-                | Outcome::Read { .. }
-                | Outcome::Found { .. } => {}
+                _ => {}
             }
         }
         let Some(newest) = newest else { continue };
@@ -72,17 +69,16 @@ fn last_reads(ops: &[Op]) -> LastReads {
     let mut last = LastReads::new();
     for op in ops {
         match (&op.ask, op.outcome()) {
-            (Ask::Read { level: ReadLevel::Quorum, keys, .. }, Outcome::Read { applied, seen }) => {
+            (Ask::Read { level: ReadLevel::Quorum, keys, .. }, Outcome::Read { applied, seen, .. }) => {
                 for (key, seen) in keys.iter().zip(seen) {
                     last.insert((op.shard, *key), (*applied, *seen));
                 }
             }
-            (Ask::Write { writes, .. }, _) => {
-                for (key, _) in writes {
+            (ask, _) => {
+                for (key, _) in ask.writes().map_or(&[][..], |(_, writes)| writes) {
                     last.remove(&(op.shard, *key));
                 }
             }
-            _ => {}
         }
     }
     last

@@ -122,7 +122,7 @@ fn steps(ops: &[Op], wanted: impl Fn(ReadLevel) -> bool) -> BTreeMap<Key, Vec<St
             steps.entry(*key).or_default().push(Step { id: op.id, begun: op.begun, ended, does });
         };
         match (&op.ask, op.outcome()) {
-            (Ask::Write { .. }, Outcome::Refused(_)) => {}
+            (_, Outcome::Refused(_)) => {}
             (Ask::Write { writes, .. }, Outcome::Unmet { current }) => {
                 for (key, _) in writes {
                     // A version that nobody ever read shows nothing that could be checked.
@@ -162,7 +162,14 @@ fn steps(ops: &[Op], wanted: impl Fn(ReadLevel) -> bool) -> BTreeMap<Key, Vec<St
             (Ask::Read { level, keys, .. }, Outcome::Found { values, .. }) if wanted(*level) => {
                 keys.iter().zip(values).for_each(|(key, value)| push(key, ended, Does::Reads(*value)));
             }
-            (Ask::Read { .. }, _) => {}
+            // A replay depends on what no read shows: that it takes effect once is not looked at here.
+            (ask @ Ask::Resolve { .. }, outcome) if !matches!(outcome, Outcome::Unmet { .. }) => {
+                let ended = if *outcome == Outcome::Unknown { usize::MAX } else { ended };
+                for (key, value) in ask.writes().map_or(&[][..], |(_, writes)| writes) {
+                    push(key, ended, Does::Writes(*value));
+                }
+            }
+            (Ask::Read { .. } | Ask::Resolve { .. } | Ask::Conflicts { .. }, _) => {}
         }
     }
     steps

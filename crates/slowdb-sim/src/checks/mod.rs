@@ -2,6 +2,7 @@
 
 mod accounted;
 mod agreement;
+mod conflicts;
 mod content;
 mod durability;
 mod leaders;
@@ -12,11 +13,12 @@ mod placement;
 mod precedence;
 mod replicas;
 
-use crate::events::{Ask, Event, OpId, Outcome};
+use crate::events::{Ask, Event, Key, OpId, Outcome};
 use crate::keys::Keys;
 pub(crate) use pairs::tally;
 pub use pairs::{Cell, Property, Tallies, Tally};
 pub(crate) use placement::moves;
+use slowdb_proto::{Became, Position};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -83,13 +85,39 @@ pub(crate) fn operations(events: &[(u64, Event)]) -> Vec<Op> {
     ops.into_values().collect()
 }
 
+/// What became of each write that was overtaken, as far as anybody has listed it.
+pub(crate) fn conflicts(events: &[(u64, Event)]) -> BTreeMap<(u32, Position), Became> {
+    let ops = operations(events);
+    let listed = ops.iter().filter_map(|op| match op.outcome() {
+        Outcome::Conflicts { entries } => Some((op.shard, entries)),
+        _ => None,
+    });
+    listed.flat_map(|(shard, all)| all.iter().map(move |it| ((shard, it.was), it.became))).collect()
+}
+
+/// Where what was replayed from logs of conflicts has been written, by id and value: the positions, `None` for those that
+/// nobody was told.
+pub(crate) fn replays(ops: &[Op]) -> BTreeMap<(Key, u64), Vec<Option<Position>>> {
+    let mut replays: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for op in ops {
+        let Ask::Resolve { lost: (key, Some(value)), replays: true, .. } = op.ask else { continue };
+        let position = match op.outcome() {
+            Outcome::Written { first, .. } => Some(*first),
+            Outcome::Refused(_) | Outcome::Unmet { .. } => continue,
+            _ => None,
+        };
+        replays.entry((key, value)).or_default().push(position);
+    }
+    replays
+}
+
 /// A checker's name, and what runs it.
 type Checker<'a> = (&'static str, &'a dyn Fn() -> Result<(), String>);
 
 /// Runs all checkers; the first violation found.
 pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
     let ops = operations(events);
-    let checkers: [Checker<'_>; 11] = [
+    let checkers: [Checker<'_>; 12] = [
         ("leaders", &|| leaders::check(events)),
         ("replicas", &|| replicas::check(events)),
         ("agreement", &|| agreement::check(events)),
@@ -99,6 +127,7 @@ pub(crate) fn all(events: &[(u64, Event)], keys: &Keys) -> Option<Violation> {
         ("content", &|| content::check(&ops)),
         ("once", &|| once::check(&ops)),
         ("precedence", &|| precedence::check(&ops)),
+        ("conflicts", &|| conflicts::check(events, &ops)),
         ("accounted", &|| accounted::check(events, &ops)),
         ("pairs", &|| pairs::check(events, &ops)),
     ];

@@ -1,16 +1,28 @@
 //! Nothing is executed twice: every value is seen at one position only, whoever reads it and when; and where a write was
 //! acknowledged at `quorum` or `all`, that is the position that its reply named.
 //!
-//! Values are never used twice, so one that shows up at two positions was written twice.
+//! Values are never used twice, so one that shows up at two positions was written twice. Only a value that lost in a
+//! conflict may be written again, once for each replay of it.
 
-use super::Op;
+use super::{Op, replays};
 use crate::events::{Ask, Key, OpId, Outcome};
 use slowdb_proto::{Position, WriteLevel};
 use std::collections::BTreeMap;
 
 pub(super) fn check(ops: &[Op]) -> Result<(), String> {
+    let mut replays = replays(ops);
     let mut known: BTreeMap<(Key, u64), (OpId, Position)> = BTreeMap::new();
     let mut note = |op: OpId, key: Key, value: u64, position: Position| {
+        if let Some(replays) = replays.get_mut(&(key, value)) {
+            if replays.contains(&Some(position)) {
+                return Ok(());
+            }
+            let first = known.get(&(key, value)).is_none_or(|(_, before)| *before == position);
+            if !first && let Some(unknown) = replays.iter_mut().find(|position| position.is_none()) {
+                *unknown = Some(position);
+                return Ok(());
+            }
+        }
         let (first, before) = *known.entry((key, value)).or_insert((op, position));
         if before == position {
             return Ok(());
@@ -78,7 +90,11 @@ mod tests {
         op(
             id,
             ask,
-            Outcome::Read { applied: at(9), seen: vec![Some(Seen { value: 7, position: at(index) })] },
+            Outcome::Read {
+                applied: at(9),
+                seen: vec![Some(Seen { value: 7, position: at(index) })],
+                siblings: Vec::new(),
+            },
         )
     }
 

@@ -180,7 +180,7 @@ impl Counter {
                         own.remove(&(op.client, *key));
                     }
                 }
-                (Ask::Read { level, keys, at: None, .. }, Outcome::Read { applied, seen }) => {
+                (Ask::Read { level, keys, at: None, .. }, Outcome::Read { applied, seen, .. }) => {
                     for (key, seen) in keys.iter().zip(seen) {
                         if let Some(own) = own.get(&(op.client, *key)) {
                             self.own_write(op, *key, *level, *own, *applied, seen.as_ref());
