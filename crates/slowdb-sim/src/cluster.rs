@@ -432,6 +432,9 @@ impl Cluster {
 
     /// A node says that it cannot go on: right if a sync was made to fail, and else a bug.
     pub(crate) fn disk_trouble(&mut self, node: usize, why: &str) {
+        if self.notice_rot(node, why) {
+            return;
+        }
         let says_so = why.contains("simulated disk") || why.contains("no room");
         if !self.nodes[node].has_bad_disk() || !says_so {
             return self.fail("node", format!("node {node}: {why}"));
@@ -504,6 +507,7 @@ impl Cluster {
             return;
         }
         self.stop(node, Stop::Asked, down);
+        self.rot(node);
         if let Err(error) = result
             && !self.nodes[node].has_bad_disk()
         {

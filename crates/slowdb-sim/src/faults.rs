@@ -1,7 +1,8 @@
 //! The schedule of faults: data, drawn before the run begins.
 //!
-//! The contract: the cluster must survive all of it, in any combination. Data that was synced stays; bit rot and
-//! disks that lie are not on this menu.
+//! The contract: the cluster must survive all of it, in any combination. Data that was synced stays, but for bit rot: bits
+//! flip on the disk of a node that was stopped in good order, and so holds nothing that might pass for the end of its log
+//! ([`Fault::Rot`]). One such disk at a time; all groups have two good copies then. Disks that lie are not on this menu.
 
 use crate::options::Options;
 use crate::random::Random;
@@ -87,6 +88,12 @@ pub(crate) enum Fault {
         power: bool,
         wiped: Option<Wiped>,
     },
+    /// A node is asked to stop, and bits flip on its disk while it is away.
+    Rot {
+        target: Target,
+        down: u64,
+        flips: u64,
+    },
     Reset {
         from: usize,
         to: usize,
@@ -103,7 +110,7 @@ type Kind = (u64, fn(&Options, &mut Random) -> Fault);
 /// Draws the faults of a run, with their times, in order.
 pub(crate) fn draw(options: &Options, random: &mut Random) -> Vec<(u64, Fault)> {
     let faults = options.faults;
-    let kinds: [Kind; 16] = [
+    let kinds: [Kind; 17] = [
         (faults.power_loss, power_loss),
         (faults.power_loss_leader, |o, r| {
             let target = leader(o, r);
@@ -140,6 +147,10 @@ pub(crate) fn draw(options: &Options, random: &mut Random) -> Vec<(u64, Fault)> 
             millis: r.below(7_200_000) as i64 - 3_600_000,
         }),
         (options.changes.map_or(0, |changes| changes.death), death),
+        (faults.rot, |o, r| {
+            let (target, down) = (any(o, r), r.between(o.faults.down));
+            Fault::Rot { target, down, flips: r.between((1, 40)) }
+        }),
     ];
     let mut schedule = Vec::new();
     for (mean, make) in kinds.into_iter().filter(|(mean, _)| *mean > 0) {

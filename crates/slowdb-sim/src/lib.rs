@@ -22,6 +22,7 @@ mod node;
 mod operator;
 mod options;
 mod random;
+mod rot;
 mod run;
 #[cfg(test)]
 mod scenarios;

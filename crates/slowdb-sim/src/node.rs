@@ -118,6 +118,10 @@ pub(crate) struct SimNode {
     pub(crate) disk_failed: bool,
     /// Its disk has been given little room.
     pub(crate) disk_full: bool,
+    /// So many bits of its disk flip once it has closed its log.
+    pub(crate) rots: u64,
+    /// Bits of its disk have flipped.
+    pub(crate) rotten: bool,
     random: Random,
 }
 
@@ -150,6 +154,8 @@ impl SimNode {
             wall_offset: 0,
             disk_failed: false,
             disk_full: false,
+            rots: 0,
+            rotten: false,
             random,
         }
     }

@@ -8,8 +8,9 @@ use crate::cluster::{Action, Cluster};
 use crate::events::Event;
 use crate::faults::Wiped;
 use crate::keys::DIMENSION;
-use crate::node::node_name;
+use crate::node::{SimNode, node_name};
 use crate::random::Random;
+use slowdb_disk::Disk;
 use slowdb_net::FrameOut;
 use slowdb_proto::{
     Admin, AdminRequest, CollectionSettings, ConflictPolicy, KIND_REQUEST, Metric, NodeState, Reply, Request,
@@ -169,6 +170,7 @@ impl Cluster {
         let founds = wiped == Wiped::Founds && node < self.options.nodes && self.options.nodes >= 3;
         let this = &mut self.nodes[node];
         this.disk = slowdb_disk::SimDisk::new();
+        this.rotten = false;
         this.disk_full = false;
         this.disk_failed = false;
         this.held.clear();
@@ -214,7 +216,12 @@ impl Cluster {
         let Some(catalog) = self.catalog.clone() else { return };
         let lost = (0..self.nodes.len()).find(|node| self.nodes[*node].lost);
         if let Some(node) = lost {
-            if catalog.nodes.iter().any(|known| known.id == node_name(node)) {
+            let known = catalog.nodes.iter().find(|known| known.id == node_name(node));
+            if changes.every == 0 && known.is_some_and(|known| !known.down) {
+                // Whoever takes its replicas away before the others have noticed counts on it.
+                return;
+            }
+            if known.is_some() {
                 if self.random.chance(300) || self.healed {
                     let act = self.make_room(&catalog, node);
                     return self.carry_out(act);
@@ -232,7 +239,7 @@ impl Cluster {
                 return;
             }
         }
-        if self.healed || self.now < self.next_action {
+        if self.healed || changes.every == 0 || self.now < self.next_action {
             return;
         }
         self.next_action = self.now + self.random.between((changes.every / 4, changes.every * 7 / 4));
@@ -263,7 +270,11 @@ impl Cluster {
         };
         let mut of_lost = catalog.groups.iter().skip(1).filter(|spec| holds(spec, &name));
         let crowded = of_lost.find(|spec| spec.replication_factor > places(spec));
-        let Some(crowded) = crowded else { return Act::Admin(Admin::RemoveNode { node: name }) };
+        // Where nothing else changes, who was called in is waited for, and every shard keeps three replicas.
+        let waits = self.options.changes.is_some_and(|changes| changes.every == 0) && self.unused().is_none();
+        let Some(crowded) = crowded.filter(|_| !waits) else {
+            return Act::Admin(Admin::RemoveNode { node: name });
+        };
         if let Some(node) = self.unused() {
             return Act::Join(node);
         }
@@ -278,7 +289,13 @@ impl Cluster {
 
     /// A node that was never part of the cluster.
     fn unused(&self) -> Option<usize> {
-        let unused = |node: &usize| !self.nodes[*node].present && self.nodes[*node].life == 0;
+        // One may have lost its power before it was ever needed.
+        let calls_any = self.options.changes.is_some_and(|changes| changes.every == 0);
+        let is_empty = |node: &SimNode| node.disk.list("").is_ok_and(|names| names.is_empty());
+        let unused = |node: &usize| {
+            let this = &self.nodes[*node];
+            !this.present && (this.life == 0 || (calls_any && is_empty(this)))
+        };
         (self.options.nodes..self.nodes.len()).find(unused)
     }
 

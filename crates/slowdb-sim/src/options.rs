@@ -34,6 +34,8 @@ pub enum Profile {
     LateMessages,
     /// Nodes that join, go, die and come back, and replicas that move, under moderate faults.
     Changes,
+    /// Bits that flip on the disk of one node at a time.
+    BitRot,
 }
 
 impl Profile {
@@ -269,6 +271,8 @@ pub struct FaultOptions {
     pub reset: u64,
     /// A wall clock that jumps.
     pub clock_jump: u64,
+    /// Bits that flip on a disk. Only where nodes are removed and join ([`ChangeOptions`]).
+    pub rot: u64,
     /// How long a node stays away.
     pub down: Span,
     /// How long a partition or pause lasts.
@@ -398,6 +402,10 @@ impl Options {
         if profile == Profile::Changes || (profile == Profile::General && random.chance(500)) {
             options.changes = Some(ChangeOptions::draw(random));
         }
+        if profile == Profile::BitRot {
+            // Whose disk is lost can be removed once it is taken for down.
+            options.changes = Some(ChangeOptions { node_down_after: 5 * SECOND, ..ChangeOptions::none(2) });
+        }
         options.strict_at_all = random.fork(8).chance(120);
         options.draw_conflicts(&mut random.fork(10));
         let random = &mut random.fork(9);
@@ -425,10 +433,7 @@ impl Options {
         }
         if bug == Bug::ReplacedNotKept {
             // Nobody joins; who is cut off for a while finds that the log it needs is gone.
-            let changes = ChangeOptions::draw(&mut Random::new(seed).fork(7));
-            let changes = ChangeOptions { joiners: 0, retained_bytes: 1024, death: 0, ..changes };
-            options.changes =
-                Some(ChangeOptions { every: 1000 * SECOND, node_down_after: 1000 * SECOND, ..changes });
+            options.changes = Some(ChangeOptions { retained_bytes: 1024, ..ChangeOptions::none(0) });
             options.disk.checkpoint_bytes = 1024;
             options.disk.checkpoint_ticks = 20;
         }
@@ -526,6 +531,14 @@ impl Options {
                 self.keys_per_shard = 8;
                 self.disk.checkpoint_bytes = 2048;
                 self.disk.checkpoint = (MILLI, 20 * MILLI);
+            }
+            Profile::BitRot => {
+                self.nodes = 3;
+                faults.rot = often((2, 4));
+                faults.kill = often((2, 6));
+                faults.power_loss = often((2, 6));
+                faults.isolate_leader = often((3, 8));
+                faults.down = (20 * MILLI, SECOND);
             }
             Profile::LateMessages => {
                 self.nodes = 3;

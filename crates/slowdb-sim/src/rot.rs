@@ -27,7 +27,8 @@ impl Cluster {
     /// Whether a node that says why it cannot go on has reason to: bits of its disk have flipped. Then it gets another
     /// disk, is removed, and joins anew.
     pub(crate) fn notice_rot(&mut self, node: usize, why: &str) -> bool {
-        let says_so = ["corrupt", "damaged"].iter().any(|word| why.contains(word));
+        // To refuse to start is always right. Later it has to be what the disk gives back.
+        let says_so = why.starts_with("it does not start") || why.contains("corrupt");
         let noticed = self.nodes[node].rotten && says_so;
         if noticed {
             let away = self.random.between(self.options.faults.down);

@@ -28,17 +28,10 @@ impl Story {
     /// One node, and others that may join it. The operator does what the story says, and nothing else.
     fn of_one(seed: u64, joiners: usize) -> Self {
         let changes = ChangeOptions {
-            joiners,
-            every: SECOND,
             node_down_after: 2 * SECOND,
             retained_bytes: 1024,
             snapshot_bytes_per_second: 1024 * 1024,
-            zones: 0,
-            weighted: false,
-            death: 0,
-            death_lasts: (0, 0),
-            wipe: 0,
-            lost_join: 0,
+            ..ChangeOptions::none(joiners)
         };
         Story::of(Options { nodes: 1, changes: Some(changes), ..Options::draw(seed, Profile::Calm) })
     }
@@ -371,6 +364,31 @@ fn a_node_that_lost_its_disk_may_not_join_before_it_is_removed() {
     let read = story.ask(vec![story.read()]);
     assert_eq!(value(&read[0]), Some(1));
     story.check();
+}
+
+#[test]
+fn a_node_whose_disk_has_rotted_says_so_and_comes_back_as_new() {
+    for seed in 110..114 {
+        let changes = ChangeOptions { node_down_after: 2 * SECOND, ..ChangeOptions::none(1) };
+        let mut story =
+            Story::of(Options { nodes: 3, changes: Some(changes), ..Options::draw(seed, Profile::Calm) });
+        story.ask(vec![story.write(1)]);
+        story.until("all is in its place", |cluster| cluster.unsettled().is_none());
+        story.cluster.nodes[1].rots = 400;
+        story.cluster.shut_down(1, 10_000);
+        story.until("it does not start", |cluster| cluster.nodes[1].lost);
+        story.cluster.bring_back(3);
+        let holds = |cluster: &Cluster, node: &str| {
+            let Some(catalog) = &cluster.catalog else { return true };
+            catalog.groups.iter().skip(1).flat_map(|spec| &spec.replicas).any(|it| it.node == node)
+        };
+        story.until("its replicas are elsewhere", |cluster| !holds(cluster, &node_name(1)));
+        story.act(Admin::RemoveNode { node: node_name(1) });
+        story.until("it is back, and everything in its place", |cluster| cluster.unsettled().is_none());
+        let read = story.ask(vec![story.read()]);
+        assert_eq!(value(&read[0]), Some(1));
+        story.check();
+    }
 }
 
 #[test]

@@ -67,14 +67,16 @@ impl Cluster {
             }
             Fault::Shutdown { target, down } => {
                 let node = self.resolve(target);
-                self.note(format!("node {node} is asked to stop"));
-                self.input(node, Input::Command(Command::PrepareToStop));
-                if let Some(running) = &mut self.nodes[node].running {
-                    running.stops = true;
+                self.shut_down(node, down);
+            }
+            Fault::Rot { target, down, flips } => {
+                let node = self.resolve(target);
+                // One at a time, and of none that has little to tell yet.
+                let is_free = self.nodes.iter().all(|node| !node.lost && !node.rotten && node.rots == 0);
+                if is_free && self.settled_by_catalog().is_none() && self.nodes[node].running.is_some() {
+                    self.nodes[node].rots = flips;
+                    self.shut_down(node, down);
                 }
-                // Whoever asked waits for so long, and not for ever.
-                let life = self.nodes[node].life;
-                self.after(PREPARE_WITHIN, Action::Close { node, life, down });
             }
             Fault::Partition { cut, clients, lasts } => self.partition(&cut, &clients, lasts),
             Fault::Isolate { target, one_way, clients_with, lasts } => {
@@ -119,6 +121,17 @@ impl Cluster {
                 self.note(format!("wall clock of node {node} is off by {millis} ms"));
             }
         }
+    }
+
+    pub(crate) fn shut_down(&mut self, node: usize, down: u64) {
+        self.note(format!("node {node} is asked to stop"));
+        self.input(node, Input::Command(Command::PrepareToStop));
+        if let Some(running) = &mut self.nodes[node].running {
+            running.stops = true;
+        }
+        // Whoever asked waits for so long, and not for ever.
+        let life = self.nodes[node].life;
+        self.after(PREPARE_WITHIN, Action::Close { node, life, down });
     }
 
     pub(crate) fn note(&mut self, what: String) {
@@ -180,6 +193,11 @@ impl Cluster {
                 self.stop(node, Stop::PowerLoss, 1000);
             }
             self.nodes[node].disk.crash_at_sync(u64::MAX);
+            self.nodes[node].rots = 0;
+            if self.nodes[node].rotten {
+                // Nobody has noticed yet. A scrub would.
+                self.replace_disk(node, "bits of it have flipped", 1000);
+            }
         }
         self.log.push(self.now, Event::Healed);
     }

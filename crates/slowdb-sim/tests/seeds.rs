@@ -43,6 +43,11 @@ fn fixed_seeds_pass() {
 }
 
 #[test]
+fn seeds_with_bit_rot_pass() {
+    pass((1..=60).map(|seed| Options::draw(seed, Profile::BitRot)));
+}
+
+#[test]
 fn seeds_that_failed_once_pass() {
     pass(FAILED_ONCE.into_iter().map(|(seed, profile)| Options::draw(seed, profile)));
 }

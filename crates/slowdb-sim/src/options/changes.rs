@@ -8,7 +8,7 @@ use crate::random::Random;
 pub struct ChangeOptions {
     /// Nodes that may join, beside those that found the cluster.
     pub joiners: usize,
-    /// Mean time between actions of the operator, in microseconds.
+    /// Mean time between actions of the operator that nothing calls for, in microseconds; 0 for never.
     pub every: u64,
     /// Silence after which a node's replicas are rebuilt elsewhere.
     pub node_down_after: u64,
@@ -45,6 +45,24 @@ impl ChangeOptions {
             death_lasts: (200 * MILLI, 4 * SECOND),
             wipe: random.pick(&[0, 300, 600]),
             lost_join: random.pick(&[0, 200]),
+        }
+    }
+
+    /// Nobody does anything but what has to be done, and nobody is given up. So many nodes are at hand for those whose disks
+    /// are lost.
+    pub(crate) fn none(joiners: usize) -> Self {
+        ChangeOptions {
+            joiners,
+            every: 0,
+            node_down_after: 1000 * SECOND,
+            retained_bytes: 64 * 1024 * 1024,
+            snapshot_bytes_per_second: 64 * 1024 * 1024,
+            zones: 0,
+            weighted: false,
+            death: 0,
+            death_lasts: (0, 0),
+            wipe: 0,
+            lost_join: 0,
         }
     }
 

@@ -10,19 +10,7 @@ use slowdb_repl::Part;
 
 /// Nodes that keep next to no log, so that who was away needs a snapshot; nobody joins, and nobody is given up.
 fn of_three_with_little_log(seed: u64) -> Story {
-    let changes = ChangeOptions {
-        joiners: 0,
-        every: SECOND,
-        node_down_after: 600 * SECOND,
-        retained_bytes: 1024,
-        snapshot_bytes_per_second: 64 * 1024 * 1024,
-        zones: 0,
-        weighted: false,
-        death: 0,
-        death_lasts: (0, 0),
-        wipe: 0,
-        lost_join: 0,
-    };
+    let changes = ChangeOptions { retained_bytes: 1024, ..ChangeOptions::none(0) };
     let mut options = Options { nodes: 3, changes: Some(changes), ..Options::draw(seed, Profile::Calm) };
     options.disk.checkpoint_bytes = 1024;
     options.disk.checkpoint_ticks = 20;
