@@ -3,28 +3,21 @@
 //!
 //! Such a write was on one disk only. If that disk is lost, or its node removed for good, so may be the write.
 
-use super::Op;
+use super::{Op, histories};
 use crate::events::{Ask, Event, Outcome};
 use slowdb_proto::{Position, WriteLevel};
-use slowdb_repl::{Standing, TermTable};
+use slowdb_repl::Standing;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) fn check(events: &[(u64, Event)], ops: &[Op]) -> Result<(), String> {
     let mut nodes_of: BTreeMap<u32, BTreeSet<usize>> = BTreeMap::new();
     let mut lost: BTreeSet<usize> = BTreeSet::new();
-    let mut histories: BTreeMap<u32, (TermTable, u64)> = BTreeMap::new();
+    let histories = histories(events)?;
     let mut listed: BTreeMap<u32, BTreeSet<Position>> = BTreeMap::new();
     for (_, event) in events {
         match event {
             Event::Attempt { op, node, .. } => drop(nodes_of.entry(op.0).or_default().insert(*node)),
             Event::Wiped { node } => drop(lost.insert(*node)),
-            Event::History { shard, terms, last } => {
-                let mut table = TermTable::new();
-                for (term, index) in terms {
-                    table.append(*term, *index).map_err(|error| format!("shard {shard}: {error}"))?;
-                }
-                histories.insert(*shard, (table, *last));
-            }
             _ => {}
         }
     }

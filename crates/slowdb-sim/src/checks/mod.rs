@@ -19,6 +19,7 @@ pub(crate) use pairs::tally;
 pub use pairs::{Cell, Property, Tallies, Tally};
 pub(crate) use placement::moves;
 use slowdb_proto::{Became, Position};
+use slowdb_repl::TermTable;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -83,6 +84,21 @@ pub(crate) fn operations(events: &[(u64, Event)]) -> Vec<Op> {
         }
     }
     ops.into_values().collect()
+}
+
+/// The history of each shard in the end: its terms, and its last index.
+fn histories(events: &[(u64, Event)]) -> Result<BTreeMap<u32, (TermTable, u64)>, String> {
+    let mut histories = BTreeMap::new();
+    for (_, event) in events {
+        if let Event::History { shard, terms, last } = event {
+            let mut table = TermTable::new();
+            for (term, index) in terms {
+                table.append(*term, *index).map_err(|error| format!("shard {shard}: {error}"))?;
+            }
+            histories.insert(*shard, (table, *last));
+        }
+    }
+    Ok(histories)
 }
 
 /// What became of each write that was overtaken, as far as anybody has listed it.

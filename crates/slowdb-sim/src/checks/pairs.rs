@@ -10,7 +10,7 @@
 //! - *monotonic*: a read sees no older version than an earlier read of the same client;
 //! - *linearizable*: all reads and writes of an id, whoever did them, fit in one order that their times allow.
 
-use super::{Op, linearizability};
+use super::{Op, histories, linearizability};
 use crate::events::{Ask, Event, Key, Outcome, Seen};
 use slowdb_proto::{Code, Position, ReadLevel, WriteLevel};
 use slowdb_repl::{Standing, TermTable};
@@ -90,7 +90,7 @@ pub type Tallies = BTreeMap<Cell, Tally>;
 
 /// What was promised and broken.
 pub(super) fn check(events: &[(u64, Event)], ops: &[Op]) -> Result<(), String> {
-    let mut counter = Counter::new(events);
+    let mut counter = Counter::new(events)?;
     counter.sessions(ops);
     let broken = counter.tallies.iter().find(|(cell, tally)| cell.is_promised() && tally.broken > 0);
     match broken {
@@ -100,11 +100,11 @@ pub(super) fn check(events: &[(u64, Event)], ops: &[Op]) -> Result<(), String> {
 }
 
 /// Counts all cells, those of [`Property::Linearizable`] too, whatever is promised.
-pub(crate) fn tally(events: &[(u64, Event)], ops: &[Op]) -> Tallies {
-    let mut counter = Counter::new(events);
+pub(crate) fn tally(events: &[(u64, Event)], ops: &[Op]) -> Result<Tallies, String> {
+    let mut counter = Counter::new(events)?;
     counter.sessions(ops);
     counter.registers(ops);
-    counter.tallies
+    Ok(counter.tallies)
 }
 
 /// The last state that a client knows of an id.
@@ -122,19 +122,8 @@ struct Counter {
 }
 
 impl Counter {
-    fn new(events: &[(u64, Event)]) -> Self {
-        let mut histories = BTreeMap::new();
-        for (_, event) in events {
-            if let Event::History { shard, terms, last } = event {
-                let mut table = TermTable::new();
-                for (term, index) in terms {
-                    // The machine's own table, which was in order.
-                    let _ = table.append(*term, *index);
-                }
-                histories.insert(*shard, (table, *last));
-            }
-        }
-        Counter { histories, tallies: Tallies::new() }
+    fn new(events: &[(u64, Event)]) -> Result<Self, String> {
+        Ok(Counter { histories: histories(events)?, tallies: Tallies::new() })
     }
 
     fn note(&mut self, cell: Cell, holds: bool, what: impl FnOnce() -> String) {
