@@ -88,48 +88,51 @@ impl fmt::Display for RunFailure {
 
 /// Runs a cluster as the options say, and checks everything.
 pub fn run(options: Options, verbose: bool) -> Result<Report, Box<RunFailure>> {
-    let mut cluster = Cluster::new(options.clone(), verbose);
-    let ended = catch_unwind(AssertUnwindSafe(|| cluster.live()));
-    if let Err(panic) = ended {
+    let cluster = checked(options, verbose)?;
+    let late = checks::conflicts(cluster.log.events());
+    let became = |what| late.values().filter(|became| **became == what).count() as u64;
+    Ok(Report {
+        simulated_micros: cluster.now,
+        ops: cluster.ops(),
+        faults: cluster.faults_struck,
+        actions: cluster.actions_done,
+        moves: checks::moves(cluster.log.events()),
+        late: late.len() as u64,
+        late_lost: became(Became::Lost),
+        late_won: became(Became::Replaced),
+        hash: cluster.log.hash(),
+    })
+}
+
+/// Runs a cluster as the options say, checks everything, and counts how it fared with every pair of levels.
+pub fn exercise(options: Options) -> Result<checks::Tallies, Box<RunFailure>> {
+    let cluster = checked(options, false)?;
+    let events = cluster.log.events();
+    let tallies = checks::tally(events, &checks::operations(events));
+    tallies.map_err(|what| cluster.failure(Violation { checker: "pairs", what }))
+}
+
+/// The cluster after its run, if nothing is wrong. A panic is.
+fn checked(options: Options, verbose: bool) -> Result<Cluster, Box<RunFailure>> {
+    let mut cluster = Cluster::new(options, verbose);
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| cluster.live())) {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
         cluster.fail("assertion", text.replace('\n', ";"));
     }
     let violation = cluster.violation.take().or_else(|| checks::all(cluster.log.events(), &cluster.keys));
-    let hash = cluster.log.hash();
-    let late = checks::conflicts(cluster.log.events());
-    let became = |what| late.values().filter(|became| **became == what).count() as u64;
     match violation {
-        Some(violation) => Err(Box::new(RunFailure { options, violation, tail: cluster.log.tail(40), hash })),
-        None => Ok(Report {
-            late: late.len() as u64,
-            late_lost: became(Became::Lost),
-            late_won: became(Became::Replaced),
-            simulated_micros: cluster.now,
-            ops: cluster.ops(),
-            faults: cluster.faults_struck,
-            actions: cluster.actions_done,
-            moves: checks::moves(cluster.log.events()),
-            hash,
-        }),
-    }
-}
-
-/// Runs a cluster as the options say, and counts how it fared with every pair of levels. An error is a violation.
-pub fn exercise(options: Options) -> Result<checks::Tallies, Box<RunFailure>> {
-    let mut cluster = Cluster::new(options.clone(), false);
-    cluster.live();
-    let violation = cluster.violation.take().or_else(|| checks::all(cluster.log.events(), &cluster.keys));
-    match violation {
-        Some(violation) => {
-            let (tail, hash) = (cluster.log.tail(40), cluster.log.hash());
-            Err(Box::new(RunFailure { options, violation, tail, hash }))
-        }
-        None => Ok(checks::tally(cluster.log.events(), &checks::operations(cluster.log.events()))),
+        Some(violation) => Err(cluster.failure(violation)),
+        None => Ok(cluster),
     }
 }
 
 impl Cluster {
+    fn failure(&self, violation: Violation) -> Box<RunFailure> {
+        let (tail, hash) = (self.log.tail(40), self.log.hash());
+        Box::new(RunFailure { options: self.options.clone(), violation, tail, hash })
+    }
+
     /// The schedule of faults. To be called first of all.
     pub(crate) fn draw_faults(&mut self) -> Vec<(u64, Fault)> {
         faults::draw(&self.options, &mut self.random.fork(3))
