@@ -7,6 +7,7 @@
 //! go back where a read does not fit, and never look twice at the same set of operations with the same value.
 //! A write of unknown outcome may take effect at any time after it began, or never.
 
+use super::pairs::READ_LEVELS;
 use super::{Cell, Op, Property};
 use crate::events::{Ask, Expected, Key, OpId, Outcome};
 use crate::keys::Keys;
@@ -82,7 +83,7 @@ pub(super) fn registers(ops: &[Op]) -> Vec<(Cell, bool)> {
         }
     }
     let mut found = Vec::new();
-    for read in [ReadLevel::One, ReadLevel::Session, ReadLevel::Quorum] {
+    for read in READ_LEVELS {
         let mut steps = steps(ops, |level| level == read);
         steps.values_mut().for_each(prune);
         for (key, steps) in

@@ -17,6 +17,9 @@ use slowdb_repl::{Standing, TermTable};
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// All levels of reads.
+pub(super) const READ_LEVELS: [ReadLevel; 3] = [ReadLevel::One, ReadLevel::Session, ReadLevel::Quorum];
+
 /// A promise that a pair of levels may give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Property {
@@ -51,11 +54,10 @@ impl Cell {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Cell> {
         const WRITES: [WriteLevel; 3] = [WriteLevel::One, WriteLevel::Quorum, WriteLevel::All];
-        const READS: [ReadLevel; 3] = [ReadLevel::One, ReadLevel::Session, ReadLevel::Quorum];
         const PROPERTIES: [Property; 4] =
             [Property::Durable, Property::OwnWrites, Property::Monotonic, Property::Linearizable];
         WRITES.into_iter().flat_map(|write| {
-            READS.into_iter().flat_map(move |read| {
+            READ_LEVELS.into_iter().flat_map(move |read| {
                 PROPERTIES.into_iter().map(move |property| Cell { write, read, property })
             })
         })
@@ -200,7 +202,7 @@ impl Counter {
     /// An acknowledged write, whatever it is read with.
     fn durable(&mut self, op: &Op, key: Key, state: Own) {
         let Some(held) = self.is_held(op.shard, state.position) else { return };
-        for read in [ReadLevel::One, ReadLevel::Session, ReadLevel::Quorum] {
+        for read in READ_LEVELS {
             let cell = Cell { write: state.level, read, property: Property::Durable };
             self.note(cell, held, || {
                 format!("op {} wrote {key:?} at {}, which was overtaken", op.id.0, state.position)
