@@ -113,12 +113,30 @@ impl Story {
         leader(&self.cluster).expect("there is a leader")
     }
 
+    fn others(&self, node: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.cluster.nodes.len()).filter(move |other| *other != node)
+    }
+
+    /// Nothing passes from this node to the others.
+    fn cut_from(&mut self, node: usize) {
+        self.others(node).for_each(|other| self.cluster.network.cut(node, other));
+    }
+
+    /// What [`Story::cut_from`] has cut is whole again.
+    fn mend_from(&mut self, node: usize) {
+        self.others(node).for_each(|other| self.cluster.network.mend(node, other));
+    }
+
     /// Nothing passes between this node and the others.
-    fn isolate(&mut self, node: usize) {
-        for other in (0..3).filter(|other| *other != node) {
-            self.cluster.network.cut(node, other);
-            self.cluster.network.cut(other, node);
-        }
+    fn cut_off(&mut self, node: usize) {
+        self.cut_from(node);
+        self.others(node).for_each(|other| self.cluster.network.cut(other, node));
+    }
+
+    /// What [`Story::cut_off`] has cut is whole again.
+    fn mend(&mut self, node: usize) {
+        self.mend_from(node);
+        self.others(node).for_each(|other| self.cluster.network.mend(other, node));
     }
 
     /// All that the checkers look for holds.
@@ -169,7 +187,7 @@ fn a_deposed_leader_in_a_minority_neither_commits_nor_answers_quorum_reads() {
         let mut story = Story::new(seed);
         story.ask(vec![story.write(1)]);
         let old = story.leader();
-        story.isolate(old);
+        story.cut_off(old);
         // These two can reach the old leader only, and begin before it can know.
         let writes = story.client(vec![story.write(2)]);
         let reads = story.client(vec![story.read()]);
@@ -290,7 +308,7 @@ fn a_write_tried_again_after_a_change_of_leaders_is_executed_once() {
                 .flat_map(|node| cluster.nodes[node].probes())
                 .any(|p| p.group.0 == 1 && p.applied.index >= 3)
         });
-        story.isolate(old);
+        story.cut_off(old);
         story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != old));
         for node in 0..3 {
             story.cluster.network.cut_client(first, node);

@@ -17,24 +17,6 @@ fn of_three_with_little_log(seed: u64) -> Story {
     Story::of(options)
 }
 
-fn cut(story: &mut Story, from: usize, to: usize) {
-    story.cluster.network.cut(from, to);
-}
-
-fn cut_off(story: &mut Story, node: usize) {
-    for other in (0..story.cluster.nodes.len()).filter(|other| *other != node) {
-        cut(story, node, other);
-        cut(story, other, node);
-    }
-}
-
-fn mend(story: &mut Story, node: usize) {
-    for other in (0..story.cluster.nodes.len()).filter(|other| *other != node) {
-        story.cluster.network.mend(node, other);
-        story.cluster.network.mend(other, node);
-    }
-}
-
 /// The term that a node's replica of the shard is in; 0 while it does not run.
 fn term(cluster: &Cluster, node: usize) -> u64 {
     cluster.nodes[node].probes().iter().find(|probe| probe.group.0 == 1).map_or(0, |probe| probe.term)
@@ -60,13 +42,13 @@ fn elect_unheard(story: &mut Story, electing: &[usize]) -> usize {
         story.until("an election", |cluster| electing.iter().any(|node| has_term(cluster, node)));
         let standing = *electing.iter().find(|node| has_term(&story.cluster, node)).expect("one stands");
         story.until("its votes", |cluster| electing.iter().all(|node| has_term(cluster, node)));
-        (0..5).filter(|node| *node != standing).for_each(|node| cut(story, standing, node));
+        story.cut_from(standing);
         let end = story.cluster.now + 100_000;
         if story.cluster.run(end, |cluster| leader(cluster) == Some(standing)) {
             return standing;
         }
         // Somebody else stood as well, and the votes were split.
-        (0..5).filter(|node| *node != standing).for_each(|node| story.cluster.network.mend(standing, node));
+        story.mend_from(standing);
     }
     panic!("no election can be watched");
 }
@@ -95,8 +77,8 @@ fn an_old_entry_on_a_majority_is_not_committed_by_that() {
         // The first leader reaches one other node only, and then both are gone.
         for other in &others {
             for node in [first, friend] {
-                cut(&mut story, node, *other);
-                cut(&mut story, *other, node);
+                story.cluster.network.cut(node, *other);
+                story.cluster.network.cut(*other, node);
             }
         }
         let lost = story.client(vec![story.write(2)]);
@@ -127,7 +109,7 @@ fn an_old_entry_on_a_majority_is_not_committed_by_that() {
         });
         let during = story.ask(vec![story.read(), story.write(4)]);
         // And then the one in between is back.
-        (0..5).filter(|node| *node != second).for_each(|node| story.cluster.network.mend(second, node));
+        story.mend_from(second);
         story.until("the one in between is back", |cluster| cluster.nodes[second].running.is_some());
         story.wait(5 * SECOND);
         let read = story.ask(vec![story.read()]);
@@ -148,7 +130,7 @@ fn a_retry_across_a_change_of_leaders_and_a_snapshot_is_executed_once() {
         let mut story = of_three_with_little_log(seed);
         let old = story.leader();
         let away = (old + 1) % 3;
-        cut_off(&mut story, away);
+        story.cut_off(away);
         let first = story.client(vec![story.write(1)]);
         story.until("an attempt at the leader", |cluster| {
             let sent = |event: &(u64, Event)| matches!(event.1, Event::Attempt { node, .. } if node == old);
@@ -158,7 +140,7 @@ fn a_retry_across_a_change_of_leaders_and_a_snapshot_is_executed_once() {
         story.until("it is applied", |cluster| applied(cluster, old) >= 3);
         write_much(&mut story, 100);
         let behind = applied(&story.cluster, away);
-        mend(&mut story, away);
+        story.mend(away);
         story.until("it has caught up", |cluster| applied(cluster, away) > behind + 50);
         assert!(came_by_snapshot(&story, away));
         // Until the one that got the snapshot leads.
@@ -167,9 +149,9 @@ fn a_retry_across_a_change_of_leaders_and_a_snapshot_is_executed_once() {
             if now == away {
                 break;
             }
-            cut_off(&mut story, now);
+            story.cut_off(now);
             story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != now));
-            mend(&mut story, now);
+            story.mend(now);
             story.wait(2 * SECOND);
         }
         let second = story.ask(vec![story.write(2)]);
@@ -190,11 +172,11 @@ fn power_that_goes_away_at_any_step_of_a_snapshot_leaves_the_old_state_or_the_ne
         let mut story = of_three_with_little_log(80);
         story.ask(vec![story.write(1)]);
         let away = (story.leader() + 1) % 3;
-        cut_off(&mut story, away);
+        story.cut_off(away);
         write_much(&mut story, 100);
         let disk = story.cluster.nodes[away].disk.clone();
         disk.crash_at_sync(disk.syncs() + step);
-        mend(&mut story, away);
+        story.mend(away);
         story.until("it is where the others are", |cluster| {
             let others = (0..3).filter(|node| *node != away).map(|node| applied(cluster, node));
             cluster.nodes[away].running.is_some() && others.max() == Some(applied(cluster, away))
@@ -253,11 +235,11 @@ fn clocks_that_jump_change_no_order() {
                 let done = story.ask(vec![write, story.read()]);
                 assert_eq!(value(&done[1]), Some(expected), "with a clock {offset} ms off");
             }
-            cut_off(&mut story, node);
+            story.cut_off(node);
             story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != node));
             let read = story.ask(vec![story.read()]);
             assert_eq!(value(&read[0]), Some(expected));
-            mend(&mut story, node);
+            story.mend(node);
             story.wait(SECOND);
         }
         story.check();
