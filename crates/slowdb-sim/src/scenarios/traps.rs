@@ -1,11 +1,21 @@
 //! The classic traps of replicated logs, each as a story.
+//!
+//! | trap | story |
+//! |---|---|
+//! | an old entry on a majority | `an_old_entry_on_a_majority_is_not_committed_by_that` |
+//! | a crash between truncation and quarantine, at each sync | `power_that_goes_away_at_any_step_of_a_truncation_loses_no_write_at_one` |
+//! | a crash between the steps of a snapshot, at each sync | `power_that_goes_away_at_any_step_of_a_snapshot_leaves_the_old_state_or_the_new` |
+//! | a snapshot over a tail of another history, and a crash at each sync of it | `power_that_goes_away_while_a_snapshot_replaces_another_history_loses_no_write_at_one` |
+//! | a retry across a change of leaders and a snapshot | `a_retry_across_a_change_of_leaders_and_a_snapshot_is_executed_once` |
+//! | a leader that goes away within a change of members | `a_change_of_members_survives_the_leader_that_began_it` |
+//! | clocks that jump | `clocks_that_jump_change_no_order` |
 
 use super::{SECOND, Story, leader, outcomes, value, written};
 use crate::cluster::Cluster;
-use crate::events::{Ask, Event, Stop};
+use crate::events::{Ask, By, Event, Stop};
 use crate::options::{ChangeOptions, Options, Profile};
 use slowdb_disk::Disk;
-use slowdb_proto::WriteLevel;
+use slowdb_proto::{ReadLevel, WriteLevel};
 use slowdb_repl::Part;
 
 /// Nodes that keep next to no log, so that who was away needs a snapshot; nobody joins, and nobody is given up.
@@ -242,6 +252,60 @@ fn clocks_that_jump_change_no_order() {
             story.mend(node);
             story.wait(SECOND);
         }
+        story.check();
+    }
+}
+
+/// A leader that is cut off acknowledges a write at `one`, and is overtaken; then it can be heard again, and its power goes
+/// away at this of its syncs from there on. In the end the write is there: nothing else has touched its record.
+fn overtaken_without_power_at(story: &mut Story, step: u64, much: bool) {
+    story.ask(vec![story.write(1)]);
+    let old = story.leader();
+    let key = *story.cluster.keys.of_shard(0).last().expect("there are ids");
+    story.cut_off(old);
+    let write = Ask::Write { level: WriteLevel::One, writes: vec![(key, Some(2))], condition: None };
+    let alone = story.client(vec![write]);
+    story.others(old).for_each(|other| story.cluster.network.cut_client(alone, other));
+    story.until("an acknowledgement at one", |cluster| cluster.clients[alone].is_idle());
+    written(&outcomes(&story.cluster, alone)[0]);
+    story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != old));
+    if much {
+        write_much(story, 100)
+    } else {
+        drop(story.ask(vec![story.write(3)]))
+    }
+    let disk = story.cluster.nodes[old].disk.clone();
+    disk.crash_at_sync(disk.syncs() + step);
+    story.mend(old);
+    story.until("nothing is left to be offered", |cluster| {
+        let rests = |node: usize| {
+            cluster.nodes[node].running.is_some() && cluster.nodes[node].quarantines().is_none()
+        };
+        let most = (0..3).map(|node| applied(cluster, node)).max();
+        (0..3).all(rests) && Some(applied(cluster, old)) == most
+    });
+    assert!(!much || came_by_snapshot(story, old));
+    let read = Ask::Read { level: ReadLevel::Quorum, keys: vec![key], by: By::Get, at: None };
+    let read = story.ask(vec![read]);
+    assert_eq!(value(&read[0]), Some(2), "power lost at sync {step}");
+}
+
+/// What is cut from a log is in quarantine before, whenever the power goes.
+#[test]
+fn power_that_goes_away_at_any_step_of_a_truncation_loses_no_write_at_one() {
+    for step in 0..10 {
+        let mut story = Story::new(120);
+        overtaken_without_power_at(&mut story, step, false);
+        story.check();
+    }
+}
+
+/// The same with a snapshot that takes the place of a tail which had another history.
+#[test]
+fn power_that_goes_away_while_a_snapshot_replaces_another_history_loses_no_write_at_one() {
+    for step in 0..14 {
+        let mut story = of_three_with_little_log(130);
+        overtaken_without_power_at(&mut story, step, true);
         story.check();
     }
 }
