@@ -128,12 +128,13 @@ impl Engine {
         message
     }
 
-    /// Goes on after a rest without ticks: the leader, or on a leader the member that has been silent longest, was last
-    /// heard so many ticks ago.
+    /// Goes on after a rest without ticks: its leader was last heard so many ticks ago. A leader gives its members from now
+    /// on as long as ever to be heard: its questions have just been asked.
     pub(crate) fn wake(&mut self, silent_ticks: u64) {
         let raft = &mut self.raw.raft;
-        let most = if raft.state == StateRole::Leader { ELECTION_TICKS - 1 } else { 2 * ELECTION_TICKS };
-        raft.election_elapsed = usize::try_from(silent_ticks).unwrap_or(most).min(most);
+        let most = 2 * ELECTION_TICKS;
+        let silent = usize::try_from(silent_ticks).unwrap_or(most).min(most);
+        raft.election_elapsed = if raft.state == StateRole::Leader { 0 } else { silent };
     }
 
     /// On a leader: whether a member was heard lately.

@@ -105,7 +105,6 @@ impl<M: StateMachine> Replicator<M> {
                 let called = self.rolls.called.get(&member.node);
                 let ago = called.map_or(SILENT_TICKS, |called| ticks - called.answered_at);
                 group.engine.set_heard(member.replica, ago < SILENT_TICKS);
-                silent = silent.max(ago);
             }
         } else if let Some(leader) = group.engine.leader().and_then(|leader| group.node_of(leader))
             && let Some(heard) = self.rolls.heard.get_mut(leader)
@@ -182,10 +181,12 @@ impl<M: StateMachine> Replicator<M> {
             called.is_agreed = false;
             woken.extend(called.entries.keys().copied());
         }
-        let silent = self.rolls.heard.iter().filter(|(_, heard)| is_silent(heard.heard_at));
-        let silent: Vec<NodeId> = silent.map(|(node, _)| node.clone()).collect();
+        // The roll is still agreed with: the next call, should it only be late, is heard by all on it.
+        let silent = self.rolls.heard.values().filter(|heard| is_silent(heard.heard_at));
+        for heard in silent.filter(|heard| heard.awake.len() < heard.entries.len()) {
+            woken.extend(heard.entries.keys().copied());
+        }
         self.wake_all(woken);
-        silent.iter().for_each(|node| self.disagree(node));
     }
 
     /// Puts a group that this node leads on the rolls of the others, if all is settled in it. It rests once they agreed.
