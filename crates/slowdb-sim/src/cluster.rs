@@ -42,8 +42,8 @@ pub(crate) enum Action {
     Close { node: usize, life: u32, down: u64 },
     RunCheckpoint { node: usize, life: u32, group: GroupId, job: Box<CheckpointJob> },
     CheckpointRan { node: usize, life: u32, group: GroupId, result: CheckpointEnd },
-    RunJob { node: usize, life: u32, job: Job },
-    JobRan { node: usize, life: u32, done: JobDone },
+    RunJob { node: usize, life: u32, job: Box<Job> },
+    JobRan { node: usize, life: u32, done: Box<JobDone> },
     Frame { from: usize, to: usize, life: u32, bytes: Vec<u8> },
     Unreachable { node: usize, life: u32, other: usize },
     Dial { from: usize, to: usize, life: u32 },
@@ -278,13 +278,13 @@ impl Cluster {
                 self.input(node, Input::Command(Command::Checkpointed { group, result: *result }));
             }
             Action::RunJob { node, life, job } if self.lives(node, life) => {
-                let done = job.run();
+                let done = Box::new(job.run());
                 let delay = self.random.between(self.options.disk.checkpoint);
                 self.after(delay, Action::JobRan { node, life, done });
                 self.notice_power(node);
             }
             Action::JobRan { node, life, done } if self.lives(node, life) => {
-                self.input(node, Input::Command(Command::JobDone(done)));
+                self.input(node, Input::Command(Command::JobDone(*done)));
             }
             Action::Frame { from, to, life, bytes } if self.lives(to, life) => self.frame(from, to, &bytes),
             Action::Unreachable { node, life, other } if self.lives(node, life) => {
@@ -531,7 +531,7 @@ impl Cluster {
                 }
                 Wish::Job(job) => {
                     let delay = self.random.between(self.options.disk.checkpoint);
-                    let life = self.nodes[node].life;
+                    let (life, job) = (self.nodes[node].life, Box::new(job));
                     self.after(delay, Action::RunJob { node, life, job });
                 }
                 Wish::Sync => {
@@ -659,8 +659,12 @@ impl Cluster {
         };
         self.nodes[node].changes(see, |gone| lost.push(gone.group.0));
         self.look_at_catalog(node);
-        let here = |group: &u64| self.nodes[node].probes().iter().any(|probe| probe.group.0 == *group);
-        lost.extend(held.keys().filter(|group| !here(group)));
+        let probes = self.nodes[node].probes();
+        // All that are there are held.
+        if held.len() > probes.len() {
+            let here = |group: &u64| probes.iter().any(|probe| probe.group.0 == *group);
+            lost.extend(held.keys().filter(|group| !here(group)));
+        }
         for group in lost {
             if let Some(replica) = held.remove(&group) {
                 self.log.push(self.now, Event::ReplicaGone { node, group, replica });

@@ -87,6 +87,8 @@ pub(crate) struct Running {
     next_request: u64,
     /// The groups as they were when last looked at, sorted.
     probes: Vec<GroupProbe>,
+    /// As they were before that: what is filled anew.
+    probes_before: Vec<GroupProbe>,
     /// The catalog's epoch then.
     pub(crate) catalog_epoch: u64,
     /// Names of the nodes that it holds connections to.
@@ -212,6 +214,7 @@ impl SimNode {
             requests: BTreeMap::new(),
             next_request: 1,
             probes: Vec::new(),
+            probes_before: Vec::new(),
             catalog_epoch: 0,
             peers,
         });
@@ -325,9 +328,10 @@ impl SimNode {
     /// Looks at all groups and says what is different, and which there were and are no more.
     pub(crate) fn changes(&mut self, mut see: impl FnMut(&Node, Change), mut gone: impl FnMut(GroupProbe)) {
         let Some(running) = &mut self.running else { return };
-        let mut after = Vec::with_capacity(running.probes.len());
-        running.core.probe(|probe| after.push(probe));
-        let mut before = std::mem::replace(&mut running.probes, after).into_iter().peekable();
+        std::mem::swap(&mut running.probes, &mut running.probes_before);
+        running.probes.clear();
+        running.core.probe(|probe| running.probes.push(probe));
+        let mut before = running.probes_before.iter().copied().peekable();
         for after in &running.probes {
             while let Some(lost) = before.next_if(|before| before.group < after.group) {
                 gone(lost);

@@ -20,6 +20,10 @@ pub enum Profile {
     General,
     /// No faults at all.
     Calm,
+    /// No faults, and ten operations a second on three shards: how fast the simulator is.
+    Light,
+    /// The same on 16 shards.
+    LightWide,
     /// Elections over and over, and power lost right after votes.
     Elections,
     /// Power lost on all nodes at once.
@@ -407,7 +411,9 @@ impl Options {
             options.changes = Some(ChangeOptions { node_down_after: 5 * SECOND, ..ChangeOptions::none(2) });
         }
         options.strict_at_all = random.fork(8).chance(120);
-        options.draw_conflicts(&mut random.fork(10));
+        if !matches!(profile, Profile::Light | Profile::LightWide) {
+            options.draw_conflicts(&mut random.fork(10));
+        }
         let random = &mut random.fork(9);
         if matches!(profile, Profile::General | Profile::Changes) && random.chance(100) {
             options.nodes = random.pick(&[4, 6, 7]);
@@ -457,6 +463,15 @@ impl Options {
         match self.profile {
             Profile::Calm => {
                 self.net = self.net.calm();
+            }
+            Profile::Light | Profile::LightWide => {
+                self.net = self.net.calm();
+                self.nodes = 3;
+                self.shards = if self.profile == Profile::Light { 3 } else { 16 };
+                (self.clients, self.readers, self.keys_per_shard) = (2, 0, 2);
+                self.think = (100 * MILLI, 300 * MILLI);
+                (self.disk.checkpoint_bytes, self.disk.checkpoint_ticks) = (64 * 1024, 3_000);
+                (self.faults_from, self.faults_until) = (0, 60 * SECOND);
             }
             Profile::General | Profile::Changes => {
                 // Each kind is there in about half of the runs, or in a fifth.
