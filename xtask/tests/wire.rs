@@ -109,6 +109,7 @@ fn codes_table() {
         ConditionNotMet,
         Behind,
         Overtaken,
+        Lost,
     ];
     let declared = read("crates/slowdb-proto/src/error.rs").matches("=> \"").count();
     assert_eq!(known.len(), declared, "a code was added: name it here and in docs/wire.md");
