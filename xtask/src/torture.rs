@@ -68,6 +68,7 @@ async fn torture(args: &TortureArgs) -> Result<()> {
         num_shards: NUM_SHARDS,
         node_down_after: Some("4s".into()),
         snapshot_rate: None,
+        min_free: None,
         relayed: false,
     };
     let mut cluster = Cluster::create(&dir, &program, shape, Lifetime::Owned)?;

@@ -110,6 +110,7 @@ fn codes_table() {
         Behind,
         Overtaken,
         Lost,
+        LowSpace,
     ];
     let declared = read("crates/slowdb-proto/src/error.rs").matches("=> \"").count();
     assert_eq!(known.len(), declared, "a code was added: name it here and in docs/wire.md");

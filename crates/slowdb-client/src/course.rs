@@ -77,8 +77,10 @@ impl Course {
     /// A node answered with an error.
     pub(crate) fn refused(&mut self, node: &str, error: ErrorReply) -> Next {
         self.over(node, format!("{node}: {error}"));
-        let nothing_changed = matches!(error.code, Code::NotLeader | Code::StaleRoute | Code::Overloaded);
-        if error.code.is_retryable() {
+        let nothing_changed =
+            matches!(error.code, Code::NotLeader | Code::StaleRoute | Code::Overloaded | Code::LowSpace);
+        // Room does not come by itself while a request waits: whoever asked has to hear of it.
+        if error.code.is_retryable() && error.code != Code::LowSpace {
             self.maybe_done |= !nothing_changed;
             return self.again(Duration::from_millis(u64::from(error.retry_after_ms)));
         }

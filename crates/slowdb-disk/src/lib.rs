@@ -43,6 +43,17 @@ pub trait Disk: Send + Sync + 'static {
     fn remove_dir_all(&self, dir: &str) -> io::Result<()>;
     /// Makes creations, renames and removals in `dir` durable.
     fn sync_dir(&self, dir: &str) -> io::Result<()>;
+    /// How much room there is where the root is. Others may take of it at any time.
+    fn space(&self) -> io::Result<Space>;
+}
+
+/// Room on a disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What files may still take. Limits of a user, such as quotas, are not seen.
+    pub free: u64,
+    /// What all files may take, those that are there included.
+    pub total: u64,
 }
 
 /// An open file. Offsets and lengths are in bytes.

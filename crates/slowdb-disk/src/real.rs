@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::MmapOptions;
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::mapping::{MappedPart, Mapping};
 use crate::path::{check_dir, check_file, check_rename};
-use crate::{Disk, DiskFile, check_give_back, check_map_range};
+use crate::{Disk, DiskFile, Space, check_give_back, check_map_range};
 
 /// The file in the root that [`RealDisk::lock`] locks.
 const LOCK_FILE: &str = "LOCK";
@@ -174,6 +174,13 @@ impl Disk for RealDisk {
         check_dir(dir)?;
         let full = self.path(dir);
         sync_directory(&full).map_err(|e| at(&full, &e))
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let stat = retry_on_intr(|| statvfs(&self.root)).map_err(|errno| at(&self.root, &errno.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        // What only the superuser may take is no room for a node that might run as somebody else tomorrow.
+        Ok(Space { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
     }
 }
 

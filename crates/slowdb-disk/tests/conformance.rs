@@ -12,6 +12,7 @@ fn contract(disk: &dyn Disk) {
     mappings(disk);
     space(disk);
     locks(disk);
+    room(disk);
     bad_paths(disk);
 }
 
@@ -146,6 +147,11 @@ fn space(disk: &dyn Disk) {
     assert_eq!([0, 1, 3].map(read), [7, 8, 7]);
     drop((map, file));
     disk.remove("space").unwrap();
+}
+
+fn room(disk: &dyn Disk) {
+    let before = disk.space().unwrap();
+    assert!(before.free <= before.total && before.total > 0, "{before:?}");
 }
 
 fn locks(disk: &dyn Disk) {

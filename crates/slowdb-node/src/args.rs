@@ -129,6 +129,10 @@ pub(crate) struct StartArgs {
     /// unlimited [default: 64MiB]
     #[arg(long, value_name = "BYTES", value_parser = rate)]
     pub(crate) snapshot_rate: Option<u64>,
+    /// Free space of the storage path below which writes to this node's shards are refused: 512MiB, 2GiB, or 0 for never
+    /// [default: a twentieth of the disk, at least 256MiB and at most 2GiB]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    pub(crate) min_free: Option<u64>,
     /// Shards of the collection 'default' of a new cluster [default: 16]
     #[arg(long, value_name = "N")]
     pub(crate) num_shards: Option<u32>,
@@ -531,8 +535,16 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
     if text == "unlimited" {
         return Ok(u64::MAX);
     }
-    let wrong =
-        || format!("'{text}' is no number of bytes: write it like 500KB, 64MiB or 1GiB, or unlimited");
+    match size(text) {
+        Err(why) => Err(format!("{why}, or unlimited")),
+        Ok(0) => Err("0 bytes a second: no replica would ever arrive; say unlimited for no limit".to_owned()),
+        Ok(bytes) => Ok(bytes),
+    }
+}
+
+/// Reads `500KB`, `64MiB`, `1GiB` or a number of bytes.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is no number of bytes: write it like 500KB, 64MiB or 1GiB");
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -546,13 +558,7 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
         "GiB" => 1 << 30,
         _ => return Err(wrong()),
     };
-    match number.checked_mul(unit) {
-        None => Err(format!("'{text}' is more than can be counted: say unlimited")),
-        Some(0) => {
-            Err("0 bytes a second: no replica would ever arrive; say unlimited for no limit".to_owned())
-        }
-        Some(bytes) => Ok(bytes),
-    }
+    number.checked_mul(unit).ok_or_else(|| format!("'{text}' is more bytes than can be counted: write fewer"))
 }
 
 #[cfg(test)]

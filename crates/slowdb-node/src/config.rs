@@ -1,6 +1,6 @@
 //! The configuration of a node: flags over the file over the defaults.
 
-use crate::args::{StartArgs, duration, initial_node, rate};
+use crate::args::{StartArgs, duration, initial_node, rate, size};
 use crate::failure::Failure;
 use serde::Deserialize;
 use slowdb_proto::{Metric, check_name};
@@ -30,6 +30,7 @@ pub(crate) struct StartConfig {
     pub(crate) weight: u32,
     pub(crate) node_down_after: Duration,
     pub(crate) snapshot_bytes_per_second: u64,
+    pub(crate) min_free: Option<u64>,
     pub(crate) certs: Option<PathBuf>,
 }
 
@@ -52,15 +53,26 @@ struct File {
     advertise: Option<String>,
     weight: Option<u32>,
     node_down_after: Option<String>,
-    snapshot_rate: Option<Rate>,
+    snapshot_rate: Option<Bytes>,
+    min_free: Option<Bytes>,
     certs: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Rate {
-    Bytes(u64),
+enum Bytes {
+    Number(u64),
     Text(String),
+}
+
+impl Bytes {
+    fn read(self, parse: impl Fn(&str) -> Result<u64, String>) -> Result<u64, Failure> {
+        let text = match self {
+            Bytes::Number(bytes) => bytes.to_string(),
+            Bytes::Text(text) => text,
+        };
+        parse(&text).map_err(Failure::usage)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,9 +130,13 @@ impl StartConfig {
         };
         let snapshot_bytes_per_second = match (args.snapshot_rate, file.snapshot_rate) {
             (Some(rate), _) => rate,
-            (None, Some(Rate::Text(text))) => rate(&text).map_err(wrong)?,
-            (None, Some(Rate::Bytes(bytes))) => rate(&bytes.to_string()).map_err(wrong)?,
+            (None, Some(bytes)) => bytes.read(rate)?,
             (None, None) => NodeConfig::SNAPSHOT_BYTES_PER_SECOND,
+        };
+        let min_free = match (args.min_free, file.min_free) {
+            (Some(bytes), _) => Some(bytes),
+            (None, Some(bytes)) => Some(bytes.read(size)?),
+            (None, None) => None,
         };
         let dimension = args.dimension.or(file.dimension);
         let join = args.join.or(file.join.map(Addresses::read)).unwrap_or_default();
@@ -142,6 +158,7 @@ impl StartConfig {
             weight: args.weight.or(file.weight).unwrap_or(1),
             node_down_after,
             snapshot_bytes_per_second,
+            min_free,
             node_id: args.node_id.or(checked(file.node_id)?).ok_or_else(|| missing("node-id"))?,
             storage_path: args.storage_path.or(file.storage_path).ok_or_else(|| missing("storage-path"))?,
             dimension,

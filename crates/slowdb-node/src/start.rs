@@ -55,6 +55,7 @@ pub(crate) async fn run(args: StartArgs, output: Output) -> Result<(), Failure> 
         weight: config.weight,
         node_down_after: config.node_down_after,
         snapshot_bytes_per_second: config.snapshot_bytes_per_second,
+        min_free: config.min_free,
         identity,
     };
     if let Some(request) = RunningNode::joining(&node_config).map_err(|error| start_failure(&error))? {

@@ -59,6 +59,9 @@ pub enum Code {
     /// An earlier attempt of this write, at level `one`, was overtaken by a failover and lost against what was there. It
     /// changed nothing, and is kept in the conflict log; the message says how many writes of a batch that is.
     Lost,
+    /// A node that holds the shard is short of disk space: writes that take some are refused before the disk is full.
+    /// Nothing was changed. It is worth another try once there is room; deletes, reads and searches go on.
+    LowSpace,
 }
 
 impl Code {
@@ -89,6 +92,7 @@ impl Code {
             Code::Behind => "behind",
             Code::Overtaken => "overtaken",
             Code::Lost => "lost",
+            Code::LowSpace => "low_space",
         }
     }
 
@@ -106,6 +110,7 @@ impl Code {
                 | Code::StorageFailed
                 | Code::ShuttingDown
                 | Code::Behind
+                | Code::LowSpace
         )
     }
 }

@@ -33,7 +33,9 @@ pub use request::{
 };
 pub use settings::{CollectionSettings, ConflictPolicy, SettingsChange};
 pub use slowdb_position::{Position, VersionVector};
-pub use status::{FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, PeerStatus, Role};
+pub use status::{
+    FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, PeerStatus, Role, SpaceStatus,
+};
 
 /// ALPN of connections from clients.
 pub const ALPN_CLIENT: &[u8] = b"slowdb-client/1";

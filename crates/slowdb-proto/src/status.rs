@@ -20,6 +20,8 @@ pub struct NodeStatus {
     pub groups: Vec<GroupStatus>,
     /// Its write-ahead log.
     pub log: LogStatus,
+    /// The room on its disk.
+    pub space: SpaceStatus,
     /// The other nodes, as seen from here.
     pub peers: Vec<PeerStatus>,
     /// What an operator should know.
@@ -122,6 +124,19 @@ pub struct LogStatus {
     pub segments: u64,
     /// Bytes kept only because a follower still needs them.
     pub pinned_bytes: u64,
+}
+
+/// The room on the disk of a node.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceStatus {
+    /// Free bytes where its storage path is; `None` if that cannot be told.
+    pub free_bytes: Option<u64>,
+    /// Once fewer are free, writes to its shards are refused; 0: they never are.
+    pub low_bytes: u64,
+    /// Once so many are free again, they are taken again.
+    pub enough_bytes: u64,
+    /// Whether they are refused now.
+    pub refuses_writes: bool,
 }
 
 /// A connection to another node.

@@ -7,8 +7,9 @@ use slowdb_proto::{
     ConflictPage, ConflictsRequest, CountRequest, DecodeError, ErrorReply, Freshness, GetRequest, GroupKind,
     GroupPosition, GroupStatus, Hit, LateStatus, LogStatus, Loser, Metric, MissingShard, NodeInfo,
     NodeStatus, PageRecord, PeerStatus, Position, ReadLevel, RecordInfo, ReplicaInfo, Reply, Request,
-    RequestKind, Role, ScanRequest, SearchRequest, ShardInfo, ShardPosition, SiblingInfo, Unmet, WriteLevel,
-    WriteReply, WriteRequest, check_name, decode_reply, decode_request, encode_reply, encode_request,
+    RequestKind, Role, ScanRequest, SearchRequest, ShardInfo, ShardPosition, SiblingInfo, SpaceStatus, Unmet,
+    WriteLevel, WriteReply, WriteRequest, check_name, decode_reply, decode_request, encode_reply,
+    encode_request,
 };
 
 fn requests() -> Vec<Request> {
@@ -108,6 +109,7 @@ fn replies() -> Vec<Reply> {
         uptime_ms: 1,
         groups: vec![group],
         log: LogStatus { bytes: 1, segments: 2, pinned_bytes: 3 },
+        space: SpaceStatus { free_bytes: Some(1), low_bytes: 2, enough_bytes: 3, refuses_writes: true },
         peers: vec![peer],
         warnings: vec!["careful".into()],
     };

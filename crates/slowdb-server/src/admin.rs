@@ -115,8 +115,9 @@ impl Node {
     /// What the planner would move, as things stand.
     fn planned(&self) -> Vec<PlannedMove> {
         let Some(catalog) = self.catalog() else { return Vec::new() };
-        let plan = placement::plan(catalog, &self.sizes());
-        plan.map(|plan| placement::planned_moves(catalog, &plan)).unwrap_or_default()
+        let catalog = self.with_low_cordoned(catalog);
+        let plan = placement::plan(&catalog, &self.sizes());
+        plan.map(|plan| placement::planned_moves(&catalog, &plan)).unwrap_or_default()
     }
 
     pub(crate) fn cluster_view(&self, now: Now) -> Answer<ClusterView> {
@@ -193,7 +194,7 @@ impl Node {
     pub(crate) fn ask_admin(&mut self, now: Now, id: RequestId, request: AdminRequest) -> Answer<()> {
         let catalog = self.leading_catalog()?;
         let AdminRequest { admin, dry_run } = request;
-        let (change, notes) = change_for(catalog, admin)?;
+        let (change, notes) = change_for(catalog, &self.with_low_cordoned(catalog), admin)?;
         let mut after = catalog.clone();
         if let Some(change) = &change {
             after.change(change.clone()).map_err(|why| error(Code::Refused, why))?;
@@ -266,8 +267,13 @@ impl Node {
     }
 }
 
-/// The change that an operator's wish comes down to, if it needs one, and what to say about it.
-fn change_for(catalog: &Catalog, admin: Admin) -> Answer<(Option<CatalogChange>, Vec<String>)> {
+/// The change that an operator's wish comes down to, if it needs one, and what to say about it. The second catalog is the one
+/// that replicas are placed by.
+fn change_for(
+    catalog: &Catalog,
+    placed_by: &Catalog,
+    admin: Admin,
+) -> Answer<(Option<CatalogChange>, Vec<String>)> {
     let mut notes = Vec::new();
     let change = match admin {
         Admin::Rebalance => return Ok((None, notes)),
@@ -315,7 +321,7 @@ fn change_for(catalog: &Catalog, admin: Admin) -> Answer<(Option<CatalogChange>,
             if replicas + (num_shards * replication_factor) as usize > REPLICAS_MAX {
                 return Err(error(Code::Refused, format!("a cluster has at most {REPLICAS_MAX} replicas")));
             }
-            let placed = placement::first_placement(catalog, num_shards, replication_factor);
+            let placed = placement::first_placement(placed_by, num_shards, replication_factor);
             let shards = placed.map_err(|why| error(Code::Unavailable, why))?;
             if shards[0].len() < replication_factor as usize {
                 notes.push(format!(

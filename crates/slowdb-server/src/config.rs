@@ -41,6 +41,9 @@ pub struct NodeConfig {
     pub node_down_after: std::time::Duration,
     /// Bytes of replicas' states that this node takes in from others within a second; `u64::MAX` for as many as it can.
     pub snapshot_bytes_per_second: u64,
+    /// Free bytes of its disk below which writes to its shards are refused, so that the disk never gets full: 0 for never,
+    /// `None` for a twentieth of the disk, at least 256 MiB and at most 2 GiB.
+    pub min_free: Option<u64>,
     /// Certificates.
     pub identity: slowdb_net::Identity,
 }

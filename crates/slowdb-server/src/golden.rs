@@ -415,6 +415,9 @@ fn told() {
     let at = bytes.len() - size;
     let (first, count) = (target(&bytes, at + 4, at + 4), u32_at(&bytes, at + 8));
     assert_eq!((bytes[at], count, [0, 8, 16].map(|word| u32_at(&bytes, first + word))), (1, 1, [4, 5, 6]));
+    let bytes = Told::LowSpace { free: 7, enough: 8 }.encode();
+    let at = bytes.len() - size;
+    assert_eq!((bytes[at], u32_at(&bytes, at + 8), u32_at(&bytes, at + 16)), (2, 7, 8));
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod requests;
 mod running;
 mod sealed;
 mod shard;
+mod space;
 mod status;
 mod tend;
 mod tombstones;

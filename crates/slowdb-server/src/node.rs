@@ -11,6 +11,7 @@ use crate::machine::{Machine, Outcome};
 use crate::pending::Pending;
 use crate::read::ReadWork;
 use crate::shard::ShardMachine;
+use crate::space::SpaceWatch;
 use crate::tend::Tending;
 use bytes::Bytes;
 use slowdb_disk::Disk;
@@ -26,6 +27,8 @@ use std::sync::Arc;
 const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
 /// Ticks after which a shard with any change is checkpointed.
 const CHECKPOINT_TICKS: u64 = 40 * 60;
+/// Ticks between looks at the room on the disk: a second.
+const SPACE_LOOK_TICKS: u64 = 50;
 /// Frames of a strange cluster or shape that are reported one by one; later ones are only counted.
 const STRANGE_FRAMES_LOGGED: u64 = 10;
 
@@ -120,6 +123,8 @@ pub struct NodeSetup {
     pub checkpoints: CheckpointPace,
     /// Microseconds of silence after which a node's replicas are rebuilt elsewhere.
     pub node_down_after: u64,
+    /// Free bytes of its disk below which writes are refused; 0 for never, `None` for what suits the disk.
+    pub min_free: Option<u64>,
 }
 
 /// When a shard is checkpointed.
@@ -168,6 +173,7 @@ pub struct Node {
     pub(crate) hosting: Hosting,
     pub(crate) tending: Tending,
     pub(crate) disk: DiskPace,
+    pub(crate) space: SpaceWatch,
     checkpoint_running: Option<GroupId>,
     checkpoint_queue: VecDeque<GroupId>,
     ticks: u64,
@@ -185,6 +191,7 @@ impl Node {
         let cluster = identity.cluster.unwrap_or_default().0;
         let name = identity.node.clone();
         let repl = Replicator::new(NodeId::new(&name), cluster, setup.seed, setup.limits, reader);
+        let space = SpaceWatch::new(setup.min_free);
         let mut node = Node {
             setup,
             name,
@@ -200,6 +207,7 @@ impl Node {
             hosting: Hosting::default(),
             tending: Tending::default(),
             disk: DiskPace::default(),
+            space,
             checkpoint_running: None,
             checkpoint_queue: VecDeque::new(),
             ticks: 0,
@@ -385,6 +393,9 @@ impl Core for Node {
         self.repl.tick(now, &mut events);
         events.into_iter().for_each(|event| self.event(event));
         self.expire_sessions();
+        if self.ticks % SPACE_LOOK_TICKS == 1 {
+            self.look_at_space(now);
+        }
         self.meet();
         self.tend(now);
         self.queue_checkpoints();

@@ -7,6 +7,7 @@ use crate::node::{Effect, Node, RequestId};
 use crate::pending::{Pending, PendingWrite, ReadPlan};
 use crate::read::Page;
 use crate::shard::WriteOutcome;
+use crate::space::takes_space;
 use bytes::Bytes;
 use slowdb_proto::limits::{
     CONFLICT_PAGE_MAX, GET_IDS_MAX, ID_BYTES_MAX, SCAN_RECORDS_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX,
@@ -189,6 +190,9 @@ impl Node {
                 Code::BadRequest,
                 format!("id '{}' belongs to shard {home}, not {}", shorten(stray.id()), write.shard),
             ));
+        }
+        if ops.iter().any(|op| takes_space(&op)) {
+            self.check_space(group)?;
         }
         let asked = collection.settings.write_at(write.level);
         let asked = asked.map_err(|why| error(Code::BadRequest, why))?;

@@ -104,6 +104,7 @@ impl RunningNode {
             },
             checkpoints: CheckpointPace::default(),
             node_down_after: u64::try_from(config.node_down_after.as_micros()).unwrap_or(u64::MAX),
+            min_free: config.min_free,
         };
         let node = Node::open(setup, &recovered, wal.reader())
             .map_err(|error| storage_error(&config, error.to_string()))?;

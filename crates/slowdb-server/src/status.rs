@@ -18,6 +18,7 @@ impl Node {
             uptime_ms: (now.micros - started.micros) / 1000,
             groups,
             log: LogStatus { pinned_bytes, ..self.log },
+            space: self.space.status(),
             peers: self.peers.clone(),
             warnings: self.warnings(now),
         }
@@ -100,6 +101,7 @@ impl Node {
                 kept.proposals, kept.bytes
             ));
         }
+        warnings.extend(self.space.warning());
         if self.disk.was_slow(now) {
             warnings
                 .push("a sync of the log took more than a second: others lead as far as they can".to_owned());

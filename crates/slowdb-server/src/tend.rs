@@ -56,8 +56,8 @@ pub(crate) struct Tending {
     progress: BTreeMap<u64, (u64, u64, u64)>,
     /// Until when the network of this node counts as slow.
     far_until: u64,
-    /// Epoch of the catalog at which there was nothing to want that is not wanted already.
-    nothing_to_do_at: Option<u64>,
+    /// Epoch of the catalog, and nodes short of space, at which there was nothing to want that is not wanted already.
+    nothing_to_do_at: Option<(u64, Vec<String>)>,
     /// An operator asks for a look at the placement now.
     pub(crate) plan_now: bool,
 }
@@ -208,20 +208,21 @@ impl Node {
             self.propose_own(now, &change, None);
             return;
         }
-        let epoch = catalog.epoch;
-        if self.tending.nothing_to_do_at == Some(epoch) {
+        let looked_at = (catalog.epoch, self.low_nodes());
+        if self.tending.nothing_to_do_at.as_ref() == Some(&looked_at) {
             self.tending.plan_now = false;
             return;
         }
-        let changes = match placement::plan(catalog, &self.sizes()) {
-            Ok(plan) => placement::next_changes(catalog, &plan),
+        let catalog = self.with_low_cordoned(catalog);
+        let changes = match placement::plan(&catalog, &self.sizes()) {
+            Ok(plan) => placement::next_changes(&catalog, &plan),
             Err(why) => {
                 tracing::warn!(why, "no plan");
                 Vec::new()
             }
         };
         self.tending.plan_now = false;
-        self.tending.nothing_to_do_at = changes.is_empty().then_some(epoch);
+        self.tending.nothing_to_do_at = changes.is_empty().then_some(looked_at);
         for change in changes {
             if let CatalogChange::Place { group, nodes, leader, reason, .. } = &change
                 && !reason.is_empty()
@@ -322,6 +323,7 @@ impl Node {
                     self.tending.progress.insert(replica, (at, bytes, of_bytes));
                 }
             }
+            Some(Told::LowSpace { free, enough }) => self.space.heard(from.as_str(), free, enough, self.now),
             _ => tracing::warn!(node = %from, %group, "it sent something that only leaders may decide"),
         }
     }
@@ -444,6 +446,13 @@ pub(crate) enum Told {
     Report(Report),
     /// Snapshots that arrive: replica, bytes that are here, bytes that there will be.
     Progress(Vec<(u64, u64, u64)>),
+    /// To whoever leads a group that the sender has a replica of: its disk is nearly full.
+    LowSpace {
+        /// Bytes that are free.
+        free: u64,
+        /// From how many on it takes writes again.
+        enough: u64,
+    },
 }
 
 impl Told {

@@ -397,6 +397,7 @@ impl Client {
                 | Code::ShuttingDown
                 | Code::Behind
                 | Code::Overtaken
+                | Code::LowSpace
         );
         if error.code == Code::Overtaken {
             self.session.remove(&current.shard);

@@ -196,6 +196,8 @@ impl SimNode {
             limits: limits(options),
             checkpoints: checkpoint_pace(options),
             node_down_after: options.changes.map_or(NODE_DOWN_AFTER, |changes| changes.node_down_after),
+            // Disks that get full are a fault of their own.
+            min_free: Some(0),
         };
         let core = Node::open(setup, &recovered, wal.reader()).map_err(|error| error.to_string())?;
         #[cfg(feature = "canary")]

@@ -112,6 +112,7 @@ impl Settings {
             joined: None,
             node_down_after: NODE_DOWN_AFTER,
             snapshot_bytes_per_second: NodeConfig::SNAPSHOT_BYTES_PER_SECOND,
+            min_free: None,
             identity: identity.clone(),
         }
     }

@@ -108,6 +108,7 @@ fn up(dir: PathBuf, args: &UpArgs) -> Result<()> {
                 num_shards: args.num_shards,
                 node_down_after: None,
                 snapshot_rate: None,
+                min_free: None,
                 relayed: false,
             };
             Cluster::create(&dir, &program, shape, Lifetime::Detached)?

@@ -263,6 +263,9 @@ impl Cluster {
         if let Some(rate) = &shape.snapshot_rate {
             flag("--snapshot-rate", rate.clone());
         }
+        if let Some(bytes) = &shape.min_free {
+            flag("--min-free", bytes.clone());
+        }
         if let Some(after) = &shape.node_down_after {
             flag("--node-down-after", after.clone());
         }

@@ -41,6 +41,9 @@ pub struct Shape {
     /// Bytes a second of replicas that a node takes in, as `--snapshot-rate` takes it.
     #[serde(default)]
     pub snapshot_rate: Option<String>,
+    /// Free space below which nodes refuse writes, as `--min-free` takes it.
+    #[serde(default)]
+    pub min_free: Option<String>,
     /// Nodes reach each other through relays of this program, which can cut and slow their links.
     #[serde(default)]
     pub relayed: bool,
@@ -55,6 +58,7 @@ impl Default for Shape {
             num_shards: 16,
             node_down_after: None,
             snapshot_rate: None,
+            min_free: None,
             relayed: false,
         }
     }

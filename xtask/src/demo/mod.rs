@@ -80,6 +80,7 @@ async fn demo(args: &DemoArgs) -> Result<()> {
         num_shards: NUM_SHARDS,
         node_down_after: args.grow.then(|| "5s".to_owned()),
         snapshot_rate: None,
+        min_free: None,
         relayed: args.conflict,
     };
     let lifetime = if args.keep { Lifetime::Detached } else { Lifetime::Owned };

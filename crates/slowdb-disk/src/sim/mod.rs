@@ -34,9 +34,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::mapping::Mapping;
 use crate::path::{check_dir, check_file, check_rename, parent};
-use crate::{Disk, DiskFile, check_give_back, check_map_range};
+use crate::{Disk, DiskFile, Space, check_give_back, check_map_range};
 use content::Content;
 use names::{FileId, Names};
+
+/// What a disk without a limit says that it has room for, in bytes: 1 PiB.
+const UNLIMITED_BYTES: u64 = 1 << 50;
 
 /// The unit in which unsynced data is lost, in bytes.
 pub const SECTOR_BYTES: usize = 512;
@@ -306,6 +309,12 @@ impl Disk for SimDisk {
             SyncFate::Fail => return Err(sync_failed()),
         }
         Ok(())
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        let shared = self.live()?;
+        let total = shared.capacity.unwrap_or(UNLIMITED_BYTES);
+        Ok(Space { free: total.saturating_sub(shared.bytes_used()), total })
     }
 }
 

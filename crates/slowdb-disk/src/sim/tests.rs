@@ -211,6 +211,10 @@ fn full_disks_and_failed_writes_are_errors() {
     assert_eq!(read(&disk, "f"), [1; 10]);
     file.allocate(0, 12).unwrap();
     assert_eq!(disk.bytes_used(), 12);
+    disk.set_capacity(Some(20));
+    assert_eq!(disk.space().unwrap(), Space { free: 8, total: 20 });
+    disk.set_capacity(Some(5));
+    assert_eq!(disk.space().unwrap(), Space { free: 0, total: 5 });
     disk.set_capacity(None);
     disk.fail_write_in(0);
     assert!(file.write_at(&[IoSlice::new(&[7; 4]), IoSlice::new(&[8; 4])], 0).is_err());

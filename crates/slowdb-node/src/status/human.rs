@@ -57,6 +57,7 @@ fn nodes(nodes: &[NodeView]) -> String {
                     said.shards.to_string(),
                     bytes(said.log.bytes),
                     bytes(said.log.pinned_bytes),
+                    said.space.free_bytes.map_or_else(|| "?".to_owned(), bytes),
                     duration(said.uptime_ms),
                     if lost.is_empty() { "all".to_owned() } else { format!("not {}", lost.join(", ")) },
                 ]);
@@ -64,14 +65,26 @@ fn nodes(nodes: &[NodeView]) -> String {
             row
         })
         .collect();
-    let head =
-        ["NODE", "ADDRESS", "ZONE", "STATE", "LEADS", "SHARDS", "LOG", "FOR FOLLOWERS", "UP", "REACHES"];
-    table(&head, &[4, 5, 6, 7, 8], &rows)
+    let head = [
+        "NODE",
+        "ADDRESS",
+        "ZONE",
+        "STATE",
+        "LEADS",
+        "SHARDS",
+        "LOG",
+        "FOR FOLLOWERS",
+        "FREE",
+        "UP",
+        "REACHES",
+    ];
+    table(&head, &[4, 5, 6, 7, 8, 9], &rows)
 }
 
 /// Whether it answers, and what else is to be known of it.
 fn state(node: &NodeView) -> String {
     let mut words = vec![if node.reachable { "up" } else { "NO ANSWER" }];
+    words.extend(node.said.as_ref().filter(|said| said.space.refuses_writes).map(|_| "LOW SPACE"));
     words.extend(node.down.filter(|is_down| *is_down).map(|_| "DOWN"));
     words.extend(node.state.filter(|state| *state != "active"));
     words.join(", ")

@@ -59,6 +59,7 @@ pub(crate) struct NodeSaid {
     /// Shards it has replicas of.
     pub(crate) shards: usize,
     pub(crate) log: LogView,
+    pub(crate) space: SpaceView,
     pub(crate) peers: Vec<PeerView>,
     pub(crate) warnings: Vec<String>,
 }
@@ -70,6 +71,19 @@ pub(crate) struct LogView {
     pub(crate) segments: u64,
     /// Kept only because a follower still needs them.
     pub(crate) pinned_bytes: u64,
+}
+
+/// The room on a node's disk.
+#[derive(Debug, Serialize)]
+pub(crate) struct SpaceView {
+    /// Absent if it cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) free_bytes: Option<u64>,
+    /// Below this writes to the node's shards are refused; 0 for never.
+    pub(crate) low_bytes: u64,
+    /// From this on they are taken again.
+    pub(crate) enough_bytes: u64,
+    pub(crate) refuses_writes: bool,
 }
 
 /// Another node as seen from one.
@@ -253,6 +267,12 @@ fn node_said(status: &NodeStatus) -> NodeSaid {
             bytes: status.log.bytes,
             segments: status.log.segments,
             pinned_bytes: status.log.pinned_bytes,
+        },
+        space: SpaceView {
+            free_bytes: status.space.free_bytes,
+            low_bytes: status.space.low_bytes,
+            enough_bytes: status.space.enough_bytes,
+            refuses_writes: status.space.refuses_writes,
         },
         peers: status.peers.iter().map(peer).collect(),
         warnings: status.warnings.clone(),

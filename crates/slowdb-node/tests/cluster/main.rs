@@ -8,6 +8,7 @@ mod failover;
 mod files;
 mod levels;
 mod links;
+mod low_space;
 mod nodes;
 mod operate;
 mod quarantine;

@@ -30,6 +30,11 @@ impl Nodes {
         Nodes { cluster: cluster.expect("a cluster is laid out"), _dir: dir }
     }
 
+    /// Takes over a cluster that was laid out below a directory.
+    pub(crate) fn of(cluster: Cluster, dir: TempDir) -> Nodes {
+        Nodes { cluster, _dir: dir }
+    }
+
     /// Starts three nodes and waits until every shard has a leader.
     pub(crate) async fn start(shape: Shape) -> (Nodes, Client) {
         let mut nodes = Nodes::create(shape);

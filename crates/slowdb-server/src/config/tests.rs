@@ -23,6 +23,7 @@ fn config() -> NodeConfig {
         joined: None,
         node_down_after: std::time::Duration::from_secs(60),
         snapshot_bytes_per_second: NodeConfig::SNAPSHOT_BYTES_PER_SECOND,
+        min_free: None,
         identity: identity.expect("certificates can be made"),
     }
 }

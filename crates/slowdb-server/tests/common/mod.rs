@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// Asks every node for its map whenever something became durable.
 const PROBE: RequestId = RequestId(u64::MAX);
+/// Free bytes of a disk below which its node refuses writes.
+pub(crate) const MIN_FREE: u64 = 64 << 20;
 /// Ticks within which everything in these tests happens: 100 seconds of their time.
 const TICKS_MAX: u32 = 4_000;
 
@@ -142,6 +144,7 @@ impl Cluster {
             limits: Limits::default(),
             checkpoints: CheckpointPace::default(),
             node_down_after: 5_000_000,
+            min_free: Some(MIN_FREE),
         };
         let node = Node::open(setup, &recovered, wal.reader()).unwrap_or_else(|error| panic!("{error}"));
         hand.running = Some(Running { node, wal, own });

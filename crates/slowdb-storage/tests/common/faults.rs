@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::{Arc, Mutex};
 
-use slowdb_disk::{Disk, DiskFile, Mapping, SimDisk};
+use slowdb_disk::{Disk, DiskFile, Mapping, SimDisk, Space};
 
 /// What can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,9 @@ impl Disk for FaultyDisk {
             return Err(e);
         }
         self.sim.sync_dir(dir)
+    }
+    fn space(&self) -> io::Result<Space> {
+        self.sim.space()
     }
 }
 
