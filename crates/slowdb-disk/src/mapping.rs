@@ -47,8 +47,8 @@ impl Mapping {
         self.len
     }
 
-    /// Makes `[at, at + len)` zero, and has its pages in memory and writable, all at once: a fraction of what a fault at the
-    /// first write to each costs. For ranges that are about to be written for the first time.
+    /// Makes `[at, at + len)` zero, and has its pages in memory, in runs: a fraction of what it costs to bring in each at the
+    /// first write to it. For ranges that are about to be written for the first time.
     ///
     /// # Panics
     /// If the range is not inside the mapping.
@@ -68,6 +68,7 @@ impl Mapping {
 
 /// A mapping of the operating system, and what it is a mapping of.
 pub(crate) struct MappedPart {
+    #[expect(dead_code, reason = "unmaps when it is dropped")]
     pub(crate) map: MmapRaw,
     pub(crate) file: Arc<File>,
     /// Where in the file it begins.
@@ -75,19 +76,16 @@ pub(crate) struct MappedPart {
 }
 
 impl MappedPart {
-    /// Pages of zeros that are written to the file are in the cache, and dirty, in runs; to map them then is little beside
-    /// a fault, a read of nothing from the disk, and a look for the block of every single one.
+    /// Pages of zeros that are written to the file are in the cache, and dirty, in runs. A first touch then maps a whole run
+    /// of them, and neither reads nothing from the disk nor looks for a block.
     fn clear(&self, at: usize, len: usize) -> io::Result<()> {
-        static ZEROS: [u8; 65_536] = [0; 65_536];
+        static ZEROS: [u8; 262_144] = [0; 262_144];
         let mut done = 0;
         while done < len {
             let part = (len - done).min(ZEROS.len());
             self.file.write_all_at(&ZEROS[..part], self.offset + (at + done) as u64)?;
             done += part;
         }
-        #[cfg(target_os = "linux")]
-        // Kernels before 5.14 do not know it; then each first touch is a fault.
-        let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, at, len);
         Ok(())
     }
 }

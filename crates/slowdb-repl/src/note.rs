@@ -25,7 +25,6 @@ use crate::Position;
 use crate::engine::wire::NUMBER_MAX;
 use crate::ids::{Membership, ReplicaId};
 use bytes::Bytes;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Longest part of a snapshot, in bytes: one record more than asked for, of the largest size there is.
 pub(crate) const PART_BYTES_MAX: usize = 1024 * 1024;
@@ -82,14 +81,12 @@ pub(crate) struct Offer {
     pub(crate) members: Membership,
 }
 
-/// A part of a snapshot.
+/// A part of a snapshot. It has no checksum of its own: what carries it has one, and all parts together have the digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SnapshotPart {
     /// From 0 on.
     pub(crate) number: u64,
     pub(crate) last: bool,
-    /// Of the body; wherever the part is, it has been checked or made where the body was read.
-    pub(crate) sum: u64,
     pub(crate) body: Bytes,
 }
 
@@ -125,11 +122,10 @@ impl Says {
                 body: Bytes::from(members.encode()),
             },
             Says::Want { id, part } => Fields { kind: 42, index: part, commit: id, ..Fields::default() },
-            Says::Part { id, part: SnapshotPart { number, last, sum, body } } => Fields {
+            Says::Part { id, part: SnapshotPart { number, last, body } } => Fields {
                 kind: 43,
                 index: number,
                 commit: id,
-                commit_term: sum,
                 reject_hint: u64::from(last),
                 body,
                 ..Fields::default()
@@ -208,12 +204,9 @@ impl Says {
             42 | 43 if index > NUMBER_MAX => return Err("the number of a part is out of range"),
             42 => Says::Want { id: commit, part: index },
             43 if body.len() > PART_BYTES_MAX => return Err("a part of a snapshot is too long"),
-            43 if xxh3_64(&body) != commit_term => {
-                return Err("a part of a snapshot does not fit its checksum");
-            }
             43 if reject_hint > 1 => return Err("a part of a snapshot is the last one, or it is not"),
             43 => {
-                let part = SnapshotPart { number: index, last: reject_hint == 1, sum: commit_term, body };
+                let part = SnapshotPart { number: index, last: reject_hint == 1, body };
                 Says::Part { id: commit, part }
             }
             _ => return Err("a note of a kind that is not known"),

@@ -289,8 +289,8 @@ fn one_more_group(trio: &mut Trio, group: GroupId, first_replica: u64) {
 /// it is the first in order, and whenever a part may be asked for, its own is overdue.
 #[test]
 fn a_part_that_is_asked_for_in_vain_does_not_take_the_others_turn() {
-    // A part of 256 KiB in 50 ticks.
-    let limits = Limits { snapshot_bytes_per_second: 256 * 1024, ..Limits::default() };
+    // A part of 512 KiB in 50 ticks.
+    let limits = Limits { snapshot_bytes_per_second: 512 * 1024, ..Limits::default() };
     let mut trio = Trio::growing_with_limits(7, limits);
     let second = GroupId(GROUP.0 + 1);
     one_more_group(&mut trio, second, 11);
@@ -308,8 +308,8 @@ fn a_part_that_is_asked_for_in_vain_does_not_take_the_others_turn() {
 /// Each has to wait for longer than a sender is waited for until it may ask again, and must not begin anew for that.
 #[test]
 fn groups_that_wait_for_their_turn_do_not_take_their_senders_for_lost() {
-    // A part of 256 KiB a second, and eight groups.
-    let limits = Limits { snapshot_bytes_per_second: 256 * 1024, ..Limits::default() };
+    // A part of 512 KiB a second, and eight groups.
+    let limits = Limits { snapshot_bytes_per_second: 512 * 1024, ..Limits::default() };
     let mut trio = Trio::growing_with_limits(8, limits);
     for n in 1..8 {
         one_more_group(&mut trio, GroupId(GROUP.0 + n), 10 * n + 1);

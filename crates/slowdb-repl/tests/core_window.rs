@@ -9,7 +9,7 @@ use slowdb_repl::{Job, Limits, ReplicaId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Parts that a receiver may have under way.
-const WINDOW: usize = 16;
+const WINDOW: usize = 12;
 /// More than two windows.
 const ITEMS: u8 = 40;
 

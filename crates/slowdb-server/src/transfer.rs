@@ -15,8 +15,8 @@ use crate::shard::digest_with_mark;
 use slowdb_repl::{ApplyError, SnapshotSource, Staging};
 use slowdb_storage::{RecordRef, Snapshot, Store, VectorRef, Version};
 
-/// A part is closed at this size; the last record of it may go beyond.
-const PART_BYTES: usize = 256 * 1024;
+/// A part is at most this large, unless a record alone is larger.
+const PART_BYTES: usize = 512 * 1024;
 const MARK: u8 = 1;
 const RECORDS: u8 = 2;
 const RECORD_HEADER_BYTES: usize = 30;
@@ -50,13 +50,22 @@ impl SnapshotSource for ShardSnapshot {
             return Ok((next < mark_parts || !self.records.is_empty()).then_some(next));
         };
         out.push(RECORDS);
+        let mut is_first = true;
         let next = self.records.read(from, |record| {
-            push_record(out, &record);
-            out.len() < PART_BYTES
+            let fits = is_first || out.len() + record_bytes(&record) <= PART_BYTES;
+            if fits {
+                push_record(out, &record);
+            }
+            is_first = false;
+            fits
         });
         let next = next.map_err(|error| ApplyError(error.to_string()))?;
         Ok(next.map(|next| next + mark_parts))
     }
+}
+
+fn record_bytes(record: &RecordRef<'_>) -> usize {
+    RECORD_HEADER_BYTES + record.id.len() + record.payload.len() + record.vector_bytes().len()
 }
 
 fn push_record(out: &mut Vec<u8>, record: &RecordRef<'_>) {
@@ -67,11 +76,7 @@ fn push_record(out: &mut Vec<u8>, record: &RecordRef<'_>) {
     }
     out.extend_from_slice(record.id);
     out.extend_from_slice(record.payload);
-    let at = out.len();
-    out.resize(at + record.vector.len() * 4, 0);
-    for (bytes, component) in out[at..].chunks_exact_mut(4).zip(record.vector) {
-        bytes.copy_from_slice(&component.to_le_bytes());
-    }
+    out.extend_from_slice(record.vector_bytes());
 }
 
 /// A shard's state as it comes in.

@@ -16,9 +16,11 @@ use crate::layout::Geometry;
 use crate::manifest::{Manifest, in_dir};
 use crate::shared::{HEAP, SLOTS, Shared, VECTORS};
 
-/// What is cleared and brought into memory at a time, ahead of writes from front to back. More at a time is no faster, and
-/// what is not written in the end goes to the disk as zeros.
-const AHEAD_BYTES: usize = 65_536;
+/// What is cleared and brought into memory at a time, ahead of writes from front to back: little at first, since what is not
+/// written in the end goes to the disk as zeros, and there may be a thousand shards.
+const AHEAD_BYTES_MIN: usize = 64 * 1024;
+/// Then this much. More at a time is no faster.
+const AHEAD_BYTES_MAX: usize = 256 * 1024;
 
 /// Part of a mapping.
 pub(crate) struct Span {
@@ -51,9 +53,12 @@ impl Span {
     /// Nobody reads what is at `at` and behind, up to the end of the span, and only the caller writes it.
     pub(crate) unsafe fn prepare(&self, at: usize, len: usize) {
         let end = at + len;
-        let from = at.next_multiple_of(AHEAD_BYTES);
+        let next_step = |at: usize| {
+            at.next_multiple_of(if at <= AHEAD_BYTES_MAX { AHEAD_BYTES_MIN } else { AHEAD_BYTES_MAX })
+        };
+        let from = next_step(at);
         if from < end {
-            let to = end.next_multiple_of(AHEAD_BYTES).min(self.len);
+            let to = next_step(end).min(self.len);
             // SAFETY: it is not before `at`, and inside the span.
             unsafe { self.map.clear(self.at + from, to - from) };
         }

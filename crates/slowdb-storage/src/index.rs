@@ -240,6 +240,15 @@ impl IndexScrub {
         Self { index, done: 0, missing, fits: true, bad: Vec::new() }
     }
 
+    /// Checks all of it, and says what is bad.
+    pub(crate) fn all(index: Arc<Index>) -> Vec<Corruption> {
+        let mut scrub = Self::new(index);
+        while scrub.steps_left() > 0 {
+            scrub.step();
+        }
+        scrub.bad
+    }
+
     pub(crate) fn steps_left(&self) -> u64 {
         (self.index.map.len() / PAGE_BYTES) as u64 - self.done
     }

@@ -51,11 +51,7 @@ impl ShortSnapshot<'_> {
             scrub.take(unsafe { self.shared.recompute(slot) });
         }
         if let Some(index) = &self.shared.view.load().index {
-            let mut index = IndexScrub::new(Arc::clone(index));
-            while index.steps_left() > 0 {
-                index.step();
-            }
-            scrub.bad.append(&mut index.bad);
+            scrub.bad.append(&mut IndexScrub::all(Arc::clone(index)));
         }
         scrub
     }

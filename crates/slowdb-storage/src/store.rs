@@ -402,7 +402,8 @@ fn check_vector(vector: VectorRef<'_>, dimension: usize) -> Result<(), WriteErro
     Ok(())
 }
 
-fn vector_bytes(vector: VectorRef<'_>) -> &[u8] {
+/// The components of a vector, four little-endian bytes each.
+pub(crate) fn vector_bytes(vector: VectorRef<'_>) -> &[u8] {
     match vector {
         VectorRef::LeBytes(bytes) => bytes,
         // SAFETY: any `f32` is four bytes without padding, and the target is little-endian.

@@ -96,7 +96,12 @@ pub struct RecordRef<'a> {
     pub version: Version,
 }
 
-impl RecordRef<'_> {
+impl<'a> RecordRef<'a> {
+    /// The vector's components as they are in the file, four little-endian bytes each.
+    pub fn vector_bytes(&self) -> &'a [u8] {
+        crate::store::vector_bytes(VectorRef::Floats(self.vector))
+    }
+
     /// A copy to keep.
     pub fn to_record(&self) -> Record {
         Record { vector: self.vector.to_vec(), payload: self.payload.to_vec(), version: self.version }

@@ -63,13 +63,10 @@ pub fn verify(disk: &dyn Disk, dir: &str, mut progress: impl FnMut(Progress)) ->
     let (dimension, mark) = (manifest.dimension as usize, manifest.mark.clone());
     let mut found = Verified { dimension, mark, bad: damage, ..Verified::default() };
     if let Some(index) = &index {
-        let mut index = IndexScrub::new(std::sync::Arc::clone(index));
-        while index.steps_left() > 0 {
-            index.step();
-        }
+        let mut bad = IndexScrub::all(std::sync::Arc::clone(index));
         // Both may have found the same.
-        index.bad.retain(|bad| !found.bad.contains(bad));
-        found.bad.append(&mut index.bad);
+        bad.retain(|bad| !found.bad.contains(bad));
+        found.bad.append(&mut bad);
     }
     // Without any of them there are no records: their lengths were looked at.
     if let Some(data_files) = data.all() {

@@ -2,10 +2,9 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{DIMENSION, options};
+use common::{DIMENSION, content, options};
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_storage::{OpenError, Store, Version};
 
@@ -90,16 +89,6 @@ fn directory([manifest, removed, data, _, index]: Case, remains: bool) -> SimDis
         disk.open("s/manifest.tmp", true).unwrap();
     }
     disk
-}
-
-fn content(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
-    let read = |name: String| {
-        let file = disk.open(&format!("s/{name}"), false).unwrap();
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        file.read_at(&mut bytes, 0).unwrap();
-        (name, bytes)
-    };
-    disk.list("s").unwrap().into_iter().map(read).collect()
 }
 
 /// Opens it, and says what was decided in the words of the table.

@@ -2,10 +2,9 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::{DIMENSION, Model, Rng, check, options, write};
+use common::{DIMENSION, Model, Rng, check, content, options, write};
 use slowdb_disk::{Disk, RealDisk, SimDisk};
 use slowdb_storage::{OpenError, Store, Version, remove};
 
@@ -106,17 +105,6 @@ fn a_store_that_was_removed_while_it_is_read_makes_way_for_another() {
             assert_eq!(reader.get(id).unwrap().as_ref(), Some(record));
         }
     }
-}
-
-/// Everything in the directory, as far as it can be seen through the disk.
-fn content(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
-    let read = |name: String| {
-        let file = disk.open(&format!("s/{name}"), false).unwrap();
-        let mut bytes = vec![0; file.len().unwrap() as usize];
-        file.read_at(&mut bytes, 0).unwrap();
-        (name, bytes)
-    };
-    disk.list("s").unwrap().into_iter().map(read).collect()
 }
 
 type Damage = dyn Fn(&SimDisk);

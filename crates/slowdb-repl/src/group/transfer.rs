@@ -27,9 +27,9 @@ const OFFER_TICKS: u64 = 12;
 /// Ticks after which a snapshot that nobody asks for is dropped, and the log behind it let go.
 const SOURCE_IDLE_TICKS: u64 = 50 * 30;
 /// Parts of one snapshot that a receiver has under way at a time, or waiting for a job that writes them.
-const WINDOW_PARTS: u64 = 16;
+const WINDOW_PARTS: u64 = 12;
 /// About how large a part is, for the pace.
-pub(crate) const PART_BYTES: usize = 256 * 1024;
+pub(crate) const PART_BYTES: usize = 512 * 1024;
 
 /// Both directions.
 #[derive(Default)]

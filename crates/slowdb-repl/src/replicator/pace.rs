@@ -11,7 +11,7 @@ use std::ops::Bound;
 
 /// Parts that are under way at a time, over all groups. With [`PART_BYTES`] a part this fills half of the queue that a
 /// sender keeps for a node; see `transport/peer.rs`.
-const PARTS_UNDER_WAY_MAX: u64 = 32;
+const PARTS_UNDER_WAY_MAX: u64 = 16;
 /// What was not asked for within this time is not made up for.
 const BURST_MICROS: u64 = 5 * TICK_MICROS;
 
@@ -125,7 +125,7 @@ mod tests {
                 parts += 1;
             }
         }
-        assert_eq!(parts, 4, "of 262,144 bytes");
+        assert_eq!(parts, 2, "of 524,288 bytes");
     }
 
     #[test]

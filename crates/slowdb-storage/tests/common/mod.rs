@@ -129,3 +129,14 @@ pub(crate) fn change_manifest(disk: &slowdb_disk::SimDisk, change: impl FnOnce(&
     let copy = std::io::IoSlice::new(&copy);
     file.write_at(&[copy, copy], 0).unwrap();
 }
+
+/// Everything in the directory `s`, as far as it can be seen through the disk.
+pub(crate) fn content(disk: &slowdb_disk::SimDisk) -> BTreeMap<String, Vec<u8>> {
+    let read = |name: String| {
+        let file = disk.open(&format!("s/{name}"), false).unwrap();
+        let mut bytes = vec![0; file.len().unwrap() as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        (name, bytes)
+    };
+    disk.list("s").unwrap().into_iter().map(read).collect()
+}

@@ -19,7 +19,7 @@ const ASKED_IN_VAIN_LOST: u32 = 6;
 const ASKED_IN_VAIN_MAX: u32 = 8;
 
 /// Parts that are written by one job.
-const WRITE_PARTS_MAX: usize = 8;
+const WRITE_PARTS_MAX: usize = 4;
 
 /// Invariants: `handed` ≤ `asked_end` ≤ `handed` + the window; what was asked for and what has arrived are apart, and from
 /// `handed` on below `asked_end`.
@@ -157,7 +157,7 @@ impl Receiving {
     /// A part arrived. Gives by how many bytes it took more of the pace than a part counts; parts that there are not, as
     /// is known with the last one, give back what they counted.
     pub(super) fn take(&mut self, part: SnapshotPart, ticks: u64) -> i64 {
-        let SnapshotPart { number, last, body, .. } = part;
+        let SnapshotPart { number, last, body } = part;
         let is_due = (self.handed..self.asked_end).contains(&number) && !self.arrived.contains_key(&number);
         if !self.is_filling() || !is_due {
             return 0;

@@ -11,10 +11,9 @@ use crate::note::{Offer, SnapshotPart};
 use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Parts that are read by one job: what it holds until it is done is bounded by that.
-const READ_PARTS_MAX: usize = 8;
+const READ_PARTS_MAX: usize = 4;
 /// Parts that may wait to be read. Who asks for more than that asks again.
 const WANTED_PARTS_MAX: usize = 64;
 
@@ -126,7 +125,7 @@ impl Cursors {
         }
         let body = self.read_known(source, number as usize)?;
         let last = self.ended && number + 1 == self.starts.len() as u64;
-        Ok(Some(SnapshotPart { number, last, sum: xxh3_64(&body), body: Bytes::from(body) }))
+        Ok(Some(SnapshotPart { number, last, body: Bytes::from(body) }))
     }
 
     /// Reads a part whose cursor is known, and notes where the next one begins.
