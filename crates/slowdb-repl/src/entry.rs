@@ -163,7 +163,13 @@ impl EntryBuilder {
         self.bytes
     }
 
-    /// Bytes that a proposal takes in an entry, at most.
+    /// Bytes of an entry with proposals that take so many, at most. An overtaken proposal takes as many in the record that
+    /// keeps it.
+    pub(crate) fn entry_bytes(proposals: usize) -> usize {
+        ENTRY_HEADER_BYTES + proposals
+    }
+
+    /// Bytes that a proposal takes in an entry, at most: it may be late one day.
     pub(crate) fn proposal_bytes(body_len: usize) -> usize {
         PROPOSAL_HEADER_BYTES + LATE_BYTES + body_len.next_multiple_of(8)
     }

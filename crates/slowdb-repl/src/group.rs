@@ -71,6 +71,8 @@ pub(crate) struct Group<M: StateMachine> {
     pub(crate) floor: u64,
     /// The state machine holds everything up to here durably.
     pub(crate) checkpointed: u64,
+    /// See [`Limits`](crate::Limits).
+    entry_bytes_max: usize,
     /// Bytes of proposals that wait here.
     pub(crate) waiting_bytes: usize,
     queue: VecDeque<Queued>,
@@ -102,17 +104,24 @@ pub(crate) struct Group<M: StateMachine> {
 
 impl<M: StateMachine> Group<M> {
     /// A group that was just opened; `life` is drawn for each life of the node.
-    pub(crate) fn new(id: GroupId, membership: Membership, engine: Engine, machine: M, life: u64) -> Self {
+    pub(crate) fn new(
+        membership: Membership,
+        engine: Engine,
+        machine: M,
+        life: u64,
+        entry_bytes_max: usize,
+    ) -> Self {
         // A new group begins at an index that no state machine has to hold.
         let held = engine.applied();
         let term = engine.term_at(held).unwrap_or_default();
         Group {
-            id,
+            id: membership.group,
             membership,
             halted: None,
             applied: Position { term, index: held, offset: 0 },
             floor: engine.first_index() - 1,
             checkpointed: held,
+            entry_bytes_max,
             waiting_bytes: 0,
             queue: VecDeque::new(),
             late: BTreeSet::new(),

@@ -34,7 +34,8 @@ pub use ids::{GroupId, Member, Membership, NodeId, Part, ReplicaId};
 pub use machine::{ApplyError, SnapshotSource, Staging, StateMachine};
 pub use quarantine::Quarantined;
 pub use replicator::{
-    Batch, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output, Replicator,
+    Batch, ENTRY_BYTES_MAX, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output,
+    Replicator,
 };
 pub use slowdb_position::{Position, Standing, TermTable, VersionVector};
 

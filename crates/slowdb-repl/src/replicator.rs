@@ -31,7 +31,9 @@ use bytes::Bytes;
 use pace::Pace;
 use rolls::Rolls;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-pub use words::{Batch, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output};
+pub use words::{
+    Batch, ENTRY_BYTES_MAX, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output,
+};
 
 /// Ticks between looks at which log can be freed.
 const COMPACT_TICKS: u64 = 32;
@@ -248,6 +250,10 @@ impl<M: StateMachine> Replicator<M> {
         if !membership.is_sound() {
             return Err(OpenGroupError::Membership(id));
         }
+        let (entry, segment) = (self.limits.entry_bytes_max, self.reader.data_bytes_max());
+        if entry as u64 > segment {
+            return Err(OpenGroupError::SegmentsTooSmall { group: id, entry, segment });
+        }
         let before = membership.clone();
         let membership = match recovered {
             Some(recovered) => engine::caught_up(membership, recovered, machine.held(), &self.reader)
@@ -263,7 +269,7 @@ impl<M: StateMachine> Replicator<M> {
         let seed = self.seed ^ id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let engine = Engine::open(&membership, recovered, machine.held(), self.reader.clone(), seed)
             .map_err(|error| OpenGroupError::Engine(id, error))?;
-        let group = Group::new(id, membership, engine, machine, self.seed);
+        let group = Group::new(membership, engine, machine, self.seed, self.limits.entry_bytes_max);
         #[cfg(feature = "canary")]
         let group = {
             let mut group = group;
@@ -328,7 +334,10 @@ impl<M: StateMachine> Replicator<M> {
         self.groups.get(&id).is_some_and(|group| group.engine.is_leader() && group.halted.is_none())
     }
 
-    /// Proposes to a group. An error says that nothing happened; otherwise the answer is an [`Event`].
+    /// Proposes to a group. Otherwise the answer is an [`Event`].
+    ///
+    /// # Errors
+    /// Nothing happened.
     pub fn propose(&mut self, id: GroupId, proposal: Proposal) -> Result<(), Failure> {
         // Nothing waits in groups that rest.
         let awake = self.groups.iter().filter(|(id, _)| !self.rolls.rests(**id));
@@ -339,6 +348,7 @@ impl<M: StateMachine> Replicator<M> {
         if group.engine.is_transferring() {
             return Err(Failure::NotLeader);
         }
+        group.check_fits(&proposal.body)?;
         // Every such write may have to be kept, for as long as nobody takes it.
         if proposal.level == AckLevel::One && kept >= limits.quarantine_bytes_max {
             return Err(Failure::Overloaded);
@@ -391,6 +401,9 @@ impl<M: StateMachine> Replicator<M> {
 
     /// A frame arrived from another node. Messages for replicas that are not here are dropped: the sender
     /// will try again.
+    ///
+    /// # Errors
+    /// [`WireError`]; what it is about was not taken.
     pub fn receive(&mut self, from: &NodeId, meta: &[u8], body: &Bytes) -> Result<(), WireError> {
         for wire::GroupMessage { group: id, mut message } in wire::decode(self.cluster, meta, body)? {
             if let Payload::Note(Note { to, says: Says::Settled { was }, .. }) = message {
@@ -407,6 +420,7 @@ impl<M: StateMachine> Replicator<M> {
             if let Some(stamp) = wire::take_stamp(&mut message) {
                 self.links.answered(from, stamp);
             }
+            wire::check_entries(&message, self.limits.entry_bytes_max)?;
             if self.rolls.rests(id) {
                 // It was asked before the group came to rest.
                 if self.groups.get(&id).is_some_and(|group| group.engine.is_mere_answer(&message)) {

@@ -4,9 +4,14 @@ mod core_common;
 
 use bytes::Bytes;
 use core_common::{
-    APPEND, APPEND_RESPONSE, COMMIT_AT, GROUP, HEARTBEAT, INDEX_AT, TERM_AT, Trio, with_word, word,
+    APPEND, APPEND_RESPONSE, COMMIT_AT, GROUP, HEARTBEAT, INDEX_AT, Kept, List, TERM_AT, Trio, open_wal,
+    with_word, word,
 };
-use slowdb_repl::{AckLevel, EntryView, Failure, Limits, NodeId, Position};
+use slowdb_disk::SimDisk;
+use slowdb_repl::{
+    AckLevel, EntryView, Failure, Limits, Member, Membership, NodeId, OpenGroupError, Part, Position,
+    ReplicaId, Replicator,
+};
 
 #[test]
 fn a_follower_refuses_proposals_and_forwards_nothing() {
@@ -110,6 +115,65 @@ fn entries_sent_again_after_a_rejection_keep_their_indexes() {
     trio.tick_all(8);
     assert_eq!(trio.applied(1), trio.applied(0));
     assert_eq!(trio.applied(1).len(), 3);
+}
+
+/// A segment of the log takes no more, and a payload that it does not take would stop the node.
+#[test]
+fn no_entry_is_larger_than_the_log_takes() {
+    let mut trio = Trio::with_limits(11, Limits { entry_bytes_max: 10_000, ..Limits::default() });
+    trio.settle();
+    let largest = 10_000 - 16 - 88;
+    let too_large = Err(Failure::TooLarge { bytes: 10_008, limit: 10_000 });
+    assert_eq!(trio.propose(0, AckLevel::One, &vec![1; largest + 1]), too_large);
+    // Waiting together, they are more than one entry may have.
+    let bodies: Vec<Vec<u8>> = [3_000, 3_000, 3_000, largest, 0, 6_000].map(|len| vec![2; len]).to_vec();
+    let tokens = bodies.iter().map(|body| trio.propose(0, AckLevel::Quorum, body).expect("it fits"));
+    let tokens: Vec<_> = tokens.collect();
+    trio.settle();
+    for (token, body) in tokens.into_iter().zip(&bodies) {
+        assert!(trio.acked(0, token), "{} bytes", body.len());
+    }
+    let applied: Vec<Vec<u8>> = trio.applied(2).iter().map(|(_, body)| body.to_vec()).collect();
+    assert_eq!(applied, bodies);
+    let indexes: Vec<u64> = trio.applied(2).iter().map(|(index, _)| *index).collect();
+    assert!(indexes[0] == indexes[2] && indexes[2] < indexes[3] && indexes[3] < indexes[4], "{indexes:?}");
+    assert_eq!(indexes[4], indexes[5]);
+}
+
+#[test]
+fn an_entry_that_another_node_should_not_have_sent_is_refused() {
+    let mut trio = Trio::with_limits(12, Limits { entry_bytes_max: 1_000, ..Limits::default() });
+    trio.settle();
+    trio.propose(0, AckLevel::Quorum, &[7; 800]).expect("it fits");
+    trio.flush(0);
+    let append = trio.take(|frame| frame.has(APPEND) && frame.to == 1);
+    let [append] = append.as_slice() else { panic!("{append:?}") };
+    // As if the other node had a larger limit: its entry is one byte longer than this one takes.
+    let mut meta = append.meta.to_vec();
+    let at = meta.len() - 4;
+    let len = append.body.len();
+    assert_eq!(meta[at..], (len as u32).to_le_bytes());
+    meta[at..].copy_from_slice(&1_001_u32.to_le_bytes());
+    let mut body = append.body.to_vec();
+    body.resize(1_001, 0);
+    let from = NodeId::new("n0");
+    let refused = trio.peers[1].repl.receive(&from, &meta, &Bytes::from(body));
+    let error = refused.expect_err("it is over the limit").to_string();
+    assert!(error.contains("1001 bytes is over the limit of 1000"), "{error}");
+    trio.settle();
+    assert_eq!(trio.applied(2).len(), 1);
+}
+
+#[test]
+fn a_log_in_segments_that_are_too_small_opens_no_group() {
+    let (wal, _) = open_wal(&SimDisk::new());
+    let limits = Limits { entry_bytes_max: 64 * 1024, ..Limits::default() };
+    let mut repl = Replicator::new(NodeId::new("n0"), [1; 16], 1, limits, wal.reader());
+    let member = Member { replica: ReplicaId(1), node: NodeId::new("n0"), part: Part::Voter };
+    let membership = Membership::new(GROUP, ReplicaId(1), vec![member]);
+    let refused = repl.create(membership, List::of(&Kept::default(), 0));
+    let refused = refused.err().expect("an entry may be as large as a segment, which has a header, too");
+    assert!(matches!(refused, OpenGroupError::SegmentsTooSmall { entry: 65_536, .. }), "{refused}");
 }
 
 #[test]

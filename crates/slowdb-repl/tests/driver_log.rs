@@ -42,6 +42,11 @@ impl StateMachine for Journal {
     }
 }
 
+/// What the segments take.
+fn limits() -> Limits {
+    Limits { entry_bytes_max: 512 * 1024, ..Limits::default() }
+}
+
 fn options() -> WalOptions {
     WalOptions { segment_bytes: 1 << 20, log_id: 5, ..WalOptions::default() }
 }
@@ -110,7 +115,7 @@ fn connector() -> (tempfile::TempDir, Connector) {
 async fn after_a_failed_sync_nothing_is_acknowledged_and_the_driver_stops() {
     let (_dir, connector) = connector();
     let disk = SimDisk::new();
-    let running = run(&disk, 1, Limits::default(), &connector);
+    let running = run(&disk, 1, limits(), &connector);
     running.wait_for_leadership();
     assert_eq!(running.propose("before").await, Ok(1));
 
@@ -125,7 +130,7 @@ async fn after_a_failed_sync_nothing_is_acknowledged_and_the_driver_stops() {
     let Running { driver, .. } = running;
     assert_eq!(tokio::task::spawn_blocking(|| driver.stop()).await.expect("no panic"), stopped);
 
-    let again = run(&disk, 1, Limits::default(), &connector);
+    let again = run(&disk, 1, limits(), &connector);
     again.wait_for_leadership();
     let journal = again.journal().await;
     assert_eq!(journal.first().map(String::as_str), Some("before"));
@@ -137,7 +142,7 @@ async fn what_was_acknowledged_survives_a_crash() {
     for seed in 1..=8_u64 {
         let (_dir, connector) = connector();
         let disk = SimDisk::new();
-        let running = run(&disk, 1, Limits::default(), &connector);
+        let running = run(&disk, 1, limits(), &connector);
         running.wait_for_leadership();
         let all = ["one", "two", "three", "four"];
         for (number, body) in (1..).zip(all) {
@@ -151,7 +156,7 @@ async fn what_was_acknowledged_survives_a_crash() {
         };
         let disk = disk.crash(&mut rng);
         drop(running);
-        let again = run(&disk, 1, Limits::default(), &connector);
+        let again = run(&disk, 1, limits(), &connector);
         again.wait_for_leadership();
         assert_eq!(again.journal().await, all, "seed {seed}");
     }
@@ -161,12 +166,12 @@ async fn what_was_acknowledged_survives_a_crash() {
 async fn a_stop_that_was_asked_for_keeps_everything() {
     let (_dir, connector) = connector();
     let disk = SimDisk::new();
-    let running = run(&disk, 1, Limits::default(), &connector);
+    let running = run(&disk, 1, limits(), &connector);
     running.wait_for_leadership();
     assert_eq!(running.propose("kept").await, Ok(1));
     let Running { driver, .. } = running;
     assert_eq!(tokio::task::spawn_blocking(|| driver.stop()).await.expect("no panic"), Stopped::Asked);
-    let again = run(&disk, 1, Limits::default(), &connector);
+    let again = run(&disk, 1, limits(), &connector);
     again.wait_for_leadership();
     assert_eq!(again.journal().await, ["kept"]);
 }
@@ -175,7 +180,7 @@ async fn a_stop_that_was_asked_for_keeps_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_minority_answers_nothing() {
     let (_dir, connector) = connector();
-    let running = run(&SimDisk::new(), 2, Limits::default(), &connector);
+    let running = run(&SimDisk::new(), 2, limits(), &connector);
     let not_leader = Err(AskError::Failed(Failure::NotLeader));
     assert_eq!(running.propose("alone").await, not_leader);
     let commands = running.driver.commands();
@@ -188,7 +193,7 @@ async fn a_minority_answers_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_bounded() {
     let (_dir, connector) = connector();
-    let limits = Limits { waiting_bytes_max: 8, waiting_per_group_max: 1, ..Limits::default() };
+    let limits = Limits { waiting_bytes_max: 8, waiting_per_group_max: 1, ..limits() };
     let running = run(&SimDisk::new(), 1, limits, &connector);
     running.wait_for_leadership();
     assert_eq!(running.propose("123456789").await, Err(AskError::Failed(Failure::Overloaded)));
@@ -199,7 +204,7 @@ async fn what_waits_is_bounded() {
 #[test]
 fn reads_that_wait_are_bounded() {
     let (wal, _) = Wal::open(Arc::new(SimDisk::new()), "wal", options()).expect("the log opens");
-    let limits = Limits { waiting_bytes_max: 8, waiting_per_group_max: 3, ..Limits::default() };
+    let limits = Limits { waiting_bytes_max: 8, waiting_per_group_max: 3, ..limits() };
     let mut repl = Replicator::new(NodeId::new("node-1"), [1; 16], 3, limits, wal.reader());
     repl.create(membership(1), Journal::default()).expect("the group opens");
     while !repl.leads(GROUP) {
@@ -218,7 +223,7 @@ fn reads_that_wait_are_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_cannot_go_on_halts_its_group_only() {
     let (_dir, connector) = connector();
-    let running = run(&SimDisk::new(), 1, Limits::default(), &connector);
+    let running = run(&SimDisk::new(), 1, limits(), &connector);
     running.wait_for_leadership();
     assert_eq!(running.propose("fine").await, Ok(1));
     let commands = running.driver.commands();
@@ -238,7 +243,7 @@ async fn a_machine_that_cannot_go_on_halts_its_group_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_level_one_the_outcome_is_not_known_yet() {
     let (_dir, connector) = connector();
-    let running = run(&SimDisk::new(), 1, Limits::default(), &connector);
+    let running = run(&SimDisk::new(), 1, limits(), &connector);
     running.wait_for_leadership();
     let change = Change { level: AckLevel::One, writes: 3, ..Change::new("x") };
     let standing = running.driver.commands().propose(GROUP, change, PATIENCE).await.expect("it leads");
@@ -250,7 +255,7 @@ async fn at_level_one_the_outcome_is_not_known_yet() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_core_that_panics_is_reported() {
     let (_dir, connector) = connector();
-    let running = run(&SimDisk::new(), 1, Limits::default(), &connector);
+    let running = run(&SimDisk::new(), 1, limits(), &connector);
     running.wait_for_leadership();
     let stopped = running.driver.stopped();
     let look = |_: &Journal| -> usize { panic!("the core dies, for the test") };

@@ -10,8 +10,8 @@ use crate::shard::WriteOutcome;
 use crate::space::takes_space;
 use bytes::Bytes;
 use slowdb_proto::limits::{
-    CONFLICT_PAGE_MAX, GET_IDS_MAX, ID_BYTES_MAX, SCAN_RECORDS_MAX, SEARCH_K_MAX, SEARCH_QUERIES_MAX,
-    SHARDS_MAX, TIMEOUT_MS_MAX,
+    BATCH_BYTES_MAX, CONFLICT_PAGE_MAX, GET_IDS_MAX, ID_BYTES_MAX, SCAN_RECORDS_MAX, SEARCH_K_MAX,
+    SEARCH_QUERIES_MAX, SHARDS_MAX, TIMEOUT_MS_MAX,
 };
 use slowdb_proto::{
     ClusterMap, Code, CollectionInfo, ConflictsRequest, CountRequest, ErrorReply, Freshness, GetRequest,
@@ -27,6 +27,9 @@ use std::sync::Arc;
 const OVERLOADED_RETRY_MS: u32 = 20;
 /// When to come back to a node that cannot answer yet, in milliseconds.
 const UNAVAILABLE_RETRY_MS: u32 = 50;
+
+// What clients may send, an entry of the log can hold, with what goes with it.
+const _: () = assert!(BATCH_BYTES_MAX + (64 << 10) <= slowdb_repl::ENTRY_BYTES_MAX);
 
 impl Node {
     /// Takes a request; it is answered exactly once.
@@ -436,6 +439,13 @@ impl Node {
                 Code::Overloaded,
                 format!("node {} has too much waiting for {group}", self.name),
                 OVERLOADED_RETRY_MS,
+            ),
+            Failure::TooLarge { bytes, limit } => (
+                Code::TooLarge,
+                format!(
+                    "it takes {bytes} bytes of an entry of the log, which holds {limit}: send less at a time"
+                ),
+                0,
             ),
             Failure::LeaderChanged => (
                 Code::LeaderChanged,

@@ -449,11 +449,14 @@ fn wal_options(options: &Options, log_id: u64) -> WalOptions {
 }
 
 fn limits(options: &Options) -> Limits {
-    let Some(changes) = options.changes else { return Limits::default() };
+    // Segments are small, and so is what they have to hold.
+    let entry_bytes_max = usize::try_from(wal_options(options, 0).data_bytes_max()).unwrap_or(usize::MAX);
+    let limits = Limits { entry_bytes_max, ..Limits::default() };
+    let Some(changes) = options.changes else { return limits };
     Limits {
         retained_bytes_per_group: changes.retained_bytes,
         snapshot_bytes_per_second: changes.snapshot_bytes_per_second,
-        ..Limits::default()
+        ..limits
     }
 }
 

@@ -4,7 +4,7 @@ use slowdb_sim::{Options, Profile, run};
 use std::process::Command;
 
 /// Runs that failed once, each for a reason of its own.
-const FAILED_ONCE: [(u64, Profile); 6] = [
+const FAILED_ONCE: [(u64, Profile); 7] = [
     // Called at rest with a node about to stop.
     (119_753_282_587_260, Profile::General),
     // The only voter of a shard came back to a cluster in which it knew nobody.
@@ -17,6 +17,8 @@ const FAILED_ONCE: [(u64, Profile); 6] = [
     (401_307, Profile::Changes),
     // A replica stood for election while a snapshot went to its slow disk.
     (1_001_567, Profile::Changes),
+    // Writes that waited together became an entry that no segment of the log takes.
+    (8_009_427, Profile::Changes),
 ];
 
 /// Runs all, on as many threads as there are processors; each run is one thread's.

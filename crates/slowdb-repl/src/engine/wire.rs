@@ -78,6 +78,14 @@ pub enum WireError {
     /// Not laid out as documented.
     #[error("malformed peer frame: {0}")]
     Malformed(&'static str),
+    /// An entry that no group of this cluster may have.
+    #[error("an entry of {bytes} bytes is over the limit of {limit}: do all nodes have the same?")]
+    EntryTooLarge {
+        /// Its length, in bytes.
+        bytes: usize,
+        /// [`Limits::entry_bytes_max`](crate::Limits::entry_bytes_max).
+        limit: usize,
+    },
 }
 
 pub(crate) struct FrameBuilder {
@@ -293,6 +301,19 @@ fn decode_fields(
     let says = Says::from_fields(fields).map_err(WireError::Malformed)?;
     let note = Note { from: ReplicaId(words.from), to: ReplicaId(words.to), says };
     Ok(GroupMessage { group, message: Payload::Note(note) })
+}
+
+/// Whether the log can hold all entries of a message.
+///
+/// # Errors
+/// [`WireError::EntryTooLarge`].
+pub(crate) fn check_entries(message: &Payload, limit: usize) -> Result<(), WireError> {
+    let Payload::Consensus(message) = message else { return Ok(()) };
+    let mut lengths = message.entries.iter().map(|entry| data_of(entry).len());
+    match lengths.find(|bytes| *bytes > limit) {
+        Some(bytes) => Err(WireError::EntryTooLarge { bytes, limit }),
+        None => Ok(()),
+    }
 }
 
 fn slice_of(body: &Bytes, body_at: &mut usize, len: usize) -> Result<Bytes, WireError> {

@@ -51,6 +51,10 @@ impl<M: StateMachine> Group<M> {
         };
         for proposal in view.proposals() {
             let Some(late) = proposal.header.late else { continue };
+            if let Err(error) = self.check_fits(proposal.body) {
+                tracing::warn!(group = %self.id, %holder, %error, "an overtaken proposal that is offered is too large");
+                continue;
+            }
             if self.late.len() >= LATE_MAX || !self.late.insert((holder, late.was)) {
                 continue;
             }

@@ -140,6 +140,10 @@ impl<M: StateMachine> Group<M> {
         #[cfg(feature = "canary")]
         let next = if self.canary == Some(crate::Canary::JointSkipped) { next.without_joint() } else { next };
         let next = Membership { intent: intent.max(seen), ..next };
+        let (bytes, limit) = (next.encode().len(), self.entry_bytes_max);
+        if bytes > limit {
+            return Err(Failure::TooLarge { bytes, limit }.into());
+        }
         self.engine.propose_members(&self.membership, &next).ok_or(Failure::NotLeader)?;
         Ok(())
     }

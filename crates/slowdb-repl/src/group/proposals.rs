@@ -1,15 +1,15 @@
 //! Proposals: they wait for their turn, are merged into entries, and somebody waits for each of them.
 
 use super::Group;
-use super::words::{Proposal, Token};
+use super::words::{Failure, Proposal, Token};
 use crate::entry::{AckLevel, EntryBuilder, ProposalHeader};
 use crate::ids::ReplicaId;
 use crate::machine::StateMachine;
 use crate::{Now, Position};
 use bytes::Bytes;
 
-/// Proposals are merged into one entry up to this many bytes.
-const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// Proposals are merged into one entry up to this many bytes, if an entry can have as many.
+const MERGED_BYTES_MAX: usize = 1024 * 1024;
 
 /// A proposal that waits for its turn.
 pub(super) struct Queued {
@@ -51,6 +51,16 @@ impl<M: StateMachine> Group<M> {
         self.enqueue(Queued { header, body, deadline, whom: Whom::Embedder(token) });
     }
 
+    /// Whether an entry can hold a proposal with this body, be it on time or late.
+    ///
+    /// # Errors
+    /// [`Failure::TooLarge`].
+    pub(crate) fn check_fits(&self, body: &[u8]) -> Result<(), Failure> {
+        let bytes = EntryBuilder::entry_bytes(EntryBuilder::proposal_bytes(body.len()));
+        let limit = self.entry_bytes_max;
+        if bytes > limit { Err(Failure::TooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
     pub(super) fn enqueue(&mut self, queued: Queued) {
         self.waiting_bytes += queued.body.len();
         self.queue.push_back(queued);
@@ -62,6 +72,7 @@ impl<M: StateMachine> Group<M> {
 
     /// Merges what is queued into as few entries as fit.
     pub(super) fn propose_queued(&mut self, hlc: &mut Hlc, now: Now) {
+        let merged_max = self.entry_bytes_max.min(MERGED_BYTES_MAX);
         while !self.queue.is_empty() && self.engine.is_leader() {
             self.floor = self.floor.max(self.min_matched());
             let mut bytes = 0;
@@ -69,8 +80,8 @@ impl<M: StateMachine> Group<M> {
             let mut writes = 0u32;
             for proposal in &self.queue {
                 let more = EntryBuilder::proposal_bytes(proposal.body.len());
-                let sum =
-                    writes.checked_add(proposal.header.writes).filter(|_| bytes + more <= ENTRY_BYTES_MAX);
+                let fits = EntryBuilder::entry_bytes(bytes + more) <= merged_max;
+                let sum = writes.checked_add(proposal.header.writes).filter(|_| fits);
                 if count > 0 && sum.is_none() {
                     break;
                 }

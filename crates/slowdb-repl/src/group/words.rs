@@ -39,6 +39,14 @@ pub enum Failure {
     /// A queue is full. Nothing happened.
     #[error("too much waits already; nothing happened")]
     Overloaded,
+    /// An entry cannot hold it. Nothing happened.
+    #[error("it takes {bytes} bytes of an entry, which holds {limit}; nothing happened")]
+    TooLarge {
+        /// The length of the entry that would hold nothing else, in bytes.
+        bytes: usize,
+        /// [`Limits::entry_bytes_max`](crate::Limits::entry_bytes_max).
+        limit: usize,
+    },
     /// Leadership was lost while the proposal was under way: it may or may not take effect.
     #[error("leadership was lost on the way: it may or may not take effect")]
     LeaderChanged,

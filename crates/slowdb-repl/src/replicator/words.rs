@@ -7,11 +7,17 @@ use crate::ids::{GroupId, NodeId, Part, ReplicaId};
 use crate::wal::Record;
 use bytes::Bytes;
 
-/// Bounds of what waits inside.
+/// [`Limits::entry_bytes_max`] unless said otherwise.
+pub const ENTRY_BYTES_MAX: usize = 12 * 1024 * 1024;
+
+/// Bounds of what is taken in, and of what waits inside.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes of proposals that are not yet applied, over all groups.
     pub waiting_bytes_max: usize,
+    /// Bytes of an entry of the log: what is larger is refused before it is proposed, and when another node sends it. The
+    /// same on all nodes of a cluster; a log whose segments are too small for it opens no group.
+    pub entry_bytes_max: usize,
     /// Proposals and entries that wait in one group; and as many reads.
     pub waiting_per_group_max: usize,
     /// Bytes of log that a group keeps for members that are behind; one that is further behind gets a snapshot.
@@ -26,6 +32,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             waiting_bytes_max: 64 * 1024 * 1024,
+            entry_bytes_max: ENTRY_BYTES_MAX,
             waiting_per_group_max: 4096,
             retained_bytes_per_group: 64 * 1024 * 1024,
             snapshot_bytes_per_second: 64 * 1024 * 1024,
@@ -147,6 +154,19 @@ pub enum OpenGroupError {
     /// The log holds nothing of this replica.
     #[error("the log holds nothing of {1} of {0}")]
     NotLogged(GroupId, ReplicaId),
+    /// The log cannot hold every entry that the group may have.
+    #[error(
+        "{group} may have entries of {entry} bytes, and a segment of the log takes {segment}: the log has to be laid out in \
+         larger segments"
+    )]
+    SegmentsTooSmall {
+        /// The group.
+        group: GroupId,
+        /// [`Limits::entry_bytes_max`].
+        entry: usize,
+        /// The largest payload of a record of the log, in bytes.
+        segment: u64,
+    },
     /// What is on disk does not add up.
     #[error("{0}: {1}")]
     Engine(GroupId, EngineError),

@@ -234,7 +234,7 @@ impl Wal {
 
     /// A reader for the payloads of entries, which can be used from other threads.
     pub fn reader(&self) -> WalReader {
-        WalReader::new(Arc::clone(&self.segments))
+        WalReader::new(Arc::clone(&self.segments), self.options.data_bytes_max())
     }
 
     /// The segment that is being written.

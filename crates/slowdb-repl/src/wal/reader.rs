@@ -39,6 +39,7 @@ impl Segments {
 #[derive(Clone)]
 pub struct WalReader {
     segments: Arc<Segments>,
+    data_bytes_max: u64,
 }
 
 impl std::fmt::Debug for WalReader {
@@ -48,8 +49,13 @@ impl std::fmt::Debug for WalReader {
 }
 
 impl WalReader {
-    pub(super) fn new(segments: Arc<Segments>) -> Self {
-        Self { segments }
+    pub(super) fn new(segments: Arc<Segments>, data_bytes_max: u64) -> Self {
+        Self { segments, data_bytes_max }
+    }
+
+    /// The largest payload that a record of this log can have, in bytes.
+    pub fn data_bytes_max(&self) -> u64 {
+        self.data_bytes_max
     }
 
     /// The payload at `location`, its checksums verified.

@@ -76,7 +76,7 @@ pub(crate) struct List {
 
 impl List {
     /// As it was kept, or a new one.
-    fn of(kept: &Kept, incarnation: u64) -> Self {
+    pub(crate) fn of(kept: &Kept, incarnation: u64) -> Self {
         let found = kept.lock().unwrap().lists.get(&incarnation).cloned();
         let (held, applied) = found.unwrap_or_default();
         List { applied, held, kept: Arc::clone(kept) }
@@ -292,6 +292,8 @@ impl Trio {
     }
 
     fn open(seed: u64, limits: Limits, voters: u64) -> Self {
+        // As much as the segments take.
+        let limits = Limits { entry_bytes_max: limits.entry_bytes_max.min(48 * 1024), ..limits };
         let peers = (0..3)
             .map(|at| {
                 let name = NodeId::new(&format!("n{at}"));
