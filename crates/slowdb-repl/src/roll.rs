@@ -30,9 +30,32 @@ pub(crate) enum Word {
     /// All groups on the roll with this checksum are as the roll says.
     Call { sum: u64, stamp: Stamp },
     /// The roll is this from now on, and a call with it.
-    Roll { entries: BTreeMap<GroupId, Entry>, stamp: Stamp },
+    Roll { roll: Roll, stamp: Stamp },
     /// The call, or roll, is heard by all replicas on it; or the roll is not known, or not agreed with.
     Answer { sum: u64, is_known: bool, stamp: Stamp },
+}
+
+/// Groups with what a heartbeat of each says, as bytes, and what these are named by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Roll {
+    pub(crate) entries: BTreeMap<GroupId, Entry>,
+    pub(crate) sum: u64,
+    bytes: Bytes,
+}
+
+impl Roll {
+    pub(crate) fn of(entries: BTreeMap<GroupId, Entry>) -> Self {
+        let bytes = Bytes::from(encode(&entries));
+        Roll { entries, sum: xxh3_64(&bytes), bytes }
+    }
+
+    /// The roll with these bytes, if they are named so; `Err` says what is wrong.
+    fn parse(bytes: &Bytes, sum: u64) -> Result<Self, &'static str> {
+        if xxh3_64(bytes) != sum {
+            return Err("a roll does not fit its checksum");
+        }
+        Ok(Roll { entries: decode(bytes)?, sum, bytes: bytes.clone() })
+    }
 }
 
 /// What a heartbeat of a group that rests says.
@@ -80,11 +103,6 @@ fn decode(bytes: &[u8]) -> Result<BTreeMap<GroupId, Entry>, &'static str> {
     Ok(entries)
 }
 
-/// What a roll is named by.
-pub(crate) fn sum_of(entries: &BTreeMap<GroupId, Entry>) -> u64 {
-    xxh3_64(&encode(entries))
-}
-
 impl Word {
     pub(crate) fn to_fields(&self) -> Fields {
         let fields = |kind, stamp: &Stamp, sum| Fields {
@@ -96,10 +114,7 @@ impl Word {
         };
         match self {
             Word::Call { sum, stamp } => fields(44, stamp, *sum),
-            Word::Roll { entries, stamp } => {
-                let body = encode(entries);
-                Fields { body: Bytes::from(body.clone()), ..fields(45, stamp, xxh3_64(&body)) }
-            }
+            Word::Roll { roll, stamp } => Fields { body: roll.bytes.clone(), ..fields(45, stamp, roll.sum) },
             Word::Answer { sum, is_known, stamp } => {
                 Fields { reject_hint: u64::from(!is_known), ..fields(46, stamp, *sum) }
             }
@@ -116,8 +131,7 @@ impl Word {
         }
         match kind {
             44 => Ok(Word::Call { sum, stamp }),
-            45 if xxh3_64(body) != sum => Err("a roll does not fit its checksum"),
-            45 => Ok(Word::Roll { entries: decode(body)?, stamp }),
+            45 => Ok(Word::Roll { roll: Roll::parse(body, sum)?, stamp }),
             46 if reject_hint > 1 => Err("a roll is known, or it is not"),
             46 => Ok(Word::Answer { sum, is_known: reject_hint == 0, stamp }),
             _ => Err("a word about rolls that is not known"),
@@ -128,12 +142,13 @@ impl Word {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::wire::{self, FrameBuilder, Payload};
 
     fn roll(groups: &[u64]) -> Word {
         let entry =
             |group: u64| Entry { from: ReplicaId(group + 1), to: ReplicaId(9), term: 3, commit: group };
         let entries = groups.iter().map(|group| (GroupId(*group), entry(*group))).collect();
-        Word::Roll { entries, stamp: Stamp { tick: 5, quickest: 7 } }
+        Word::Roll { roll: Roll::of(entries), stamp: Stamp { tick: 5, quickest: 7 } }
     }
 
     #[test]
@@ -143,6 +158,44 @@ mod tests {
         words.extend([true, false].map(|is_known| Word::Answer { sum: u64::MAX, is_known, stamp }));
         for word in words {
             assert_eq!(Word::from_fields(&word.to_fields()), Ok(word));
+        }
+    }
+
+    /// The block of the document of what goes over the wire that begins with this line.
+    fn block(head: &str) -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/wire.md");
+        let text = std::fs::read_to_string(path).expect("the document is there");
+        let (_, rest) = text.split_once(&format!("```{head}\n")).unwrap_or_else(|| panic!("no block {head}"));
+        rest.split_once("\n```").unwrap_or_else(|| panic!("block {head} does not end")).0.to_owned()
+    }
+
+    #[test]
+    fn words_are_laid_out_as_documented() {
+        let hex = |bytes: &[u8]| {
+            let line =
+                |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+            bytes.chunks(16).map(line).collect::<Vec<_>>().join("\n")
+        };
+        let entry = |commit| Entry { from: ReplicaId(1), to: ReplicaId(2), term: 3, commit };
+        let roll = Roll::of([(GroupId(9), entry(4)), (GroupId(10), entry(5))].into());
+        let sum = roll.sum;
+        let stamp = Stamp { tick: 500, quickest: 32 };
+        let words = [
+            ("roll", Word::Roll { roll, stamp }),
+            ("answer", Word::Answer { sum, is_known: true, stamp }),
+            ("call", Word::Call { sum, stamp: Stamp { tick: 505, ..stamp } }),
+        ];
+        for (name, word) in words {
+            let mut frame = FrameBuilder::new([1; 16]);
+            frame.push(GroupId(0), Payload::Roll(word.clone()));
+            let (meta, body, _) = frame.finish();
+            let body = Bytes::from(body.concat());
+            assert_eq!(hex(&meta), block(&format!("hex {name}")), "{name}");
+            assert_eq!(hex(&body), if name == "roll" { block("hex roll body") } else { String::new() });
+            let read = wire::decode([1; 16], &meta, &body).expect("it is as documented");
+            assert!(
+                matches!(&read[..], [message] if matches!(&message.message, Payload::Roll(read) if *read == word))
+            );
         }
     }
 

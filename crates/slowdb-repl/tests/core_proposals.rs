@@ -172,7 +172,7 @@ fn a_log_in_segments_that_are_too_small_opens_no_group() {
     let member = Member { replica: ReplicaId(1), node: NodeId::new("n0"), part: Part::Voter };
     let membership = Membership::new(GROUP, ReplicaId(1), vec![member]);
     let refused = repl.create(membership, List::of(&Kept::default(), 0));
-    let refused = refused.err().expect("an entry may be as large as a segment, which has a header, too");
+    let refused = refused.expect_err("an entry may be as large as a segment, which has a header, too");
     assert!(matches!(refused, OpenGroupError::SegmentsTooSmall { entry: 65_536, .. }), "{refused}");
 }
 

@@ -19,13 +19,15 @@ use crate::engine::{Engine, HEARTBEAT_TICKS};
 use crate::group::Event;
 use crate::ids::{GroupId, NodeId};
 use crate::machine::StateMachine;
-use crate::roll::{Entry, Word, sum_of};
+use crate::roll::{Entry, Roll, Word};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ticks between looks at whether an idle group can rest.
 const REST_LOOK_TICKS: u64 = 16;
 /// Ticks between looks at what is to be done now and then in a group that rests.
 const RESTING_LOOK_TICKS: u64 = 256;
+/// Ticks between checks of what must hold in a group that rests, where such is checked at all.
+const RESTING_CHECK_TICKS: u64 = 8;
 /// Ticks of silence after which the groups that rest on another node's word are woken: three calls, and half of the time
 /// after which the first of them may stand for election.
 const SILENT_TICKS: u64 = 3 * HEARTBEAT_TICKS as u64;
@@ -234,9 +236,9 @@ impl<M: StateMachine> Replicator<M> {
             if called.is_told {
                 rolls.words.push((node.clone(), Word::Call { sum: called.sum, stamp }));
             } else if called.tell_from <= ticks {
-                called.is_told = true;
-                called.sum = sum_of(&called.entries);
-                rolls.words.push((node.clone(), Word::Roll { entries: called.entries.clone(), stamp }));
+                let roll = Roll::of(called.entries.clone());
+                (called.is_told, called.sum) = (true, roll.sum);
+                rolls.words.push((node.clone(), Word::Roll { roll, stamp }));
             }
         }
     }
@@ -249,9 +251,8 @@ impl<M: StateMachine> Replicator<M> {
                 let is_known = self.hear_call(from, sum);
                 self.rolls.words.push((from.clone(), Word::Answer { sum, is_known, stamp }));
             }
-            Word::Roll { entries, stamp } => {
+            Word::Roll { roll: Roll { entries, sum, .. }, stamp } => {
                 self.links.heard(from, stamp);
-                let sum = sum_of(&entries);
                 let is_known = self.hear_roll(from, sum, entries);
                 self.rolls.words.push((from.clone(), Word::Answer { sum, is_known, stamp }));
             }
@@ -352,8 +353,14 @@ impl<M: StateMachine> Replicator<M> {
         }
     }
 
+    /// Whether what must hold in a group is checked at present. In one that rests nothing changes: what does not hold, does
+    /// not hold the next time either.
+    pub(super) fn is_looked_at(&self, id: GroupId) -> bool {
+        self.ticks.wrapping_add(id.0).is_multiple_of(RESTING_CHECK_TICKS) || !self.rolls.rests(id)
+    }
+
     pub(super) fn check_rolls(&self) {
-        for id in self.rolls.resting.keys() {
+        for id in self.rolls.resting.keys().filter(|id| self.is_looked_at(**id)) {
             let group = &self.groups[id];
             assert!(group.may_rest() && !self.dirty.contains(id), "{id} rests, and there is something to do");
             let entry = group.engine.settled();
