@@ -34,7 +34,7 @@ pub use ids::{GroupId, Member, Membership, NodeId, Part, ReplicaId};
 pub use machine::{ApplyError, SnapshotSource, Staging, StateMachine};
 pub use quarantine::Quarantined;
 pub use replicator::{
-    Batch, ENTRY_BYTES_MAX, FollowerView, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output,
+    Batch, ENTRY_BYTES_MAX, FollowerView, Glance, GroupView, Lane, Limits, OpenGroupError, Outgoing, Output,
     Replicator,
 };
 pub use slowdb_position::{Position, Standing, TermTable, VersionVector};

@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::node::Node;
 use crate::placement;
 use slowdb_proto::{ConflictPolicy, NodeState, Position, Standing, Wanted};
-use slowdb_repl::{GroupId, Membership, ReplicaId};
+use slowdb_repl::{Glance, GroupId, Membership, ReplicaId};
 
 /// A group as it stands on a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,16 +105,15 @@ impl SpecProbe {
 impl Node {
     /// Shows every group, sorted.
     pub fn probe(&self, mut see: impl FnMut(GroupProbe)) {
-        for group in self.repl.groups() {
-            let Some(membership) = self.repl.membership(group) else { continue };
+        for Glance { group, membership, leads, term, applied } in self.repl.glances() {
             see(GroupProbe {
                 group,
                 replica: membership.own,
                 configured: (membership.index, membership.intent),
-                leads: self.repl.leads(group),
-                term: self.repl.leader(group).map_or(0, |(_, term)| term),
-                applied: self.repl.applied(group).unwrap_or_default(),
-                halted: self.halted.contains_key(&group),
+                leads,
+                term,
+                applied,
+                halted: !self.halted.is_empty() && self.halted.contains_key(&group),
             });
         }
     }

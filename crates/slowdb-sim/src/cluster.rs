@@ -1,27 +1,23 @@
-//! Virtual time: what happens next, and what follows from it.
-//!
-//! One queue of actions, ordered by time and then by when they were asked for, so that nothing is left to chance
-//! but what the seed draws.
+//! Virtual time: what happens, and what follows from it.
 
 use crate::checks::Violation;
 use crate::client::Client;
 use crate::conflicts::Conflicts;
 use crate::events::{Event, EventLog, Stop};
-use crate::faults::{Fault, Wiped};
 use crate::keys::Keys;
 use crate::network::Network;
 use crate::node::{Change, Input, SimNode, Wish};
 use crate::operator::Asker;
 use crate::options::Options;
+pub(crate) use crate::queue::Action;
+use crate::queue::Queue;
 use crate::random::Random;
 use slowdb_net::FrameLimits;
 use slowdb_repl::transport::Gate;
 use slowdb_repl::wal::WalError;
-use slowdb_repl::{GroupId, Job, JobDone, NodeId, TICK_MICROS};
+use slowdb_repl::{NodeId, TICK_MICROS};
 use slowdb_server::{CatalogProbe, Command, Node};
-use slowdb_storage::{CheckpointDone, CheckpointError, CheckpointJob};
-use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// After so long without work the log is marked, as the driver has it.
@@ -29,81 +25,11 @@ const MARK_AFTER: u64 = 200_000;
 /// How long a node waits before it dials again.
 const REDIAL: (u64, u64) = (50_000, 500_000);
 
-/// How a checkpoint ended. Boxed, as all that is large in an action: the queue moves actions about.
-type CheckpointEnd = Box<Result<CheckpointDone, CheckpointError>>;
-
-/// Something that is due at some time.
-pub(crate) enum Action {
-    Start { node: usize },
-    Tick { node: usize, life: u32 },
-    Wake { node: usize, life: u32 },
-    Synced { node: usize, life: u32 },
-    Mark { node: usize, life: u32, batch: u64 },
-    Close { node: usize, life: u32, down: u64 },
-    RunCheckpoint { node: usize, life: u32, group: GroupId, job: Box<CheckpointJob> },
-    CheckpointRan { node: usize, life: u32, group: GroupId, result: CheckpointEnd },
-    RunJob { node: usize, life: u32, job: Box<Job> },
-    JobRan { node: usize, life: u32, done: Box<JobDone> },
-    Frame { from: usize, to: usize, life: u32, bytes: Vec<u8> },
-    Unreachable { node: usize, life: u32, other: usize },
-    Dial { from: usize, to: usize, life: u32 },
-    Request { client: usize, attempt: u64, node: usize, bytes: Vec<u8> },
-    Answer { client: usize, attempt: u64, bytes: Vec<u8> },
-    Client { client: usize, timer: u64 },
-    Ask { asker: usize, timer: u64 },
-    Operate,
-    Wipe { node: usize, life: u32, wiped: Wiped },
-    Fault(Box<Fault>),
-    Mend { from: usize, to: usize },
-    MendClient { client: usize, node: usize },
-    FreeDisk { node: usize },
-    PowerLoss { node: usize, life: u32, down: u64 },
-}
-
-impl Action {
-    /// Whether it is something that a thread of this node does, holding files open.
-    fn is_work_of(&self, of: usize) -> bool {
-        match self {
-            Action::RunCheckpoint { node, .. }
-            | Action::CheckpointRan { node, .. }
-            | Action::RunJob { node, .. } => *node == of,
-            _ => false,
-        }
-    }
-}
-
-struct Due {
-    at: u64,
-    number: u64,
-    action: Action,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
 pub(crate) struct Cluster {
     pub(crate) options: Options,
     pub(crate) keys: Keys,
     pub(crate) now: u64,
-    queue: BinaryHeap<Reverse<Due>>,
-    number: u64,
+    queue: Queue,
     pub(crate) network: Network,
     pub(crate) nodes: Vec<SimNode>,
     pub(crate) names: Vec<NodeId>,
@@ -146,8 +72,7 @@ impl Cluster {
         let mut cluster = Cluster {
             keys,
             now: 0,
-            queue: BinaryHeap::new(),
-            number: 0,
+            queue: Queue::default(),
             network,
             nodes,
             names,
@@ -200,8 +125,7 @@ impl Cluster {
     }
 
     pub(crate) fn at(&mut self, at: u64, action: Action) {
-        self.number += 1;
-        self.queue.push(Reverse(Due { at: at.max(self.now), number: self.number, action }));
+        self.queue.push(at.max(self.now), action);
     }
 
     /// Lets things happen until `until`, or until `done` says so (asked about every simulated millisecond), or
@@ -215,17 +139,14 @@ impl Cluster {
                 }
                 look_at = self.now + 1000;
             }
-            match self.queue.pop() {
-                Some(Reverse(due)) if due.at <= until => {
-                    self.now = due.at;
-                    self.perform(due.action);
-                }
-                Some(due) => {
-                    self.queue.push(due);
+            if let Some((at, action)) = self.queue.pop_until(until) {
+                self.now = at;
+                self.perform(action);
+            } else {
+                if !self.queue.is_empty() {
                     self.now = until;
-                    return done(self);
                 }
-                None => return done(self),
+                return done(self);
             }
         }
         false
@@ -408,7 +329,7 @@ impl Cluster {
         }
         self.nodes[node].stop(how);
         // What its threads were doing ends with it.
-        self.queue.retain(|Reverse(due)| !due.action.is_work_of(node));
+        self.queue.retain(|action| !action.is_work_of(node));
         if how == Stop::PowerLoss {
             self.nodes[node].disk_failed = false;
         }

@@ -355,7 +355,7 @@ pub enum Event {
 #[derive(Default)]
 pub struct EventLog {
     events: Vec<(u64, Event)>,
-    hash: Xxh3,
+    hash: Buffered,
     verbose: bool,
 }
 
@@ -393,6 +393,29 @@ impl EventLog {
     pub fn tail(&self, lines: usize) -> String {
         let from = self.events.len().saturating_sub(lines);
         self.events[from..].iter().map(|(now, event)| format!("{}\n", Line(*now, event))).collect()
+    }
+}
+
+/// A hash that takes small pieces together: there are many of them.
+#[derive(Default)]
+struct Buffered {
+    hash: Xxh3,
+    bytes: Vec<u8>,
+}
+
+impl Hasher for Buffered {
+    fn write(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        if self.bytes.len() >= 4096 {
+            self.hash.update(&self.bytes);
+            self.bytes.clear();
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        let mut hash = self.hash.clone();
+        hash.update(&self.bytes);
+        hash.digest()
     }
 }
 

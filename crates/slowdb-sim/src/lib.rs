@@ -21,6 +21,7 @@ mod network;
 mod node;
 mod operator;
 mod options;
+mod queue;
 mod random;
 mod rot;
 mod run;

@@ -3,7 +3,6 @@
 use crate::options::NetOptions;
 use crate::random::Random;
 use slowdb_repl::Lane;
-use std::collections::BTreeMap;
 
 /// Clients that may be added in the course of a run.
 const SCRIPTED_CLIENTS_MAX: usize = 16;
@@ -27,8 +26,8 @@ pub(crate) struct Network {
     far: Vec<u64>,
     /// The life of the other node that a node's connection leads to.
     connected: Vec<Option<u32>>,
-    /// When the last frame of a lane arrives: lanes keep their order.
-    lanes: BTreeMap<(usize, usize, Lane), u64>,
+    /// When the last frame of each lane of a link arrives, sorted: lanes keep their order.
+    lanes: Vec<Vec<(Lane, u64)>>,
 }
 
 impl Network {
@@ -41,7 +40,7 @@ impl Network {
             far: vec![0; nodes],
             client_cuts: vec![vec![0; nodes]; clients + SCRIPTED_CLIENTS_MAX],
             connected: vec![None; nodes * nodes],
-            lanes: BTreeMap::new(),
+            lanes: vec![Vec::new(); nodes * nodes],
         }
     }
 
@@ -119,7 +118,13 @@ impl Network {
         if self.random.chance(self.options.late) {
             at += self.random.between(self.options.late_by);
         } else if !self.random.chance(self.options.reorder) {
-            let last = self.lanes.entry((from, to, lane)).or_default();
+            let link = self.link(from, to);
+            let lanes = &mut self.lanes[link];
+            let place = lanes.binary_search_by_key(&lane, |(lane, _)| *lane).unwrap_or_else(|place| {
+                lanes.insert(place, (lane, 0));
+                place
+            });
+            let last = &mut lanes[place].1;
             at = at.max(*last);
             *last = at;
         }

@@ -333,17 +333,17 @@ impl SimNode {
         std::mem::swap(&mut running.probes, &mut running.probes_before);
         running.probes.clear();
         running.core.probe(|probe| running.probes.push(probe));
-        let mut before = running.probes_before.iter().copied().peekable();
+        let mut before = running.probes_before.iter().peekable();
         for after in &running.probes {
             while let Some(lost) = before.next_if(|before| before.group < after.group) {
-                gone(lost);
+                gone(*lost);
             }
             let before = before.next_if(|before| before.group == after.group);
-            if before != Some(*after) {
-                see(&running.core, Change { before, after: *after });
+            if before != Some(after) {
+                see(&running.core, Change { before: before.copied(), after: *after });
             }
         }
-        before.for_each(gone);
+        before.copied().for_each(gone);
     }
 
     /// The groups as they were when last looked at.

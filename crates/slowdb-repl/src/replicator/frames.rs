@@ -6,7 +6,6 @@ use crate::engine::wire::{self, FrameBuilder, Payload};
 use crate::ids::{GroupId, NodeId};
 use crate::machine::StateMachine;
 use crate::roll::Word;
-use std::collections::BTreeMap;
 
 impl<M: StateMachine> Replicator<M> {
     /// Packs messages into frames: appends one by one on their group's lane, all else for a node together.
@@ -15,13 +14,10 @@ impl<M: StateMachine> Replicator<M> {
         messages: Vec<(GroupId, Payload)>,
         words: Vec<(NodeId, Word)>,
     ) -> Vec<Outgoing> {
-        let mut control: BTreeMap<NodeId, Vec<FrameBuilder>> = BTreeMap::new();
+        let mut control = Control { cluster: self.cluster, frames: Vec::new() };
         let mut frames = Vec::new();
         for (node, word) in words {
-            let builders = control.entry(node).or_insert_with(|| vec![FrameBuilder::new(self.cluster)]);
-            if let Some(builder) = builders.last_mut() {
-                builder.push(GroupId(0), Payload::Roll(word));
-            }
+            control.to(&node).push(GroupId(0), Payload::Roll(word));
         }
         for (id, message) in messages {
             let (_, to) = wire::parties(&message);
@@ -38,21 +34,32 @@ impl<M: StateMachine> Replicator<M> {
                 builder.push(id, message);
                 frames.push(outgoing(node.clone(), lane, builder));
             } else {
-                let builders = control.entry(node.clone()).or_default();
-                if builders.last().is_none_or(FrameBuilder::is_full) {
-                    builders.push(FrameBuilder::new(self.cluster));
-                }
-                if let Some(builder) = builders.last_mut() {
-                    builder.push(id, message);
-                }
+                control.to(node).push(id, message);
             }
         }
-        let of_node = |(node, builders): (NodeId, Vec<FrameBuilder>)| {
-            builders.into_iter().map(move |builder| outgoing(node.clone(), Lane::Control, builder))
-        };
-        let control: Vec<Outgoing> = control.into_iter().flat_map(of_node).collect();
-        frames.splice(0..0, control);
-        frames
+        let mut all = Vec::with_capacity(control.frames.len() + frames.len());
+        all.extend(control.frames.into_iter().map(|(node, builder)| outgoing(node, Lane::Control, builder)));
+        all.append(&mut frames);
+        all
+    }
+}
+
+/// Frames for the control lanes: one for each node, and more where one is full.
+struct Control {
+    cluster: [u8; 16],
+    /// Sorted by node, the one that is being filled the last of its node's.
+    frames: Vec<(NodeId, FrameBuilder)>,
+}
+
+impl Control {
+    /// The frame that the next message to a node goes into.
+    fn to(&mut self, node: &NodeId) -> &mut FrameBuilder {
+        let mut at = self.frames.partition_point(|(of, _)| of <= node);
+        match at.checked_sub(1).map(|last| &self.frames[last]) {
+            Some((of, builder)) if of == node && !builder.is_full() => at -= 1,
+            _ => self.frames.insert(at, (node.clone(), FrameBuilder::new(self.cluster))),
+        }
+        &mut self.frames[at].1
     }
 }
 

@@ -2,10 +2,37 @@
 
 use super::Replicator;
 use super::words::{FollowerView, GroupView};
-use crate::ids::GroupId;
+use crate::Position;
+use crate::ids::{GroupId, Membership};
 use crate::machine::StateMachine;
 
+/// What is looked at over and over of every group.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance<'a> {
+    /// The group.
+    pub group: GroupId,
+    /// Who is in it, as far as this replica has applied it.
+    pub membership: &'a Membership,
+    /// Whether this node leads it.
+    pub leads: bool,
+    /// Its term.
+    pub term: u64,
+    /// Last position applied.
+    pub applied: Position,
+}
+
 impl<M: StateMachine> Replicator<M> {
+    /// All groups at a glance, in the order of their ids.
+    pub fn glances(&self) -> impl Iterator<Item = Glance<'_>> {
+        self.groups.iter().map(|(id, group)| Glance {
+            group: *id,
+            membership: &group.membership,
+            leads: group.engine.is_leader() && group.halted.is_none(),
+            term: group.engine.term(),
+            applied: group.applied,
+        })
+    }
+
     /// A group as it looks from here.
     pub fn view(&self, id: GroupId) -> Option<GroupView> {
         let group = self.groups.get(&id)?;
