@@ -75,4 +75,6 @@ pub enum Canary {
     ReplacedNotKept,
     /// What was overtaken is kept only until it was offered.
     SettledUnheard,
+    /// A group is put to rest, and called as committed, whatever its members have of it.
+    RestsUnsettled,
 }

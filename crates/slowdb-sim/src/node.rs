@@ -485,6 +485,7 @@ fn plant(mut core: Node, options: &Options) -> Node {
         Some(Bug::CutNotKept) => Some(Canary::CutNotKept),
         Some(Bug::ReplacedNotKept) => Some(Canary::ReplacedNotKept),
         Some(Bug::SettledUnheard) => Some(Canary::SettledUnheard),
+        Some(Bug::RestsUnsettled) => Some(Canary::RestsUnsettled),
         Some(_) | None => None,
     });
     slowdb_server::plant(match options.bug {

@@ -101,11 +101,13 @@ pub enum Bug {
     SiblingDropped,
     /// What lost in a conflict is written whenever that is asked for.
     ReplayedAgain,
+    /// A group is put to rest, and called as committed, whatever its members have of it.
+    RestsUnsettled,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 24] = [
+    pub const ALL: [Bug; 25] = [
         Bug::AckBeforeSync,
         Bug::VoteNotPersisted,
         Bug::ReadWithoutMajority,
@@ -130,6 +132,7 @@ impl Bug {
         Bug::PolicyIgnored,
         Bug::SiblingDropped,
         Bug::ReplayedAgain,
+        Bug::RestsUnsettled,
     ];
 
     /// The faults under which it shows.
@@ -152,7 +155,8 @@ impl Bug {
             | Bug::PolicyIgnored
             | Bug::SiblingDropped
             | Bug::ReplayedAgain
-            | Bug::ReplacedNotKept => Profile::Minority,
+            | Bug::ReplacedNotKept
+            | Bug::RestsUnsettled => Profile::Minority,
             Bug::RemovalFirst
             | Bug::RemovalByWish
             | Bug::SnapshotWithoutTerms
@@ -189,6 +193,7 @@ impl Bug {
             Bug::PolicyIgnored => "conflict policy ignored",
             Bug::SiblingDropped => "sibling dropped",
             Bug::ReplayedAgain => "replay applied twice",
+            Bug::RestsUnsettled => "group at rest unsettled",
         }
     }
 }
@@ -435,6 +440,11 @@ impl Options {
             Bug::PolicyIgnored => options.conflicts = ConflictPolicy::KeepCurrent,
             Bug::SiblingDropped => options.conflicts = ConflictPolicy::KeepBoth,
             Bug::ReplayedAgain => options.resolves = 50,
+            // Somebody pauses long enough for groups to come to rest.
+            Bug::RestsUnsettled => {
+                (options.shards, options.clients, options.readers) = (4, 2, 0);
+                options.think = (200 * MILLI, SECOND);
+            }
             _ => {}
         }
         if bug == Bug::ReplacedNotKept {

@@ -38,6 +38,11 @@ fn a_slot_reused_early_is_caught() {
 }
 
 #[test]
+fn a_group_that_rests_unsettled_is_caught() {
+    caught(Bug::RestsUnsettled);
+}
+
+#[test]
 fn an_append_of_a_stale_term_is_caught() {
     caught(Bug::TermNotChecked);
 }

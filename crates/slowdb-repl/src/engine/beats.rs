@@ -91,6 +91,10 @@ impl Engine {
                 && progress.pending_request_snapshot == INVALID_INDEX
                 && progress.recent_active
         };
+        #[cfg(feature = "canary")]
+        let has_all = |progress: &raft::Progress| {
+            self.canary == Some(crate::Canary::RestsUnsettled) || has_all(progress)
+        };
         let is_settled = self.is_leader()
             && self.has_term_saved()
             && raft.lead_transferee.is_none()
