@@ -176,6 +176,7 @@ impl<M: StateMachine> Replicator<M> {
     pub fn remove(&mut self, id: GroupId) -> Option<M> {
         self.leave_rolls(id);
         let group = self.groups.remove(&id)?;
+        self.rolls.end(id);
         self.dirty.remove(&id);
         match group.overtaken_by_removal() {
             Ok(overtaken) => self.quarantine.keep(overtaken, &mut self.records),
@@ -279,6 +280,7 @@ impl<M: StateMachine> Replicator<M> {
             group
         };
         self.groups.insert(id, group);
+        self.rolls.begin(id);
         self.dirty.insert(id);
         Ok(())
     }
@@ -341,8 +343,8 @@ impl<M: StateMachine> Replicator<M> {
     /// Nothing happened.
     pub fn propose(&mut self, id: GroupId, proposal: Proposal) -> Result<(), Failure> {
         // Nothing waits in groups that rest.
-        let awake = self.groups.iter().filter(|(id, _)| !self.rolls.rests(**id));
-        let waiting: usize = awake.map(|(_, group)| group.waiting_bytes).sum();
+        let awake = self.rolls.awake().filter_map(|id| self.groups.get(&id));
+        let waiting: usize = awake.map(|group| group.waiting_bytes).sum();
         let limits = self.limits;
         let kept = self.quarantine.bytes();
         let group = self.leading_group(id)?;
@@ -478,10 +480,10 @@ impl<M: StateMachine> Replicator<M> {
             }
         }
         let mut messages = Vec::new();
-        for (id, group) in self.groups.iter_mut().filter(|(id, _)| !self.rolls.rests(**id)) {
-            if group.has_outstanding(batch) {
+        for id in self.rolls.awake() {
+            if let Some(group) = self.groups.get_mut(&id).filter(|group| group.has_outstanding(batch)) {
                 group.persisted(batch, &mut messages);
-                self.dirty.insert(*id);
+                self.dirty.insert(id);
             }
         }
         self.frames(messages, Vec::new())

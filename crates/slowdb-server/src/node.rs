@@ -27,6 +27,8 @@ use std::sync::Arc;
 const CHECKPOINT_BYTES: u64 = 8 * 1024 * 1024;
 /// Ticks after which a shard with any change is checkpointed.
 const CHECKPOINT_TICKS: u64 = 40 * 60;
+/// Ticks between looks at which shards are due for a checkpoint.
+const CHECKPOINT_LOOK_TICKS: u64 = 5;
 /// Ticks between looks at the room on the disk: a second.
 const SPACE_LOOK_TICKS: u64 = 50;
 /// Frames of a strange cluster or shape that are reported one by one; later ones are only counted.
@@ -257,6 +259,9 @@ impl Node {
     /// Queues shards for a checkpoint whose log has grown, or that have waited long enough.
     fn queue_checkpoints(&mut self) {
         let every_change = self.ticks.is_multiple_of(self.setup.checkpoints.ticks);
+        if !every_change && !self.ticks.is_multiple_of(CHECKPOINT_LOOK_TICKS) {
+            return;
+        }
         // A group that halted in the middle of an entry holds part of it: no checkpoint may call that all of it.
         let is_due = |machine: &Machine| {
             let bytes = machine.shard().map_or(0, ShardMachine::bytes_since);

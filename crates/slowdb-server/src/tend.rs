@@ -340,6 +340,9 @@ impl Node {
     fn tend_groups(&mut self, now: Now) {
         let ticks = self.tending.ticks;
         let urgent = std::mem::take(&mut self.tending.look_at);
+        if urgent.is_empty() && !ticks.is_multiple_of(LOOK_TICKS) {
+            return;
+        }
         let led: Vec<GroupId> = self.repl.led().collect();
         self.tending.groups.retain(|id, _| led.binary_search(id).is_ok());
         for id in led {

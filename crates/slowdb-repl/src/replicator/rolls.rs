@@ -16,7 +16,7 @@ use super::Replicator;
 use crate::Now;
 use crate::engine::wire::Payload;
 use crate::engine::{Engine, HEARTBEAT_TICKS};
-use crate::group::Event;
+use crate::group::{Event, Group};
 use crate::ids::{GroupId, NodeId};
 use crate::machine::StateMachine;
 use crate::roll::{Entry, Roll, Word};
@@ -75,6 +75,9 @@ pub(super) struct Rolls {
     heard: BTreeMap<NodeId, Heard>,
     /// Groups that rest here, with the tick up to which their time is counted.
     resting: BTreeMap<GroupId, u64>,
+    /// All others. What is done for each of them at every tick leaves those that rest alone: were it a thousand, only to look
+    /// whether they rest would be most of what a tick costs.
+    awake: BTreeSet<GroupId>,
     /// For the next flush.
     words: Vec<(NodeId, Word)>,
 }
@@ -82,6 +85,36 @@ pub(super) struct Rolls {
 impl Rolls {
     pub(super) fn rests(&self, id: GroupId) -> bool {
         self.resting.contains_key(&id)
+    }
+
+    /// A group is here, and awake.
+    pub(super) fn begin(&mut self, id: GroupId) {
+        self.awake.insert(id);
+    }
+
+    /// A group, which is awake, is gone.
+    pub(super) fn end(&mut self, id: GroupId) {
+        self.awake.remove(&id);
+    }
+
+    /// The groups that do not rest.
+    pub(super) fn awake(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.awake.iter().copied()
+    }
+
+    fn rest(&mut self, id: GroupId, ticks: u64) {
+        if self.awake.remove(&id) {
+            self.resting.insert(id, ticks);
+        }
+    }
+
+    /// Groups to look at in this tick, in order: those that are awake, and now and then one that rests.
+    fn due(&self, ticks: u64) -> Vec<GroupId> {
+        let is_due = |id: &GroupId| ticks.wrapping_add(id.0).is_multiple_of(RESTING_LOOK_TICKS);
+        let mut due: Vec<GroupId> = self.resting.keys().filter(|id| is_due(id)).copied().collect();
+        due.extend(self.awake());
+        due.sort_unstable();
+        due
     }
 
     pub(super) fn has_words(&self) -> bool {
@@ -97,6 +130,7 @@ impl<M: StateMachine> Replicator<M> {
     /// To be called before anything is done with a group.
     pub(super) fn wake(&mut self, id: GroupId) {
         let Some(counted) = self.rolls.resting.remove(&id) else { return };
+        self.rolls.awake.insert(id);
         let Some(group) = self.groups.get_mut(&id) else { return };
         let ticks = self.ticks;
         group.pass(ticks - counted);
@@ -138,12 +172,12 @@ impl<M: StateMachine> Replicator<M> {
     pub(super) fn tick_groups(&mut self, now: Now, compacts: bool, events: &mut Vec<Event<M::Outcome>>) {
         let (ticks, retained) = (self.ticks, self.limits.retained_bytes_per_group);
         let (mut woken, mut may_rest) = (Vec::new(), Vec::new());
-        for (id, group) in &mut self.groups {
-            let turn = ticks.wrapping_add(id.0);
-            let resting = self.rolls.resting.get_mut(id);
-            if resting.is_some() && !turn.is_multiple_of(RESTING_LOOK_TICKS) || group.halted.is_some() {
+        for id in self.rolls.due(ticks) {
+            let Some(group) = self.groups.get_mut(&id).filter(|group| group.halted.is_none()) else {
                 continue;
-            }
+            };
+            let turn = ticks.wrapping_add(id.0);
+            let resting = self.rolls.resting.get_mut(&id);
             let rests = resting.is_some();
             let has_work = match resting {
                 Some(counted) => {
@@ -158,9 +192,9 @@ impl<M: StateMachine> Replicator<M> {
                 self.records.push(record);
             }
             if has_work {
-                woken.push(*id);
-            } else if !rests && turn.is_multiple_of(REST_LOOK_TICKS) && !self.dirty.contains(id) {
-                may_rest.push(*id);
+                woken.push(id);
+            } else if !rests && turn.is_multiple_of(REST_LOOK_TICKS) && !self.dirty.contains(&id) {
+                may_rest.push(id);
             }
         }
         for id in woken {
@@ -209,7 +243,7 @@ impl<M: StateMachine> Replicator<M> {
             rests &= called.is_agreed;
         }
         if rests {
-            self.rolls.resting.insert(id, self.ticks);
+            self.rolls.rest(id, self.ticks);
         }
     }
 
@@ -220,11 +254,12 @@ impl<M: StateMachine> Replicator<M> {
             let before = called.entries.len();
             // What rests has not changed.
             called.entries.retain(|id, entry| {
-                let group = groups.get(id).filter(|group| group.halted.is_none());
-                let is_so = group.is_some_and(|group| {
-                    group.engine.says(entry) && group.node_of(entry.to).is_some_and(|of| of == node)
-                });
-                rolls.resting.contains_key(id) || is_so
+                let is_so = |group: &Group<M>| {
+                    group.halted.is_none()
+                        && group.engine.says(entry)
+                        && group.node_of(entry.to).is_some_and(|of| of == node)
+                };
+                rolls.resting.contains_key(id) || groups.get(id).is_some_and(is_so)
             });
             if called.entries.len() != before {
                 called.changed();
@@ -305,7 +340,7 @@ impl<M: StateMachine> Replicator<M> {
             }
             let may_rest = self.groups.get(&id).is_some_and(|group| group.may_rest());
             if may_rest && !self.dirty.contains(&id) {
-                self.rolls.resting.insert(id, self.ticks);
+                self.rolls.rest(id, self.ticks);
                 if let Some(heard) = self.rolls.heard.get_mut(from) {
                     heard.awake.remove(&id);
                 }
@@ -360,6 +395,9 @@ impl<M: StateMachine> Replicator<M> {
     }
 
     pub(super) fn check_rolls(&self) {
+        let resting = self.rolls.resting.len();
+        assert_eq!(resting + self.rolls.awake.len(), self.groups.len(), "a group rests or is awake");
+        assert!(self.rolls.awake().all(|id| self.groups.contains_key(&id) && !self.rolls.rests(id)));
         for id in self.rolls.resting.keys().filter(|id| self.is_looked_at(**id)) {
             let group = &self.groups[id];
             assert!(group.may_rest() && !self.dirty.contains(id), "{id} rests, and there is something to do");
