@@ -436,7 +436,7 @@ impl Options {
             options.replication_factor = 4;
         }
         match bug {
-            Bug::SettledUnheard => options.net.loss = 60,
+            Bug::SettledUnheard => options.net.loss = 250,
             Bug::PolicyIgnored => options.conflicts = ConflictPolicy::KeepCurrent,
             Bug::SiblingDropped => options.conflicts = ConflictPolicy::KeepBoth,
             Bug::ReplayedAgain => options.resolves = 50,
