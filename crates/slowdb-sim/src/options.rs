@@ -447,6 +447,14 @@ impl Options {
             }
             _ => {}
         }
+        if bug == Bug::StaleExecutor {
+            // Much is decided, and often somebody does not hear of it.
+            (options.faults.partition, options.faults.isolate_leader) = (2 * SECOND, 3 * SECOND);
+            options.faults.lasts = (SECOND, 4 * SECOND);
+            if let Some(changes) = &mut options.changes {
+                (changes.every, changes.joiners) = (SECOND / 2, 4);
+            }
+        }
         if bug == Bug::ReplacedNotKept {
             // Nobody joins; who is cut off for a while finds that the log it needs is gone.
             options.changes = Some(ChangeOptions { retained_bytes: 1024, ..ChangeOptions::none(0) });
