@@ -387,6 +387,8 @@ impl<M: StateMachine> Group<M> {
         if *term != self.applied.term {
             self.machine.begin_term(*term, *index).map_err(|error| error.to_string())?;
         }
+        // Should the machine fail, this is what it holds for certain.
+        let mut held = self.applied;
         self.applied = Position { term: *term, index: *index, offset: 0 };
         if data.is_empty() {
             return Ok(());
@@ -403,11 +405,18 @@ impl<M: StateMachine> Group<M> {
         let mut waiters = self.waiters.get_mut(index).filter(|_| waiting);
         for (at, proposal) in view.proposals().iter().enumerate() {
             hlc.observe(proposal.header.hlc);
-            let outcome = self.machine.apply(proposal).map_err(|error| error.to_string())?;
+            let outcome = match self.machine.apply(proposal) {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    self.applied = held;
+                    return Err(error.to_string());
+                }
+            };
             if let Some(waiter) = waiters.as_mut().and_then(|entry| entry.waiters.get_mut(at)) {
                 waiter.outcome = Some(outcome);
             }
             self.applied.offset = proposal.first.offset + proposal.header.writes.saturating_sub(1);
+            held = self.applied;
         }
         self.machine.end_of_entry(*index, view.floor()).map_err(|error| error.to_string())?;
         self.floor = self.floor.max(view.floor());

@@ -4,8 +4,8 @@ mod core_common;
 
 use bytes::Bytes;
 use core_common::{
-    APPEND, APPEND_RESPONSE, COMMIT_AT, GROUP, HEARTBEAT, INDEX_AT, Kept, List, TERM_AT, Trio, open_wal,
-    with_word, word,
+    APPEND, APPEND_RESPONSE, CANNOT_BE_APPLIED, COMMIT_AT, GROUP, HEARTBEAT, INDEX_AT, Kept, List, TERM_AT,
+    Trio, open_wal, with_word, word,
 };
 use slowdb_disk::SimDisk;
 use slowdb_repl::{
@@ -45,6 +45,20 @@ fn an_append_of_a_stale_term_changes_nothing() {
     let answers = trio.take(|frame| frame.has(APPEND_RESPONSE) && frame.to == 0);
     assert!(answers.iter().all(|answer| word(&answer.meta, TERM_AT) > word(&old[0].meta, TERM_AT)));
     assert_eq!(trio.applied(1).iter().filter(|(_, body)| body == b"old").count(), 0);
+}
+
+/// A session may read from a group that halted. Told that it holds what could not be applied, it would miss its own write.
+#[test]
+fn a_halted_group_has_not_applied_what_could_not_be_applied() {
+    let mut trio = Trio::led(12);
+    let before = trio.propose(0, AckLevel::Quorum, b"before").expect("it leads");
+    trio.settle();
+    assert!(trio.acked(0, before));
+    let applied = trio.peers[0].repl.applied(GROUP);
+    trio.propose(0, AckLevel::One, CANNOT_BE_APPLIED).expect("it leads");
+    trio.settle();
+    assert!(trio.halted(0).is_some_and(|why| why.contains("damaged")));
+    assert_eq!(trio.peers[0].repl.applied(GROUP), applied);
 }
 
 #[test]

@@ -66,6 +66,9 @@ pub(crate) struct Shelf {
 
 pub(crate) type Kept = Arc<Mutex<Shelf>>;
 
+/// A list fails to apply this.
+pub(crate) const CANNOT_BE_APPLIED: &[u8] = b"cannot be applied";
+
 /// Everything applied, in order.
 #[derive(Debug, Default)]
 pub(crate) struct List {
@@ -162,6 +165,9 @@ impl StateMachine for List {
     const TAKES_LATE: bool = true;
 
     fn apply(&mut self, proposal: &ProposalView<'_>) -> Result<usize, ApplyError> {
+        if proposal.body == CANNOT_BE_APPLIED {
+            return Err(ApplyError("the disk is damaged".to_owned()));
+        }
         self.applied.push((proposal.first.index, proposal.body.to_vec()));
         Ok(self.applied.len())
     }
