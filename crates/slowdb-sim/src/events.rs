@@ -270,6 +270,11 @@ pub enum Event {
         /// The node.
         node: usize,
     },
+    /// The operator removes a node that is down: what only it has is given up.
+    GivenUp {
+        /// The node.
+        node: usize,
+    },
     /// A replica knows the members of its group, since they were committed.
     Members {
         /// The node that the replica is on.

@@ -303,6 +303,15 @@ impl Cluster {
     pub(crate) fn act(&mut self, admin: Admin) {
         let operator = self.nodes.len();
         self.log.push(self.now, Event::Operator { what: format!("{admin:?}") });
+        if let Admin::RemoveNode { node } = &admin
+            && self
+                .catalog
+                .as_ref()
+                .is_some_and(|catalog| catalog.nodes.iter().any(|n| n.id == *node && n.down))
+            && let Some(node) = (0..self.nodes.len()).find(|at| node_name(*at) == *node)
+        {
+            self.log.push(self.now, Event::GivenUp { node });
+        }
         self.ask_leader(operator, RequestKind::Admin(AdminRequest { admin, dry_run: false }));
     }
 
