@@ -1,7 +1,7 @@
 //! Bulk writes at `quorum` beside the bare chain that moves and syncs the same bytes.
 
 use super::report::{Report, Row, Target};
-use super::vectors;
+use super::{memory, vectors};
 use crate::chain::driver::Chain;
 use crate::stats;
 use anyhow::Result;
@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 const BATCH: usize = 1_000;
 const IN_FLIGHT: usize = 8;
+/// More than a turn needs on all nodes.
+const TOUCHED_BYTES: usize = 2 << 30;
 
 /// In turns: so many vectors through the chain, as many into SlowDB.
 pub(super) async fn measure(
@@ -29,8 +31,10 @@ pub(super) async fn measure(
     let (mut bare, mut stored) = (Vec::new(), Vec::new());
     // The first round warms both up and does not count.
     for round in 0..=rounds {
+        memory::touch(TOUCHED_BYTES)?;
         let (_, took) = chain.write_all(&bodies, IN_FLIGHT).await?;
         bare.push(count as f64 / took.as_secs_f64());
+        memory::touch(TOUCHED_BYTES)?;
         let took = write(client, &ids(round), &components, dimension).await?;
         stored.push(count as f64 / took.as_secs_f64());
     }

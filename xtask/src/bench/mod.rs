@@ -7,6 +7,7 @@ mod grow;
 mod guarantees;
 mod idle;
 mod ingest;
+mod memory;
 mod readers;
 mod report;
 mod requests;

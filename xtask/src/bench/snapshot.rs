@@ -1,7 +1,7 @@
 //! A replica that is copied to a node that joins, beside a bare QUIC stream between two processes.
 
 use super::report::{Report, Row, Target};
-use super::{START_DEADLINE, vectors};
+use super::{START_DEADLINE, memory, vectors};
 use crate::cluster::{Cluster, Lifetime, Shape, cli, view};
 use crate::{stats, workspace};
 use anyhow::{Context, Result, ensure};
@@ -16,6 +16,8 @@ const RECORDS: usize = 100_000;
 const VECTORS: usize = 2_000;
 const LIMIT_MIB: u64 = 32;
 const ARRIVE_DEADLINE: Duration = Duration::from_secs(180);
+/// More than a copy needs.
+const TOUCHED_BYTES: usize = 4 << 30;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How fast one shard arrives on a second node, as fast as it can and with a limit.
@@ -83,6 +85,7 @@ async fn copy(dir: &Path, program: &Path, records: usize, rate: &str) -> Result<
     cluster.start_all()?;
     let client = view::wait_ready(&cluster, START_DEADLINE).await?;
     fill(&client, records).await?;
+    memory::touch(TOUCHED_BYTES)?;
     let id = cluster.add()?;
     cluster.start(&id)?;
     let whole = (records * DIMENSION * 4) as u64;
