@@ -50,13 +50,12 @@ impl SnapshotSource for ShardSnapshot {
             return Ok((next < mark_parts || !self.records.is_empty()).then_some(next));
         };
         out.push(RECORDS);
-        let mut is_first = true;
+        let begun = out.len();
         let next = self.records.read(from, |record| {
-            let fits = is_first || out.len() + record_bytes(&record) <= PART_BYTES;
+            let fits = out.len() == begun || out.len() + record_bytes(&record) <= PART_BYTES;
             if fits {
                 push_record(out, &record);
             }
-            is_first = false;
             fits
         });
         let next = next.map_err(|error| ApplyError(error.to_string()))?;

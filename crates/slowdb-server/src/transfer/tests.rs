@@ -76,9 +76,9 @@ fn take<P: AsRef<[u8]>>(machine: &ShardMachine, index: u64, parts: &[P]) -> Resu
 
 #[test]
 fn a_shard_arrives_as_it_was() {
-    let source = filled(600);
+    let source = filled(900);
     let parts = parts_of(&source);
-    assert!(parts.len() > 2 && parts.iter().all(|part| part.len() <= PART_BYTES), "{}", parts.len());
+    assert!(parts.len() > 3 && parts.iter().all(|part| part.len() <= PART_BYTES), "{}", parts.len());
     let disk = SimDisk::new();
     let mut machine = open(&disk, 0);
     write(&mut machine, 2, 9_999, false, &put("before", b"it goes"));
@@ -88,7 +88,7 @@ fn a_shard_arrives_as_it_was() {
     machine.install(2_000).expect("it was staged");
     assert_eq!((machine.digest(), machine.held()), (source.digest(), 2_000));
     assert_eq!(machine.records(), source.records());
-    for number in 0..600 {
+    for number in 0..900 {
         let (here, there) = (machine.reader(), source.reader());
         let record = |reader: &crate::read::ShardReader| {
             let shown = reader.records.get_with(id(number).as_bytes(), |record| {
