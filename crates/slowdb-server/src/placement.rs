@@ -153,8 +153,11 @@ fn place_change(
     if nodes.is_empty() {
         return None;
     }
-    let leader = target.leader.filter(|leader| !goes(leader)).unwrap_or(&spec.leader).to_owned();
-    let nodes = with_votes(catalog, spec, nodes, &leader);
+    let leads_best = target.leader.filter(|leader| !goes(leader)).unwrap_or(&spec.leader);
+    let nodes = with_votes(catalog, spec, nodes, leads_best);
+    // Who is down may have led until now, and have no vote from now on.
+    let votes = |(node, wanted): &&(String, Wanted)| node == leads_best && *wanted == Wanted::Voter;
+    let leader = nodes.iter().find(votes).or_else(|| nodes.first())?.0.clone();
     let mut next = spec.clone();
     let different = next.want(spec.epoch + 1, &nodes, &leader, "", &mut { UNUSED_ID });
     if !different {

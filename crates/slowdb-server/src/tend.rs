@@ -201,7 +201,7 @@ impl Node {
         if catalog.cluster.is_none() {
             return self.found(now);
         }
-        if !due {
+        if !due || !self.knows_catalog() {
             return;
         }
         if let Some(change) = self.news_of_nodes(catalog, now) {
@@ -232,6 +232,12 @@ impl Node {
             }
             self.propose_own(now, &change, None);
         }
+    }
+
+    /// Whether this node, which leads the catalog, has applied all that leaders before it decided. Until then nothing
+    /// is to be decided: what it knows may be overtaken by what its log holds.
+    fn knows_catalog(&self) -> bool {
+        self.repl.view(CATALOG).is_some_and(|view| view.applied.term == view.term)
     }
 
     fn found(&mut self, now: Now) {

@@ -4,7 +4,7 @@ use slowdb_sim::{Options, Profile, run};
 use std::process::Command;
 
 /// Runs that failed once, each for a reason of its own.
-const FAILED_ONCE: [(u64, Profile); 7] = [
+const FAILED_ONCE: [(u64, Profile); 10] = [
     // Called at rest with a node about to stop.
     (119_753_282_587_260, Profile::General),
     // The only voter of a shard came back to a cluster in which it knew nobody.
@@ -19,6 +19,11 @@ const FAILED_ONCE: [(u64, Profile); 7] = [
     (1_001_567, Profile::Changes),
     // Writes that waited together became an entry that no segment of the log takes.
     (8_009_427, Profile::Changes),
+    // A new leader of the catalog planned by what was applied, and not by what its log held.
+    (30_000_624, Profile::Changes),
+    (30_006_051, Profile::Changes),
+    // A shard was to be led by a replica that had lost its vote.
+    (40_007_854, Profile::General),
 ];
 
 /// Runs all, on as many threads as there are processors; each run is one thread's.

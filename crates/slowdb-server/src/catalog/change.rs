@@ -249,8 +249,9 @@ impl Catalog {
         }
         // A replica that is to go does not come back, so it is no vote of the group that is to be.
         let goes = |node: &str| spec.replica_on(node).is_some_and(|replica| replica.wanted == Wanted::Gone);
-        if !nodes.iter().any(|(node, wanted)| *wanted == Wanted::Voter && !goes(node)) {
-            return Err("nobody would have a vote".into());
+        let mut voters = nodes.iter().filter(|(node, wanted)| *wanted == Wanted::Voter && !goes(node));
+        if !voters.any(|(node, _)| node == leader) {
+            return Err(format!("node {leader}, which is to lead, would have no vote"));
         }
         if !spec.want(epoch, nodes, leader, reason, &mut next_replica) {
             return Err("it is as it is wanted".into());

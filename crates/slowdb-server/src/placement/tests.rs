@@ -114,6 +114,30 @@ fn a_live_learner_gets_the_vote_of_a_lost_voter() {
 }
 
 #[test]
+fn who_is_to_lead_has_a_vote_even_if_the_node_that_led_is_down_and_another_replica_goes() {
+    let joined = joined(5, 4, 4);
+    let mut moved = 0;
+    for shard in 0..4 {
+        for goes in 0..4 {
+            let mut catalog = joined.catalog.clone();
+            let spec = &mut catalog.collections[0].shards[shard].spec;
+            if spec.replicas[goes].node == spec.leader {
+                continue;
+            }
+            spec.replicas[goes].wanted = Wanted::Gone;
+            let leader = spec.leader.clone();
+            catalog.nodes.iter_mut().filter(|node| node.id == leader).for_each(|node| node.down = true);
+            for change in changes(&catalog) {
+                let CatalogChange::Place { nodes, leader, .. } = &change else { continue };
+                assert!(nodes.contains(&(leader.clone(), Wanted::Voter)), "{change:?}");
+                moved += 1;
+            }
+        }
+    }
+    assert!(moved > 0, "there was something to decide");
+}
+
+#[test]
 fn only_so_much_is_on_its_way_at_a_time() {
     let mut world = joined(3, 64, 3);
     assert!(changes(&world.catalog).is_empty());

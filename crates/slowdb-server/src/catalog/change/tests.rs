@@ -202,11 +202,11 @@ fn a_placement_is_taken_if_nothing_else_was_decided() {
     let (group, since) = (spec.group, spec.epoch);
     refuses(&mut catalog, place(99, since, &["a"]), "there is no such group");
     refuses(&mut catalog, place(group, since, &["a", "z"]), "there is no node z");
-    refuses(&mut catalog, place(group, since, &[]), "nobody would have a vote");
+    refuses(&mut catalog, place(group, since, &[]), "which is to lead, would have no vote");
     let learners = spec.replicas.iter().map(|r| (r.node.clone(), Wanted::Learner)).collect();
     let leader = spec.leader.clone();
     let change = CatalogChange::Place { group, since, nodes: learners, leader, reason: String::new() };
-    refuses(&mut catalog, change, "nobody would have a vote");
+    refuses(&mut catalog, change, "which is to lead, would have no vote");
     refuses(&mut catalog, place(group, since + 1, &["a"]), "something else was decided meanwhile");
 
     takes(&mut catalog, place(group, since, &["a", "b", "c"]));
@@ -223,7 +223,7 @@ fn those_that_are_to_go_are_no_votes_to_count_on() {
     let to = if from == "a" { "b" } else { "a" };
     takes(&mut catalog, place(group, since, &[to]));
     let since = catalog.epoch;
-    refuses(&mut catalog, place(group, since, &[&from]), "nobody would have a vote");
+    refuses(&mut catalog, place(group, since, &[&from]), "which is to lead, would have no vote");
     settle(&mut catalog, group);
     takes(&mut catalog, place(group, since, &[&from]));
 }
