@@ -16,6 +16,9 @@ const NODES_MAX: usize = 1_000;
 /// Replicas of all shards of all collections.
 const REPLICAS_MAX: usize = 200_000;
 
+/// After this many milliseconds a new leader of the catalog has mostly applied what it holds.
+const NEW_LEADER_RETRY_MS: u32 = 20;
+
 /// What is answered when the change of the catalog that it needs has been decided.
 pub(crate) enum AdminAsk {
     Join { node: String },
@@ -27,6 +30,13 @@ impl Node {
         if !self.repl.leads(CATALOG) {
             return Err(self.failure(CATALOG, Failure::NotLeader));
         }
+        if !self.knows_catalog() {
+            let message = format!("node {} has just begun to lead the catalog", self.name);
+            return Err(Box::new(ErrorReply {
+                retry_after_ms: NEW_LEADER_RETRY_MS,
+                ..ErrorReply::new(Code::Unavailable, message)
+            }));
+        }
         self.catalog().filter(|catalog| catalog.cluster.is_some()).ok_or_else(|| self.not_founded())
     }
 
@@ -37,9 +47,7 @@ impl Node {
         change: &CatalogChange,
         ask: AdminAsk,
     ) -> Answer<()> {
-        if !self.propose_own(now, change, Some(id)) {
-            return Err(self.failure(CATALOG, Failure::Overloaded));
-        }
+        self.propose_own(now, change, Some(id)).map_err(|why| self.failure(CATALOG, why))?;
         self.pending.admin.insert(id, ask);
         Ok(())
     }

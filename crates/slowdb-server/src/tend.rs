@@ -11,7 +11,7 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_proto::{ClusterId, OpsBuilder};
-use slowdb_repl::{AckLevel, GroupId, NodeId, Now, Proposal, Token};
+use slowdb_repl::{AckLevel, Failure, GroupId, NodeId, Now, Proposal, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long a proposal of the node itself may take, in microseconds.
@@ -205,7 +205,7 @@ impl Node {
             return;
         }
         if let Some(change) = self.news_of_nodes(catalog, now) {
-            self.propose_own(now, &change, None);
+            self.propose_unasked(now, &change);
             return;
         }
         let looked_at = (catalog.epoch, self.low_nodes());
@@ -230,13 +230,13 @@ impl Node {
                 let nodes: Vec<&str> = nodes.iter().map(|(node, _)| node.as_str()).collect();
                 tracing::info!(group, reason, leader, nodes = nodes.join(","), "wanted");
             }
-            self.propose_own(now, &change, None);
+            self.propose_unasked(now, &change);
         }
     }
 
     /// Whether this node, which leads the catalog, has applied all that leaders before it decided. Until then nothing
     /// is to be decided: what it knows may be overtaken by what its log holds.
-    fn knows_catalog(&self) -> bool {
+    pub(crate) fn knows_catalog(&self) -> bool {
         self.repl.view(CATALOG).is_some_and(|view| view.applied.term == view.term)
     }
 
@@ -244,7 +244,7 @@ impl Node {
         let founding = self.setup.own.get().founding;
         let zones = self.setup.own.zones();
         match catalog::found(&founding, &zones, draw_cluster_id(self.setup.seed, now)) {
-            Ok(catalog) => drop(self.propose_own(now, &CatalogChange::Found(catalog), None)),
+            Ok(catalog) => self.propose_unasked(now, &CatalogChange::Found(catalog)),
             Err(why) => self.effects.push(Effect::Fail { why }),
         }
     }
@@ -283,17 +283,37 @@ impl Node {
         self.repl.groups().filter_map(size).collect()
     }
 
-    /// Proposes a change of the catalog. False if this node cannot now.
-    pub(crate) fn propose_own(&mut self, now: Now, change: &CatalogChange, asked: Option<RequestId>) -> bool {
-        let proposed = self.propose(now, CATALOG, ([0; 16], 0), change.encode());
-        if let Some(token) = proposed {
-            self.tending.own.insert(token, asked);
-        }
-        proposed.is_some()
+    /// Proposes a change of the catalog that a request asked for, if one did.
+    pub(crate) fn propose_own(
+        &mut self,
+        now: Now,
+        change: &CatalogChange,
+        asked: Option<RequestId>,
+    ) -> Result<(), Failure> {
+        let token = self.propose(now, CATALOG, ([0; 16], 0), change.encode())?;
+        self.tending.own.insert(token, asked);
+        Ok(())
     }
 
-    /// Proposes something of this node's own to a group, with this tag. `None` if it cannot now.
-    fn propose(&mut self, now: Now, group: GroupId, tag: ([u8; 16], u64), body: Vec<u8>) -> Option<Token> {
+    /// Proposes a change of the catalog that nobody waits for: what cannot be proposed now is looked at again.
+    fn propose_unasked(&mut self, now: Now, change: &CatalogChange) {
+        match self.propose_own(now, change, None) {
+            Ok(()) => {}
+            Err(Failure::TooLarge { bytes, limit }) => {
+                tracing::error!(bytes, limit, "a change of the catalog is larger than an entry of the log");
+            }
+            Err(why) => tracing::debug!(?why, "the catalog takes no change now"),
+        }
+    }
+
+    /// Proposes something of this node's own to a group, with this tag.
+    fn propose(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        tag: ([u8; 16], u64),
+        body: Vec<u8>,
+    ) -> Result<Token, Failure> {
         let token = self.pending.own_token();
         let (client, sequence) = tag;
         let proposal = Proposal {
@@ -306,7 +326,7 @@ impl Node {
             body: Bytes::from(body),
             deadline: now.micros + OWN_PROPOSAL_MICROS,
         };
-        self.repl.propose(group, proposal).ok().map(|()| token)
+        self.repl.propose(group, proposal).map(|()| token)
     }
 
     /// A change of the catalog that this node proposed was applied.
@@ -338,7 +358,7 @@ impl Node {
     fn note_report(&mut self, now: Now, report: Report) {
         let news = self.catalog().and_then(|catalog| catalog.spec(GroupId(report.group)));
         if news.is_some_and(|spec| spec.is_news(&report)) {
-            self.propose_own(now, &CatalogChange::Report(report), None);
+            self.propose_unasked(now, &CatalogChange::Report(report));
         }
     }
 
@@ -432,7 +452,7 @@ impl Node {
         tended.policy_asked_at = ticks;
         // Whatever was proposed before has this index or a lower one, or was lost.
         let tag = (*b"conflict policy\0", committed);
-        if let Some(token) = self.propose(now, id, tag, OpsBuilder::set_policy(wanted)) {
+        if let Ok(token) = self.propose(now, id, tag, OpsBuilder::set_policy(wanted)) {
             tracing::info!(group = %id, policy = wanted.as_str(), "what becomes of late writes that conflict");
             self.tending.policies.insert(token);
         }
