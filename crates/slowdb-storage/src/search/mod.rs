@@ -169,6 +169,10 @@ const PREFETCH_STRIDE_MAX: usize = 2048;
 /// How many bytes ahead of the gathering memory is asked for.
 const PREFETCH_AHEAD: usize = 8192;
 
+/// How much smaller than the worst of a result a cosine has to be, of it, to be taken for smaller before it is computed:
+/// more than all roundings on the way together.
+const COSINE_MARGIN: f64 = 1e-6;
+
 /// Slots gathered to be compared together.
 struct Rows {
     count: usize,
@@ -250,6 +254,13 @@ impl<'a> Walk<'a> {
         let rows = self.rows.vectors;
         let len = self.queries.len;
         let mut norms = [0.0; ROWS];
+        if self.query.metric == Metric::Cosine && self.top.len() == 1 {
+            let mut raw = [0.0; ROWS];
+            let query = self.queries.get(0).as_ptr();
+            // SAFETY: as for the kernels below.
+            unsafe { (self.kernels.dot_one_with_norms)(query, &rows, len, &mut raw, &mut norms) };
+            return self.take(0, count, &raw, &norms);
+        }
         let (one, four) = match self.query.metric {
             Metric::L2 => (self.kernels.l2_one, self.kernels.l2_four),
             Metric::L1 => (self.kernels.l1_one, self.kernels.l1_four),
@@ -274,7 +285,7 @@ impl<'a> Walk<'a> {
                 unsafe { one(self.queries.get(q).as_ptr(), &rows, len, &mut raw[0]) };
             }
             for (n, raw) in raw[..step].iter().enumerate() {
-                self.take(q + n, &raw[..count], &norms)?;
+                self.take(q + n, count, raw, &norms)?;
             }
             q += step;
         }
@@ -282,9 +293,18 @@ impl<'a> Walk<'a> {
     }
 
     /// Offers the rows to a query's result.
-    fn take(&mut self, q: usize, raw: &[f32], norms: &[f32; ROWS]) -> Result<(), Corruption> {
+    fn take(
+        &mut self,
+        q: usize,
+        count: usize,
+        raw: &[f32; ROWS],
+        norms: &[f32; ROWS],
+    ) -> Result<(), Corruption> {
+        if self.all_too_far(q, raw, norms) {
+            return Ok(());
+        }
         let shared = self.snapshot.shared;
-        for (n, raw) in raw.iter().enumerate() {
+        for (n, raw) in raw[..count].iter().enumerate() {
             let slot = self.rows.slots[n];
             let key = match self.query.metric {
                 Metric::L2 | Metric::L1 if raw.is_finite() => *raw,
@@ -306,6 +326,32 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether none of the rows belongs to a query's result, which is so for almost all. May say no of such rows, too.
+    fn all_too_far(&self, q: usize, raw: &[f32; ROWS], norms: &[f32; ROWS]) -> bool {
+        // Not a number as long as there is room, and then no comparison holds.
+        let limit = self.top[q].limit();
+        match self.query.metric {
+            Metric::L2 | Metric::L1 => {
+                raw.iter().fold(true, |all, raw| all & (*raw > limit) & (*raw < f32::INFINITY))
+            }
+            Metric::InnerProduct => {
+                raw.iter().fold(true, |all, raw| all & (-*raw > limit) & (*raw > f32::NEG_INFINITY))
+            }
+            Metric::Cosine => {
+                // Squares are compared, which needs neither roots nor divisions.
+                let nearest = f64::from(-limit) * (1.0 - COSINE_MARGIN) * self.queries.norms[q];
+                let squared = nearest * nearest;
+                let is_too_far = |(raw, norm): (&f32, &f32)| {
+                    let (dot, row_squared) = (f64::from(*raw), f64::from(*norm));
+                    raw.is_finite()
+                        & self.queries.fit(q, *norm)
+                        & ((dot <= 0.0) | (dot * dot < squared * row_squared))
+                };
+                nearest > 0.0 && raw.iter().zip(norms).fold(true, |all, pair| all & is_too_far(pair))
+            }
+        }
     }
 
     fn exact_key(&self, metric: Metric, q: usize, row: &[f32]) -> f32 {

@@ -78,6 +78,16 @@ fn compare(
     let mut norms = [0.0; ROWS];
     // SAFETY: as above.
     unsafe { (kernels.norms)(&row_ptrs, len, &mut norms) };
+    for q in 0..QUERIES {
+        let (mut alone, mut raw, mut squares) = ([0.0; ROWS], [0.0; ROWS], [0.0; ROWS]);
+        // SAFETY: as above.
+        unsafe {
+            (kernels.dot_one)(query_ptrs[q], &row_ptrs, len, &mut alone);
+            (kernels.dot_one_with_norms)(query_ptrs[q], &row_ptrs, len, &mut raw, &mut squares);
+        }
+        assert_eq!(raw.map(f32::to_bits), alone.map(f32::to_bits), "{}", kernels.name);
+        assert_eq!(squares.map(f32::to_bits), norms.map(f32::to_bits), "{}", kernels.name);
+    }
     for (r, norm) in norms.iter().enumerate() {
         let right = exact(Metric::InnerProduct, row(r), row(r));
         assert!(

@@ -62,6 +62,11 @@ impl<'a> Top<'a> {
         Self { k, heap: BinaryHeap::new(), limit: f32::NAN }
     }
 
+    /// The worst key of a full result; not a number as long as there is room.
+    pub(super) fn limit(&self) -> f32 {
+        self.limit
+    }
+
     /// Whether a candidate with this key could be wanted. Says so without looking at the candidate, for
     /// almost all of them no.
     pub(super) fn may_take(&self, key: f32) -> bool {

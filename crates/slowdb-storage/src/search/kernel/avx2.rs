@@ -16,7 +16,7 @@ fn abs(x: __m256) -> __m256 {
 /// The sums of eight registers' components, neighbours first, all at once.
 #[target_feature(enable = "avx2")]
 #[inline]
-fn totals(sums: [__m256; ROWS]) -> Scores {
+pub(super) fn totals(sums: [__m256; ROWS]) -> Scores {
     let [a, b, c, d, e, f, g, h] = sums;
     let abcd = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
     let efgh = _mm256_hadd_ps(_mm256_hadd_ps(e, f), _mm256_hadd_ps(g, h));

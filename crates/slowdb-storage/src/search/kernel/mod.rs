@@ -35,6 +35,9 @@ type Four = unsafe fn(&[Query; QUERIES], &RowPtrs, usize, &mut [Scores; QUERIES]
 /// Each row with itself.
 type Norms = unsafe fn(&RowPtrs, usize, &mut Scores);
 
+/// One query with all rows, and each row with itself.
+type OneWithNorms = unsafe fn(Query, &RowPtrs, usize, &mut Scores, &mut Scores);
+
 /// The kernels for one kind of processor.
 ///
 /// # Safety of all of them
@@ -54,6 +57,8 @@ pub(super) struct Kernels {
     pub(super) dot_four: Four,
     /// Squared lengths.
     pub(super) norms: Norms,
+    /// Inner products and squared lengths.
+    pub(super) dot_one_with_norms: OneWithNorms,
 }
 
 impl Kernels {
@@ -146,6 +151,38 @@ macro_rules! simd_kernels {
         }
 
         #[target_feature(enable = $features)]
+        unsafe fn one_with_norms(
+            query: Query,
+            rows: &RowPtrs,
+            len: usize,
+            out: &mut Scores,
+            norms: &mut Scores,
+        ) {
+            let (mut sums, mut squares) = ([$zero; ROWS], [$zero; ROWS]);
+            // As many rows at a time as there are registers for.
+            const TOGETHER: usize = if $lanes == 8 { 4 } else { ROWS };
+            for first in (0..ROWS).step_by(TOGETHER) {
+                let (mut sum, mut square) = ([$zero; TOGETHER], [$zero; TOGETHER]);
+                let mut at = 0;
+                while at < len {
+                    // SAFETY: as in `tile`.
+                    let query: $register = unsafe { $load(query.add(at)) };
+                    for r in 0..TOGETHER {
+                        // SAFETY: as in `tile`.
+                        let row: $register = unsafe { $load(rows[first + r].add(at)) };
+                        sum[r] = $fma(query, row, sum[r]);
+                        square[r] = $fma(row, row, square[r]);
+                    }
+                    at += $lanes;
+                }
+                sums[first..first + TOGETHER].copy_from_slice(&sum);
+                squares[first..first + TOGETHER].copy_from_slice(&square);
+            }
+            *out = $totals(sums);
+            *norms = $totals(squares);
+        }
+
+        #[target_feature(enable = $features)]
         unsafe fn four<const SUM: u8>(
             queries: &[Query; QUERIES],
             rows: &RowPtrs,
@@ -187,12 +224,14 @@ macro_rules! simd_kernels {
             dot_one: one::<DOT>,
             dot_four: four::<DOT>,
             norms,
+            dot_one_with_norms: one_with_norms,
         };
     };
 }
 use simd_kernels;
 
 /// The sum of a register's components, neighbours first.
+#[cfg(target_arch = "aarch64")]
 fn total<const LANES: usize>(mut parts: [f32; LANES]) -> f32 {
     let mut count = LANES;
     while count > 1 {

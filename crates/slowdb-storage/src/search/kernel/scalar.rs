@@ -15,6 +15,7 @@ pub(super) static SCALAR: Kernels = Kernels {
     dot_one: one::<DOT>,
     dot_four: four::<DOT>,
     norms,
+    dot_one_with_norms: one_with_norms,
 };
 
 unsafe fn one<const SUM: u8>(query: Query, rows: &RowPtrs, len: usize, out: &mut Scores) {
@@ -35,6 +36,14 @@ unsafe fn four<const SUM: u8>(
     for (query, out) in queries.iter().zip(out) {
         // SAFETY: promised by the caller.
         unsafe { one::<SUM>(*query, rows, len, out) };
+    }
+}
+
+unsafe fn one_with_norms(query: Query, rows: &RowPtrs, len: usize, out: &mut Scores, squares: &mut Scores) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        one::<DOT>(query, rows, len, out);
+        norms(rows, len, squares);
     }
 }
 
