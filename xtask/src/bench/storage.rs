@@ -12,6 +12,7 @@ use anyhow::{Result, ensure};
 use slowdb_disk::RealDisk;
 use slowdb_storage::{Metric, Options, Reader, SearchQuery, Store, VectorRef, Version};
 use std::hint::black_box;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -116,6 +117,10 @@ pub(super) fn search(dir: &Path, quick: bool, report: &mut Report) -> Result<()>
                 stats::median(&searched[1..]) * 1e9 / bytes,
             )?);
         }
+        if metric == Metric::InnerProduct {
+            let singles = stats::median(&searched[1..]);
+            report.add(with_all_threads(&reader, &queries[..SEARCH_DIMENSION], metric, bytes, singles)?);
+        }
     }
     Ok(())
 }
@@ -133,6 +138,25 @@ fn queries_a_second(reader: &Reader, queries: &[f32], metric: Metric, singles: f
         unit: "queries/s".into(),
         measured: Figure { value: stats::median(&rates), p99: None },
         baseline: Some(singles.into()),
+        target: Target::None,
+    })
+}
+
+/// One query by as many threads as there are processors, beside one thread.
+fn with_all_threads(reader: &Reader, query: &[f32], metric: Metric, bytes: f64, alone: f64) -> Result<Row> {
+    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let mut rates = Vec::new();
+    for _ in 0..15 {
+        let start = Instant::now();
+        let hits = reader.search(&SearchQuery { threads, ..SearchQuery::new(query, K, metric) })?;
+        rates.push(bytes / start.elapsed().as_secs_f64() / 1e9);
+        ensure!(hits[0].len() == K, "{} hits", hits[0].len());
+    }
+    Ok(Row {
+        what: format!("exact search, inner product, {threads} threads beside one"),
+        unit: "GB/s".into(),
+        measured: stats::median(&rates).into(),
+        baseline: Some(alone.into()),
         target: Target::None,
     })
 }

@@ -8,10 +8,12 @@
 mod kernel;
 mod top;
 
-use std::sync::atomic::Ordering;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Corruption, ReadError};
-use crate::files::{Extent, Life};
+use crate::layout::Geometry;
 use crate::reader::{Reader, ShortSnapshot};
 use crate::shared::bit;
 use crate::types::{RecordRef, Version};
@@ -47,12 +49,15 @@ pub struct SearchQuery<'a> {
     pub metric: Metric,
     /// Which records count; all without it.
     pub filter: Option<&'a Filter>,
+    /// How many threads walk over the records, the caller's own among them: as many as there are processors to
+    /// spare. The others are started for this search. The result does not depend on it.
+    pub threads: NonZeroUsize,
 }
 
 impl<'a> SearchQuery<'a> {
-    /// The `k` nearest to each query, among all records.
+    /// The `k` nearest to each query, among all records, by the caller's thread.
     pub fn new(vectors: &'a [f32], k: usize, metric: Metric) -> Self {
-        Self { vectors, k, metric, filter: None }
+        Self { vectors, k, metric, filter: None, threads: NonZeroUsize::MIN }
     }
 }
 
@@ -90,21 +95,26 @@ impl ShortSnapshot<'_> {
     pub fn search(&self, query: &SearchQuery<'_>) -> Result<Vec<Vec<Hit>>, ReadError> {
         let dimension = self.shared.geometry.dimension;
         check_query(query.vectors, dimension)?;
-        let mut walk = Walk {
-            snapshot: self,
-            query,
-            kernels: Kernels::detected(),
-            queries: Queries::new(query.vectors, dimension, self.shared.geometry.padded()),
-            top: Vec::new(),
-            rows: Rows::default(),
-        };
         let count = query.vectors.len() / dimension;
-        walk.top.resize_with(count, || Top::new(query.k));
-        if query.k > 0 && count > 0 {
-            walk.run()?;
+        if query.k == 0 || count == 0 {
+            return Ok(vec![Vec::new(); count]);
         }
+        let queries = Queries::new(query.vectors, dimension, self.shared.geometry.padded());
+        let next = AtomicUsize::new(0);
+        let walk = || Walk::new(self, query, &queries).run(&next);
+        let ranges = self.slots().div_ceil(range_slots(&self.shared.geometry) as u64) as usize;
+        let others = query.threads.get().min(ranges).saturating_sub(1);
+        let tops = std::thread::scope(|scope| {
+            let others: Vec<_> = (0..others).map(|_| scope.spawn(walk)).collect();
+            let mut tops = walk()?;
+            for other in others {
+                let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                tops.iter_mut().zip(other).for_each(|(top, other)| top.absorb(other));
+            }
+            Ok::<_, Corruption>(tops)
+        })?;
         let hits = |top: Top<'_>| top.into_sorted().map(|c| c.to_hit(query.metric)).collect();
-        Ok(walk.top.into_iter().map(hits).collect())
+        Ok(tops.into_iter().map(hits).collect())
     }
 }
 
@@ -186,42 +196,61 @@ impl Default for Rows {
     }
 }
 
-/// A search under way.
+/// Slots that a thread walks over before it looks for others, all in one extent: both are powers of two.
+fn range_slots(geometry: &Geometry) -> usize {
+    geometry.slots_per_extent().min(4096)
+}
+
+/// One thread of a search.
 struct Walk<'a> {
     snapshot: &'a ShortSnapshot<'a>,
     query: &'a SearchQuery<'a>,
     kernels: &'static Kernels,
-    queries: Queries,
+    queries: &'a Queries,
     top: Vec<Top<'a>>,
     rows: Rows,
 }
 
 impl<'a> Walk<'a> {
-    fn run(&mut self) -> Result<(), Corruption> {
-        let shared = self.snapshot.shared;
-        let slots = self.snapshot.slots() as usize;
-        let per_extent = shared.geometry.slots_per_extent();
-        for number in 0..slots.div_ceil(per_extent) {
-            let first = number * per_extent;
-            let extent = shared.extent(number);
-            let lives = shared.lives(number, extent);
-            self.extent(first, extent, &lives[..per_extent.min(slots - first)])?;
-        }
-        self.compare_rows()
+    fn new(snapshot: &'a ShortSnapshot<'a>, query: &'a SearchQuery<'a>, queries: &'a Queries) -> Self {
+        let top = queries.norms.iter().map(|_| Top::new(query.k)).collect();
+        Walk { snapshot, query, kernels: Kernels::detected(), queries, top, rows: Rows::default() }
     }
 
-    fn extent(&mut self, first: usize, extent: &Extent, lives: &[Life]) -> Result<(), Corruption> {
+    /// Walks over ranges that nobody has taken yet, until there are none.
+    fn run(mut self, next: &AtomicUsize) -> Result<Vec<Top<'a>>, Corruption> {
+        let shared = self.snapshot.shared;
+        let slots = self.snapshot.slots() as usize;
+        let step = range_slots(&shared.geometry);
+        loop {
+            let first = next.fetch_add(step, Ordering::Relaxed);
+            if first >= slots {
+                break;
+            }
+            self.range(first..slots.min(first + step))?;
+        }
+        self.compare_rows()?;
+        Ok(self.top)
+    }
+
+    /// Walks over slots of one extent.
+    fn range(&mut self, slots: Range<usize>) -> Result<(), Corruption> {
+        let shared = self.snapshot.shared;
+        let per_extent = shared.geometry.slots_per_extent();
+        let (number, from) = (slots.start / per_extent, slots.start % per_extent);
+        let extent = shared.extent(number);
+        let lives = &shared.lives(number, extent)[from..from + slots.len()];
         let check = !extent.all_verified.load(Ordering::Relaxed);
-        let stride = self.snapshot.shared.geometry.stride;
-        let vectors = extent.vectors.ptr(0, lives.len() * stride).cast_const();
+        let stride = shared.geometry.stride;
+        let vectors = extent.vectors.ptr(from * stride, lives.len() * stride).cast_const();
         for (n, life) in lives.iter().enumerate() {
             if !life.is_visible(self.snapshot.pin.at) {
                 continue;
             }
-            let slot = (first + n) as u32;
-            if check && !extent.is_verified(n) {
+            let slot = (slots.start + n) as u32;
+            if check && !extent.is_verified(from + n) {
                 // SAFETY: the slot is visible at the pin.
-                unsafe { self.snapshot.shared.verify(slot)? };
+                unsafe { shared.verify(slot)? };
             }
             if stride <= PREFETCH_STRIDE_MAX {
                 prefetch(vectors.wrapping_add(n * stride + PREFETCH_AHEAD), stride);
@@ -235,8 +264,8 @@ impl<'a> Walk<'a> {
             }
         }
         // What was dead already may be visible to an older snapshot.
-        let live_at_open = &self.snapshot.shared.live_at_open;
-        if check && (0..lives.len()).all(|n| extent.is_verified(n) || !bit(live_at_open, first + n)) {
+        let is_good = |n| extent.is_verified(n) || !bit(&shared.live_at_open, number * per_extent + n);
+        if check && (0..per_extent).all(is_good) {
             extent.all_verified.store(true, Ordering::Relaxed);
         }
         Ok(())

@@ -1,12 +1,13 @@
 //! Every kernel against the scalar one and against exact sums; searches against sorting everything.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use slowdb_disk::SimDisk;
 
 use super::kernel::{Kernels, QUERIES, ROWS};
 use super::{Metric, Queries, SearchQuery, exact};
-use crate::{Options, Store, Version};
+use crate::{Options, ReadError, Store, Version};
 
 fn random(state: &mut u64) -> u64 {
     *state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
@@ -78,12 +79,12 @@ fn compare(
     let mut norms = [0.0; ROWS];
     // SAFETY: as above.
     unsafe { (kernels.norms)(&row_ptrs, len, &mut norms) };
-    for q in 0..QUERIES {
+    for query in query_ptrs {
         let (mut alone, mut raw, mut squares) = ([0.0; ROWS], [0.0; ROWS], [0.0; ROWS]);
         // SAFETY: as above.
         unsafe {
-            (kernels.dot_one)(query_ptrs[q], &row_ptrs, len, &mut alone);
-            (kernels.dot_one_with_norms)(query_ptrs[q], &row_ptrs, len, &mut raw, &mut squares);
+            (kernels.dot_one)(query, &row_ptrs, len, &mut alone);
+            (kernels.dot_one_with_norms)(query, &row_ptrs, len, &mut raw, &mut squares);
         }
         assert_eq!(raw.map(f32::to_bits), alone.map(f32::to_bits), "{}", kernels.name);
         assert_eq!(squares.map(f32::to_bits), norms.map(f32::to_bits), "{}", kernels.name);
@@ -144,6 +145,50 @@ fn a_search_finds_what_sorting_finds_with_ties_in_order_of_ids() {
             }
         }
     }
+}
+
+#[test]
+fn any_number_of_threads_finds_the_first_of_all() {
+    let (store, all) = store(16, 900);
+    let queries: Vec<f32> = (0..16 * 5).map(|n| (n % 7) as f32 - 3.0).collect();
+    for metric in [Metric::L2, Metric::L1, Metric::InnerProduct, Metric::Cosine] {
+        let search = |k: usize, threads: usize| {
+            let threads = NonZeroUsize::new(threads).expect("at least one");
+            let query = SearchQuery { threads, ..SearchQuery::new(&queries, k, metric) };
+            store.reader().search(&query).expect("a search")
+        };
+        // With room for all of them none is passed over for being too far.
+        let sorted = search(all.len(), 1);
+        for k in [1, 2, 10, 100, 5000] {
+            for threads in [1, 2, 3, 16, 1000] {
+                let found = search(k, threads);
+                let first = sorted.iter().map(|hits| hits[..k.min(all.len())].to_vec());
+                assert!(first.eq(found), "{metric:?}, k {k}, {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_one_thread_finds_damaged_fails_the_search_of_all() {
+    let disk = SimDisk::new();
+    let mut options = Options::new(16);
+    options.extent_bytes = 4096;
+    let mut store = Store::open(Arc::new(disk.clone()), "", options.clone()).expect("a store");
+    for n in 0..2000_u64 {
+        store.put(&n.to_le_bytes(), (&[n as f32; 16]).into(), &[], Version([n, 0, 0])).expect("a put");
+    }
+    store.checkpoint(&[]).expect("a checkpoint");
+    let (geometry, slot) = (store.reader().shared.geometry, 1500);
+    let (extent, at) = (slot / geometry.slots_per_extent(), slot % geometry.slots_per_extent());
+    drop(store);
+    let offset = extent * geometry.vector_extent() + at * geometry.stride;
+    disk.flip_bit("vectors", offset as u64, 0).expect("a bit");
+    let store = Store::open(Arc::new(disk), "", options).expect("a store");
+    let threads = NonZeroUsize::new(4).expect("four");
+    let query = SearchQuery { threads, ..SearchQuery::new(&[1.0; 16], 3, Metric::L2) };
+    let found = store.reader().search(&query);
+    assert!(matches!(found, Err(ReadError::Corrupt(_))), "{found:?}");
 }
 
 #[test]

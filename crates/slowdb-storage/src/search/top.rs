@@ -92,6 +92,14 @@ impl<'a> Top<'a> {
         }
     }
 
+    /// Takes in what another thread has found among other records.
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.heap.extend(other.heap);
+        while self.heap.len() > self.k {
+            self.heap.pop();
+        }
+    }
+
     pub(super) fn into_sorted(self) -> impl Iterator<Item = Candidate<'a>> {
         self.heap.into_sorted_vec().into_iter()
     }
