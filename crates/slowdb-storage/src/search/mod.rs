@@ -243,6 +243,8 @@ impl<'a> Walk<'a> {
         let check = !extent.all_verified.load(Ordering::Relaxed);
         let stride = shared.geometry.stride;
         let vectors = extent.vectors.ptr(from * stride, lives.len() * stride).cast_const();
+        // The kernel that sums up two things at once does so itself.
+        let prefetches = stride <= PREFETCH_STRIDE_MAX && !self.wants_norms_of_one();
         for (n, life) in lives.iter().enumerate() {
             if !life.is_visible(self.snapshot.pin.at) {
                 continue;
@@ -252,7 +254,7 @@ impl<'a> Walk<'a> {
                 // SAFETY: the slot is visible at the pin.
                 unsafe { shared.verify(slot)? };
             }
-            if stride <= PREFETCH_STRIDE_MAX {
+            if prefetches {
                 prefetch(vectors.wrapping_add(n * stride + PREFETCH_AHEAD), stride);
             }
             self.rows.slots[self.rows.count] = slot;
@@ -271,6 +273,11 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Whether this is a search for the cosines of a single query.
+    fn wants_norms_of_one(&self) -> bool {
+        self.query.metric == Metric::Cosine && self.top.len() == 1
+    }
+
     /// Compares the gathered rows with all queries.
     fn compare_rows(&mut self) -> Result<(), Corruption> {
         let count = std::mem::take(&mut self.rows.count);
@@ -283,7 +290,7 @@ impl<'a> Walk<'a> {
         let rows = self.rows.vectors;
         let len = self.queries.len;
         let mut norms = [0.0; ROWS];
-        if self.query.metric == Metric::Cosine && self.top.len() == 1 {
+        if self.wants_norms_of_one() {
             let mut raw = [0.0; ROWS];
             let query = self.queries.get(0).as_ptr();
             // SAFETY: as for the kernels below.

@@ -90,6 +90,7 @@ impl Kernels {
 }
 
 /// Asks for the memory from `start` on, which need not be there. Does nothing where it cannot be asked for.
+#[inline(always)]
 pub(super) fn prefetch(start: *const u8, bytes: usize) {
     #[cfg(target_arch = "x86_64")]
     for at in (0..bytes).step_by(64) {
@@ -170,6 +171,9 @@ macro_rules! simd_kernels {
                     for r in 0..TOGETHER {
                         // SAFETY: as in `tile`.
                         let row: $register = unsafe { $load(rows[first + r].add(at)) };
+                        // There is so much to do here that it pays to ask for the next rows on the way. Mostly they
+                        // are where the slots after these are.
+                        prefetch(rows[first + r].wrapping_add(at + ROWS * len).cast(), 1);
                         sum[r] = $fma(query, row, sum[r]);
                         square[r] = $fma(row, row, square[r]);
                     }
