@@ -390,11 +390,11 @@ impl<M: StateMachine> Group<M> {
         // Should the machine fail, this is what it holds for certain.
         let mut held = self.applied;
         self.applied = Position { term: *term, index: *index, offset: 0 };
-        if data.is_empty() {
-            return Ok(());
-        }
-        if *members {
-            return self.apply_members(entry, sink);
+        if data.is_empty() || *members {
+            if *members {
+                self.apply_members(entry, sink)?;
+            }
+            return self.machine.end_of_entry(*index, 0).map_err(|error| error.to_string());
         }
         let view = EntryView::parse(*term, *index, data).map_err(|error| error.to_string())?;
         if let Some(intent) = view.compares() {
@@ -428,14 +428,21 @@ impl<M: StateMachine> Group<M> {
         self.engine.progress().map(|progress| progress.matched).min().unwrap_or_default()
     }
 
-    /// Frees log that neither this replica nor any other needs, and log that others need beyond so many bytes.
-    pub(crate) fn compact(&mut self, retained_bytes: u64) -> Option<crate::wal::Record> {
+    /// Frees log that neither this replica nor any other needs, and log that others need: beyond so many bytes, and in
+    /// segments older than this one.
+    pub(crate) fn compact(&mut self, retained_bytes: u64, oldest_segment: u64) -> Option<crate::wal::Record> {
         if self.engine.is_leader() {
             self.floor = self.floor.max(self.min_matched());
         }
-        let wanted = self.floor.max(self.engine.index_over(retained_bytes));
+        let too_old = self.engine.index_before(oldest_segment);
+        let wanted = self.floor.max(self.engine.index_over(retained_bytes)).max(too_old);
         let allowed = self.checkpointed.min(self.pinned_by_snapshot());
         self.engine.compact(self.membership.own.0, wanted.min(allowed))
+    }
+
+    /// Whether only a checkpoint of the state machine lets go of segments older than this one.
+    pub(crate) fn awaits_checkpoint(&self, oldest_segment: u64) -> bool {
+        self.engine.index_before(oldest_segment) > self.checkpointed
     }
 
     #[cfg(feature = "canary")]

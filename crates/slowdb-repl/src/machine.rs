@@ -38,8 +38,8 @@ pub trait StateMachine {
     }
 
     /// All proposals of the entry at this index have been applied, and every member of the group had the log up to `floor`
-    /// when it was proposed. Of entries without proposals it may hear nothing. A checkpoint may only say that it holds an entry from
-    /// here on: one that was made between two proposals would lose the second in a crash.
+    /// when it was proposed. This is heard of entries without proposals, too, with a floor of 0. A checkpoint may only say that
+    /// it holds an entry from here on: one that was made between two proposals would lose the second in a crash.
     fn end_of_entry(&mut self, index: u64, floor: u64) -> Result<(), ApplyError> {
         let _ = (index, floor);
         Ok(())

@@ -55,6 +55,9 @@ pub struct Replicator<M: StateMachine> {
     groups: BTreeMap<GroupId, Group<M>>,
     names: BTreeSet<NodeId>,
     dirty: BTreeSet<GroupId>,
+    /// The newest segment of the log that an entry was written to, as far as this was heard.
+    newest_segment: u64,
+    awaiting_checkpoint: BTreeSet<GroupId>,
     hlc: Hlc,
     next_batch: u64,
     /// Batches that are on their way to the disk.
@@ -87,6 +90,8 @@ impl<M: StateMachine> Replicator<M> {
             groups: BTreeMap::new(),
             names: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            newest_segment: 0,
+            awaiting_checkpoint: BTreeSet::new(),
             hlc: Hlc::default(),
             next_batch: 1,
             submitted: VecDeque::new(),
@@ -473,7 +478,9 @@ impl<M: StateMachine> Replicator<M> {
         let mut at = 0;
         while let Some(done) = self.submitted.pop_front_if(|submitted| submitted.batch <= batch) {
             for (id, term, index) in done.entries {
-                if let (Some(group), Some(location)) = (self.groups.get_mut(&id), locations.get(at)) {
+                let Some(location) = locations.get(at) else { continue };
+                self.newest_segment = self.newest_segment.max(location.segment());
+                if let Some(group) = self.groups.get_mut(&id) {
                     group.engine.located(term, index, *location);
                 }
                 at += 1;
@@ -487,6 +494,12 @@ impl<M: StateMachine> Replicator<M> {
             }
         }
         self.frames(messages, Vec::new())
+    }
+
+    /// Groups whose state machines have to be checkpointed for old segments of the log to be let go, since this was last
+    /// asked; those that are not checkpointed then are named again later.
+    pub fn take_awaiting_checkpoint(&mut self) -> BTreeSet<GroupId> {
+        std::mem::take(&mut self.awaiting_checkpoint)
     }
 
     /// The state machine of a group holds everything up to `index` durably.

@@ -167,6 +167,8 @@ pub(crate) struct CatalogMachine {
     disk: Arc<dyn Disk>,
     catalog: Catalog,
     held: u64,
+    /// The last entry that was applied.
+    index: u64,
     /// Something was changed by the entry that is being applied.
     changed: bool,
 }
@@ -177,7 +179,7 @@ impl CatalogMachine {
         let kept = sealed::recover(&*disk, FILE, MAGIC).map_err(|error| format!("{FILE}: {error}"))?;
         let kept = kept.map(|content| decode_checkpoint(FILE, &content)).transpose()?.unwrap_or_default();
         let Checkpoint { held, catalog } = kept;
-        let mut machine = CatalogMachine { disk, catalog, held, changed: false };
+        let mut machine = CatalogMachine { disk, catalog, held, index: held, changed: false };
         if machine.held < incarnation {
             machine.install(incarnation).map_err(|error| error.0)?;
         }
@@ -223,13 +225,20 @@ impl CatalogMachine {
 
     /// All changes of an entry have been applied: they are made durable together.
     pub(crate) fn end_of_entry(&mut self, index: u64) -> Result<(), ApplyError> {
+        self.index = self.index.max(index);
         if std::mem::take(&mut self.changed) { self.checkpoint(index) } else { Ok(()) }
+    }
+
+    /// Holds the entries without changes, too, that came after the last change, so that the log can let them go.
+    pub(crate) fn hold(&mut self) -> Result<(), ApplyError> {
+        if self.index > self.held { self.checkpoint(self.index) } else { Ok(()) }
     }
 
     fn checkpoint(&mut self, index: u64) -> Result<(), ApplyError> {
         let checkpoint = Checkpoint { held: index, catalog: self.catalog.clone() };
         write_checkpoint(&*self.disk, FILE, &checkpoint)?;
         self.held = index;
+        self.index = self.index.max(index);
         Ok(())
     }
 

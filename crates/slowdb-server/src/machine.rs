@@ -104,6 +104,13 @@ impl Machine {
         }
     }
 
+    pub(crate) fn catalog_mut(&mut self) -> Option<&mut CatalogMachine> {
+        match self {
+            Machine::Catalog(catalog) => Some(catalog),
+            Machine::Shard(_) => None,
+        }
+    }
+
     pub(crate) fn shard(&self) -> Option<&ShardMachine> {
         match self {
             Machine::Shard(shard) => Some(shard),

@@ -269,7 +269,13 @@ impl Node {
         };
         let due =
             self.repl.machines().filter(|(id, machine)| is_due(machine) && !self.halted.contains_key(id));
-        for (id, _) in due {
+        let due: Vec<GroupId> = due.map(|(id, _)| id).collect();
+        // Nothing may have been written to these for long: they keep the log of the others.
+        let awaited = self.repl.take_awaiting_checkpoint();
+        if awaited.contains(&CATALOG) {
+            self.hold_catalog();
+        }
+        for id in due.into_iter().chain(awaited).filter(|id| *id != CATALOG) {
             if !self.checkpoint_queue.contains(&id) {
                 self.checkpoint_queue.push_back(id);
             }
@@ -277,6 +283,18 @@ impl Node {
         if !self.halted.contains_key(&CATALOG) {
             self.note_catalog_checkpoint(CATALOG);
         }
+    }
+
+    fn hold_catalog(&mut self) {
+        if self.halted.contains_key(&CATALOG) {
+            return;
+        }
+        let Some(Err(error)) =
+            self.repl.machine_mut(CATALOG).and_then(Machine::catalog_mut).map(CatalogMachine::hold)
+        else {
+            return;
+        };
+        tracing::warn!(%error, "the catalog is not checkpointed; the log is kept");
     }
 
     fn note_catalog_checkpoint(&mut self, id: GroupId) {

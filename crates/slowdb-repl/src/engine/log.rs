@@ -212,6 +212,15 @@ impl GroupLog {
         index
     }
 
+    /// The last of the entries that are in segments of the log older than this one; 0 if none is.
+    pub(crate) fn index_before(&self, segment: u64) -> u64 {
+        let is_older = |slot: &&Slot| slot.location.is_some_and(|location| location.segment() < segment);
+        match self.slots.iter().take_while(is_older).count() as u64 {
+            0 => 0,
+            older => self.compacted_index + older,
+        }
+    }
+
     /// Bytes of the entries after `index`.
     pub(crate) fn bytes_after(&self, index: u64) -> u64 {
         let skip = index.saturating_sub(self.compacted_index) as usize;

@@ -335,6 +335,11 @@ impl Engine {
         self.raw.store().index_over(bytes)
     }
 
+    /// See [`GroupLog::index_before`].
+    pub(crate) fn index_before(&self, segment: u64) -> u64 {
+        self.raw.store().index_before(segment)
+    }
+
     /// Asks a majority whether this replica still leads; the answer comes as a read of `context`. False if
     /// the question cannot be asked now.
     pub(crate) fn read(&mut self, context: u64) -> bool {

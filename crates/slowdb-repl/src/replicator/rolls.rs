@@ -171,6 +171,7 @@ impl<M: StateMachine> Replicator<M> {
     /// One tick of time passed for all groups.
     pub(super) fn tick_groups(&mut self, now: Now, compacts: bool, events: &mut Vec<Event<M::Outcome>>) {
         let (ticks, retained) = (self.ticks, self.limits.retained_bytes_per_group);
+        let oldest_segment = self.newest_segment.saturating_sub(self.limits.retained_segments);
         let (mut woken, mut may_rest) = (Vec::new(), Vec::new());
         for id in self.rolls.due(ticks) {
             let Some(group) = self.groups.get_mut(&id).filter(|group| group.halted.is_none()) else {
@@ -186,10 +187,11 @@ impl<M: StateMachine> Replicator<M> {
                 }
                 None => group.tick(now, events, &mut self.beats),
             };
-            if (rests || compacts)
-                && let Some(record) = group.compact(retained)
-            {
-                self.records.push(record);
+            if rests || compacts {
+                self.records.extend(group.compact(retained, oldest_segment));
+                if group.awaits_checkpoint(oldest_segment) {
+                    self.awaiting_checkpoint.insert(id);
+                }
             }
             if has_work {
                 woken.push(id);

@@ -22,6 +22,9 @@ pub struct Limits {
     pub waiting_per_group_max: usize,
     /// Bytes of log that a group keeps for members that are behind; one that is further behind gets a snapshot.
     pub retained_bytes_per_group: u64,
+    /// Segments of the log that are begun before one is let go though a group needs it for members that are behind, however
+    /// little of it: those get a snapshot. What a state machine holds durably is all that is ever let go.
+    pub retained_segments: u64,
     /// Bytes of snapshots that a node takes in within a second; `u64::MAX` for as many as it can.
     pub snapshot_bytes_per_second: u64,
     /// Bytes of overtaken proposals that a node keeps before it takes no more at [`crate::AckLevel::One`].
@@ -35,6 +38,7 @@ impl Default for Limits {
             entry_bytes_max: ENTRY_BYTES_MAX,
             waiting_per_group_max: 4096,
             retained_bytes_per_group: 64 * 1024 * 1024,
+            retained_segments: 16,
             snapshot_bytes_per_second: 64 * 1024 * 1024,
             quarantine_bytes_max: 64 * 1024 * 1024,
         }

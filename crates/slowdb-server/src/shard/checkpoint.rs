@@ -34,7 +34,7 @@ impl ShardMachine {
         if self.torn {
             return Err("an entry was applied in part: a checkpoint would pass it off as whole".to_owned());
         }
-        if self.in_progress.is_some() || (self.applied.index <= self.held && !self.compacted) {
+        if self.in_progress.is_some() || (self.index <= self.held && !self.compacted) {
             return Ok(None);
         }
         self.compacted = false;
@@ -65,6 +65,8 @@ impl ShardMachine {
     /// There will be no checkpoint.
     pub(crate) fn abandon_checkpoint(&mut self) {
         self.in_progress = None;
+        // What it would have held is still to be held.
+        self.bytes_since = self.bytes_since.max(1);
     }
 }
 

@@ -65,11 +65,18 @@ pub(crate) struct Cluster {
     maps: BTreeMap<u64, ClusterMap>,
     /// Nodes that nothing reaches and nothing leaves.
     pub(crate) cut: BTreeSet<String>,
+    /// Segments of the nodes' logs, and the largest entries in them, in bytes.
+    log: (u64, usize),
 }
 
 impl Cluster {
     /// Starts all founding nodes on empty disks; nothing has been said between them yet.
     pub(crate) fn start(founding: &Founding) -> Self {
+        Self::start_with_log(founding, (16 << 20, Limits::default().entry_bytes_max))
+    }
+
+    /// As [`Cluster::start`], with segments of the log of so many bytes, and the largest entries in them.
+    pub(crate) fn start_with_log(founding: &Founding, log: (u64, usize)) -> Self {
         let node = |(name, _): &(String, String)| HandNode {
             name: name.clone(),
             disk: SimDisk::new(),
@@ -90,6 +97,7 @@ impl Cluster {
             in_flight: VecDeque::new(),
             maps: BTreeMap::new(),
             cut: BTreeSet::new(),
+            log,
         };
         for at in 0..cluster.nodes.len() {
             cluster.restart(at);
@@ -99,7 +107,11 @@ impl Cluster {
 
     /// As [`Cluster::start`], and waits until every node is part of it and every shard has a leader.
     pub(crate) fn founded(founding: &Founding) -> Self {
-        let mut cluster = Cluster::start(founding);
+        Self::start(founding).until_founded(founding)
+    }
+
+    pub(crate) fn until_founded(self, founding: &Founding) -> Self {
+        let mut cluster = self;
         // A node knows the leaders of those shards that it has a replica of.
         let mut led = std::collections::BTreeSet::new();
         cluster.wait("a founded cluster", |cluster| {
@@ -134,14 +146,14 @@ impl Cluster {
         identity.save(&*disk).expect("the disk works");
         let seed = (at as u64 + 1) * 1_000 + hand.starts;
         let own = Own::new(disk.clone(), identity, seed);
-        let options = WalOptions { segment_bytes: 16 << 20, log_id: at as u64, ..WalOptions::default() };
+        let options = WalOptions { segment_bytes: self.log.0, log_id: at as u64, ..WalOptions::default() };
         let (wal, recovered) = Wal::open(disk.clone(), "wal", options).expect("the log opens");
         let setup = NodeSetup {
             disk,
             own: own.clone(),
             seed,
             extent_bytes: 1 << 16,
-            limits: Limits::default(),
+            limits: Limits { entry_bytes_max: self.log.1, ..Limits::default() },
             checkpoints: CheckpointPace::default(),
             node_down_after: 5_000_000,
             min_free: Some(MIN_FREE),
@@ -163,6 +175,11 @@ impl Cluster {
 
     pub(crate) fn disk(&self, at: usize) -> SimDisk {
         self.nodes[at].disk.clone()
+    }
+
+    /// Segments that the log of a node has.
+    pub(crate) fn segments(&self, at: usize) -> usize {
+        self.nodes[at].running.as_ref().map_or(0, |running| running.wal.stats().segments)
     }
 
     pub(crate) fn cluster_id(&self, at: usize) -> Option<ClusterId> {
@@ -368,6 +385,7 @@ impl Cluster {
             let mut locations = Vec::new();
             running.wal.append(&batch.records, &mut locations).expect("the disk works");
             running.wal.sync().expect("the disk works");
+            running.wal.release().expect("the disk works");
             messages.extend(running.node.persisted(self.now, batch.number, &locations));
             let request = Request { cluster: None, timeout_ms: 10_000, kind: RequestKind::Map };
             running.node.command(self.now, Command::Request { id: PROBE, request, body: Bytes::new() });
