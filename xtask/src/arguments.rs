@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{bench, chain, ci, cluster, demo, placement, sim, torture};
+use crate::{bench, chain, ci, cluster, demo, fuzz, placement, sim, torture};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -24,6 +24,8 @@ enum Task {
     Placement(placement::PlacementArgs),
     /// Runs the deterministic simulator.
     Sim(sim::SimArgs),
+    /// Feeds hostile bytes to all decoders, or one case of one again.
+    Fuzz(fuzz::FuzzArgs),
     /// Real processes, and kill -9 of a random one in the middle of joins and drains.
     Torture(torture::TortureArgs),
     /// Runs all checks and tests.
@@ -41,6 +43,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Task::Bench(args) => bench::run(&args),
         Task::Placement(args) => placement::run(&args),
         Task::Sim(args) => sim::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Torture(args) => torture::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::ChainNode(args) => chain::node::run(&args),

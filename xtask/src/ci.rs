@@ -25,10 +25,15 @@ const PLANTED_BUGS: [&str; 10] = [
     "--no-fail-fast",
 ];
 
+/// Makes packages of all crates together, so that each finds those it needs. They are not
+/// compiled once more, and nothing is fetched.
+const PACKAGES: [&str; 6] =
+    ["package", "--workspace", "--offline", "--no-verify", "--allow-dirty", "--quiet"];
+
 /// Runs all checks and tests.
 #[derive(Debug, Args)]
 pub struct CiArgs {
-    /// Only formatting, lints and documentation: nothing is run.
+    /// Only formatting, lints, documentation and packages: nothing is run.
     #[arg(long)]
     no_tests: bool,
 }
@@ -59,6 +64,7 @@ pub fn run(args: &CiArgs) -> Result<()> {
         &["doc", "--workspace", "--no-deps", "--quiet"],
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
+    plain("packages", &PACKAGES, &[])?;
     if args.no_tests {
         return Ok(());
     }

@@ -12,6 +12,7 @@ pub mod dataset;
 pub mod demo;
 pub mod direct;
 pub mod failover;
+pub mod fuzz;
 pub mod load;
 pub mod movement;
 pub mod overtaken;

@@ -2,12 +2,12 @@
 //! `slowdb-node start --node-id n1 --storage-path ./data --dimension 3 --certs CERTS_DIR`
 
 use slowdb_client::{Client, ClientOptions, Identity, ReadOptions, Role, SearchOptions, WriteOptions};
+use std::path::Path;
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let certs = std::env::args().nth(1).ok_or("give the directory of the cluster's certificates")?;
-    let address = std::env::args().nth(2).unwrap_or_else(|| "localhost:8000".to_owned());
-    let identity = Identity::load(certs.as_ref(), Role::Client)?;
+type Error = Box<dyn std::error::Error>;
+
+pub(crate) async fn run(address: String, certs: &Path) -> Result<(), Error> {
+    let identity = Identity::load(certs, Role::Client)?;
     let client = Client::connect(ClientOptions::new([address], identity)).await?;
     let vectors = client.collection("default");
 
@@ -16,4 +16,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let found = vectors.search(&record.vector, &SearchOptions::default()).await?;
     println!("{} at {}: {:?}", record.id, record.position.index, found.results[0]);
     Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let certs = std::env::args().nth(1).ok_or("give the directory of the cluster's certificates")?;
+    let address = std::env::args().nth(2).unwrap_or_else(|| "localhost:8000".to_owned());
+    run(address, certs.as_ref()).await
 }

@@ -1,29 +1,6 @@
-//! SlowDB's client: the whole cluster as one thing.
+//! SlowDB's client.
 //!
-//! It keeps a map of the cluster, hashes each id to its shard and speaks with that shard's leader, or with
-//! the nearest replica, directly. It follows leaders when they change, retries inside a deadline and a
-//! budget, and tags each write, so that a retry is never executed twice.
-//!
-//! It remembers what its callers have seen ([`Session`]), so that any replica can show them at least that.
-//!
-//! What it deliberately does not do: it stores nothing, decides nothing about placement, and gives no
-//! partial answers, unless the caller says how much is enough ([`SearchOptions::min_coverage`]).
-//!
-//! ```no_run
-//! use slowdb_client::{Client, ClientOptions, Identity, ReadOptions, Role, SearchOptions, WriteOptions};
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let identity = Identity::load("certs".as_ref(), Role::Client)?;
-//! let client = Client::connect(ClientOptions::new(["localhost:8000"], identity)).await?;
-//! let vectors = client.collection("default");
-//!
-//! vectors.put("cat", &[0.9, 0.1, 0.0], &WriteOptions::default()).await?;
-//! let record = vectors.get("cat", &ReadOptions::default()).await?.ok_or("just written")?;
-//! let found = vectors.search(&record.vector, &SearchOptions::default()).await?;
-//! println!("{} at {}: {:?}", record.id, record.position.index, found.results[0]);
-//! # Ok(())
-//! # }
-//! ```
+#![doc = include_str!("../README.md")]
 
 mod admin;
 mod batcher;

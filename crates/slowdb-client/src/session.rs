@@ -327,4 +327,45 @@ mod tests {
         let position = Position { term: 1, index: 5, offset: 4 };
         assert_eq!(seen, [1, 4, 9].map(|group| GroupPosition { group, position }));
     }
+
+    #[test]
+    fn fuzz_session_text() {
+        let session = Session::new();
+        let mut corpus = vec![session.to_string()];
+        session.bind(ClusterId([0xab; 16])).expect("it is of none yet");
+        for index in 1..5 {
+            session.wrote(&wrote(index * 3, 7));
+            session.lock().wrote_alone(index, Position { term: index, index, offset: 0 });
+            corpus.push(session.to_string());
+        }
+        let corpus = corpus.into_iter().map(String::into_bytes);
+        // Checksums are in the text: behind them is what is drawn as vectors, and written out.
+        slowdb_fuzz::Target::new("fuzz_session_text", corpus).run(|bytes| {
+            let Ok(text) = str::from_utf8(bytes) else { return false };
+            let Ok(session) = text.parse::<Session>() else { return false };
+            let again: Session = session.to_string().parse().expect("it was just written");
+            assert_eq!(again.to_string(), session.to_string());
+            true
+        });
+    }
+
+    /// What a session says of writes at level one may come from anybody, and is written out as well.
+    #[test]
+    fn fuzz_session_own_writes() {
+        let numbers =
+            |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>();
+        let corpus = [numbers(&[]), numbers(&[16, 1, 2]), numbers(&[16, 1, 2, 17, 2, 2, 33, 1, 9])];
+        slowdb_fuzz::Target::new("fuzz_session_own_writes", corpus).run(|bytes| {
+            let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+            let words: Vec<u64> = words.collect();
+            let own = words.as_chunks::<3>().0.iter();
+            let own: VersionVector =
+                own.map(|[log, term, index]| (*log, Position::new(*term, *index, 0))).collect();
+            let text = format!("{}.{}.{own}", "ab".repeat(16), VersionVector::default());
+            let session: Session = text.parse().expect("it is laid out well");
+            let again: Session = session.to_string().parse().expect("it was just written");
+            assert_eq!(again.to_string(), session.to_string());
+            true
+        });
+    }
 }

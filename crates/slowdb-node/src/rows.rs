@@ -229,4 +229,35 @@ mod tests {
         }
         assert!(read("\n\n").expect_err("nothing").message.contains("holds no records"));
     }
+
+    #[test]
+    fn fuzz_json_lines() {
+        let lines = [
+            "{\"id\":\"a\",\"vector\":[0.1,-2],\"payload\":{\"k\": [1, 2]},\"shard\":3}\n\n",
+            "{\"vector\":[1e-3,4],\"id\":\"b \\u00e4\",\"payload\":null}\n",
+            "{\"id\":\"c\",\"vector\":[1e38,0],\"payload\":[[[[\"x\"]]]]}",
+        ];
+        let corpus = [lines.concat(), lines[0].to_owned(), lines[2].to_owned()].map(String::into_bytes);
+        // Two buffers of a file each time.
+        let target = slowdb_fuzz::Target::new("fuzz_json_lines", corpus).cases(300).memory(4 << 20, 64);
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("records.jsonl");
+        target.run(|bytes| {
+            std::fs::write(&path, bytes).expect("written");
+            let Ok(mut rows) = Rows::open(&path, None) else { return false };
+            let mut row = Row::default();
+            for _ in 0..rows.count() {
+                assert!(rows.next(&mut row).expect("it was checked"));
+                assert_eq!(row.vector.len(), rows.dimension());
+                assert!((1..=ID_BYTES_MAX).contains(&row.id.len()) && row.payload.len() <= PAYLOAD_BYTES_MAX);
+                assert!(row.vector.iter().all(|component| component.is_finite()));
+                if !row.payload.is_empty() {
+                    let text = str::from_utf8(&row.payload).expect("it is text");
+                    serde_json::from_str::<&RawValue>(text).expect("it is JSON");
+                }
+            }
+            assert!(!rows.next(&mut row).expect("it was checked"), "as many as were counted");
+            true
+        });
+    }
 }

@@ -1,6 +1,7 @@
 //! The layout of write batches: golden bytes, limits, and bytes from anywhere.
 
 use proptest::prelude::*;
+use slowdb_fuzz::Target;
 use slowdb_proto::limits::{BATCH_BYTES_MAX, BATCH_WRITES_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use slowdb_proto::{Condition, Op, Ops, OpsBuilder, OpsError, Position};
 
@@ -224,24 +225,39 @@ proptest! {
             }
         }
     }
+}
 
-    /// Bytes from anywhere are refused, or can be walked to their end.
-    #[test]
-    fn damage_is_refused_or_walked(
-        changes in prop::collection::vec((0usize..40, any::<u8>()), 0..6),
-        cut in 0usize..=40,
-        noise in prop::collection::vec(any::<u8>(), 0..30),
-    ) {
-        let mut bytes = golden_with(&changes);
-        bytes.truncate(cut);
-        bytes.extend(noise);
-        if let Ok(ops) = Ops::check_layout(&bytes) {
-            prop_assert_eq!(ops.iter().count(), ops.writes() as usize);
+/// Bytes from anywhere are refused, or can be walked to their end and are laid out again as they were, padding aside.
+#[test]
+fn fuzz_ops() {
+    let entry = Position { term: 2, index: 7, offset: 1 };
+    let mut all = OpsBuilder::new();
+    all.put_if("a", &[1.0], b"payload", Some(Condition::IfVersion(entry))).expect("good");
+    all.put_if("b", &[-1.0], b"", Some(Condition::IfAbsent)).expect("good");
+    all.delete_if("c", Some(Condition::IfVersion(entry))).expect("good");
+    all.replay("d", entry, true).expect("good");
+    all.discard("e", entry).expect("good");
+    Target::new("fuzz_ops", [GOLDEN.to_vec(), all.finish()]).run(|bytes| {
+        if let Ok(ops) = Ops::check_layout(bytes) {
+            assert_eq!(ops.iter().count(), ops.writes() as usize);
         }
-        if let Ok(ops) = Ops::check(&bytes, 1) {
-            for op in ops.iter() {
-                prop_assert!((1..=ID_BYTES_MAX).contains(&op.id().len()));
-            }
+        let Ok(ops) = Ops::check(bytes, 1) else { return false };
+        let mut again = OpsBuilder::new();
+        for op in ops.iter() {
+            let done = match op {
+                Op::Put { id, vector, payload, condition } => {
+                    let component = f32::from_le_bytes(vector.try_into().expect("one component"));
+                    again.put_if(id, &[component], payload, condition)
+                }
+                Op::Delete { id, condition } => again.delete_if(id, condition),
+                Op::Replay { id, entry, anyway } => again.replay(id, entry, anyway),
+                Op::Discard { id, entry } => again.discard(id, entry),
+                Op::SetPolicy(_) => panic!("no client may ask for it"),
+            };
+            done.expect("it was accepted");
         }
-    }
+        let again = again.finish();
+        assert!(Ops::check(&again, 1).expect("it was accepted").iter().eq(ops.iter()));
+        true
+    });
 }

@@ -134,6 +134,12 @@ struct Durable {
 
 impl<C: Core> Driver<C> {
     /// Starts the two threads. Effects are handed to `perform` on the core's thread, so it must not block.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     pub fn start(
         core: C,
         wal: Wal,

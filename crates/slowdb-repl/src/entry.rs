@@ -194,6 +194,9 @@ pub struct EntryView<'a> {
 
 impl<'a> EntryView<'a> {
     /// Checks the layout of the entry at (term, index).
+    ///
+    /// # Errors
+    /// [`EntryError`] says what does not follow it.
     pub fn parse(term: u64, index: u64, bytes: &'a [u8]) -> Result<Self, EntryError> {
         let error = |what| EntryError { term, index, what };
         let Some((header, mut rest)) = bytes.split_first_chunk::<ENTRY_HEADER_BYTES>() else {

@@ -11,6 +11,8 @@ pub mod driver;
 pub mod embed;
 mod engine;
 mod entry;
+#[cfg(test)]
+mod fuzz;
 mod group;
 mod ids;
 mod links;

@@ -17,7 +17,7 @@ mod timing;
 mod views;
 mod words;
 
-use crate::engine::wire::{self, NO_CLUSTER, Payload, WireError};
+use crate::engine::wire::{self, Payload, WireError};
 use crate::engine::{self, Engine, INITIAL};
 use crate::group::{Event, Failure, Group, Hlc, JobDone, MemberChange, MemberError, Proposal, Sink, Token};
 use crate::ids::{GroupId, Membership, NodeId, Part, ReplicaId};
@@ -140,6 +140,9 @@ impl<M: StateMachine> Replicator<M> {
 
     /// Opens a new group, or a new replica of one that exists ([`Membership::joining`]). Its membership goes to the log
     /// with the next batch; the preferred leader of a new group stands for election at once.
+    ///
+    /// # Errors
+    /// [`OpenGroupError`]; there is no such group then.
     pub fn create(&mut self, mut membership: Membership, machine: M) -> Result<(), OpenGroupError> {
         let id = membership.group;
         let own = membership.own;
@@ -160,6 +163,9 @@ impl<M: StateMachine> Replicator<M> {
     }
 
     /// Opens a replica that the log holds already, on the incarnation of the state machine that its membership names.
+    ///
+    /// # Errors
+    /// [`OpenGroupError`]; the log is as it was, and the group is not open.
     pub fn reopen(
         &mut self,
         membership: Membership,
@@ -623,10 +629,5 @@ impl<M: StateMachine> Replicator<M> {
                 "{id}: its engine has output, and nobody will ask"
             );
         }
-    }
-
-    /// Whether the node is part of a cluster.
-    pub fn has_cluster(&self) -> bool {
-        self.cluster != NO_CLUSTER
     }
 }

@@ -16,6 +16,8 @@ mod disk_pace;
 mod envelope;
 mod fresh;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod golden;
 mod hosting;
 mod identity;

@@ -489,7 +489,7 @@ impl Told {
         rkyv::to_bytes::<RkyvError>(self).expect("memory holds a report").into_vec()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());
         aligned.extend_from_slice(bytes);
         rkyv::from_bytes::<Told, RkyvError>(&aligned).ok()

@@ -116,6 +116,9 @@ pub struct Vectors {
 
 impl Vectors {
     /// Opens a file by the ending of its name, and checks its header and length.
+    ///
+    /// # Errors
+    /// [`FileError`]: it cannot be read, is none of the known kinds, or is not as long as it says.
     pub fn open(path: impl AsRef<Path>) -> Result<Vectors, FileError> {
         let path = path.as_ref();
         let io = |source| FileError::Io { path: path.to_owned(), source };
@@ -155,6 +158,9 @@ impl Vectors {
     }
 
     /// Reads the next row into `row`; false at the end.
+    ///
+    /// # Errors
+    /// [`FileError::Io`], and [`FileError::Malformed`] if the row is not as long as the first.
     pub fn next_row(&mut self, row: &mut Vec<f32>) -> Result<bool, FileError> {
         row.clear();
         if self.next_row == self.rows {
@@ -174,6 +180,9 @@ impl Vectors {
     }
 
     /// Goes back to the first row.
+    ///
+    /// # Errors
+    /// [`FileError::Io`].
     pub fn rewind(&mut self) -> Result<(), FileError> {
         let io = |source| FileError::Io { path: self.path.clone(), source };
         self.file.seek(SeekFrom::Start(self.data_start)).map_err(io)?;
@@ -182,6 +191,9 @@ impl Vectors {
     }
 
     /// Reads all rows once, checks that every component is a finite number, and goes back to the first row.
+    ///
+    /// # Errors
+    /// [`FileError::NotFinite`] names the first that is not; and those of [`Vectors::next_row`].
     pub fn check(&mut self) -> Result<(), FileError> {
         self.rewind()?;
         let mut row = Vec::new();
@@ -198,6 +210,9 @@ impl Vectors {
     }
 
     /// All rows that are left, one after the other. For small files, such as queries.
+    ///
+    /// # Errors
+    /// Those of [`Vectors::next_row`].
     pub fn read_all(&mut self) -> Result<Vec<f32>, FileError> {
         let (mut all, mut row) = (Vec::new(), Vec::new());
         while self.next_row(&mut row)? {

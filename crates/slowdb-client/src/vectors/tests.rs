@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use slowdb_fuzz::Target;
 use std::io::Write;
 
 fn file(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
@@ -138,4 +139,42 @@ proptest! {
             }
         }
     }
+}
+
+/// Reads all of what is taken for a file of vectors; what it holds is the same in the file that is written of it.
+fn reads_all(name: &str, bytes: &[u8]) -> bool {
+    let Ok(mut vectors) = open(name, bytes) else { return false };
+    let (rows, dimension) = (vectors.rows(), vectors.dimension());
+    let Ok(all) = vectors.read_all() else { return false };
+    assert_eq!(all.len() as u64, rows * dimension as u64);
+    let mut again = open("again.npy", &write_npy(dimension, &all)).expect("just written");
+    assert_eq!((again.rows(), again.dimension()), (rows, dimension));
+    let bits = |all: Vec<f32>| all.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    assert_eq!(bits(again.read_all().expect("just written")), bits(all));
+    // Finite or not, that is an answer.
+    let _ = vectors.rewind().map(|()| vectors.check());
+    true
+}
+
+/// Buffers of a file that is read and of one that is written.
+const BUFFERS: usize = 4 << 20;
+
+#[test]
+fn fuzz_npy() {
+    let wide = write_npy(5, &[0.5; 40]);
+    let structured = GOOD.replace("'<f4'", "[('a', '<f4')]");
+    assert!(open("a.npy", &npy(1, &structured, &DATA)).is_err());
+    let corpus = [npy(1, GOOD, &DATA), npy(2, GOOD, &DATA), npy(3, GOOD, &DATA), wide, write_npy(3, &[])];
+    let target = Target::new("fuzz_npy", corpus).cases(1_500).memory(BUFFERS, 64);
+    target.run(|bytes| reads_all("a.npy", bytes));
+}
+
+#[test]
+fn fuzz_fvecs() {
+    let rows = |rows: usize, dimension: u32| {
+        let row = [dimension.to_le_bytes().to_vec(), [0, 0, 0x80, 0x3f].repeat(dimension as usize)].concat();
+        row.repeat(rows)
+    };
+    let target = Target::new("fuzz_fvecs", [rows(1, 1), rows(3, 2), rows(2, 30)]);
+    target.cases(1_500).memory(BUFFERS, 64).run(|bytes| reads_all("a.fvecs", bytes));
 }

@@ -64,22 +64,12 @@ pub struct Wal {
     pub(super) poison: Option<(&'static str, String)>,
     pub(super) segments: Arc<Segments>,
     pub(super) scratch: Vec<u8>,
-    pub(super) counters: Counters,
 }
 
 /// A segment that is part of the log.
 pub(super) struct LiveSegment {
     pub(super) header: SegmentHeader,
     pub(super) file: SegmentFile,
-}
-
-/// What was done since the log was opened.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counters {
-    pub(super) appended_bytes: u64,
-    pub(super) syncs: u64,
-    pub(super) segments_begun: u64,
-    pub(super) segments_released: u64,
 }
 
 /// Who asks for room.
@@ -192,7 +182,6 @@ impl Wal {
         if self.dirty {
             let result = self.active().file.file.sync();
             result.map_err(|error| self.fail("syncing a log segment", error))?;
-            self.counters.syncs += 1;
             self.dirty = false;
             self.cursor.synced = self.cursor.end;
         }
@@ -333,12 +322,10 @@ impl Wal {
     }
 
     fn write_items(&mut self, items: &[Item<'_>]) -> Result<(), WalError> {
-        let before = self.cursor.end;
         let file = Arc::clone(&self.active().file.file);
         let result = self.cursor.write(file.as_ref(), items, &mut self.scratch);
         result.map_err(|error| self.fail("writing to a log segment", error))?;
         self.dirty = true;
-        self.counters.appended_bytes += u64::from(self.cursor.end - before);
         Ok(())
     }
 
@@ -362,7 +349,6 @@ impl Wal {
         self.cursor = recover::cursor_at_start(&header, self.options.checks_chain());
         self.segments.insert(header.sequence, self.cursor.seed, Arc::clone(&file.file));
         self.live.push_back(LiveSegment { header, file });
-        self.counters.segments_begun += 1;
         Ok(())
     }
 }

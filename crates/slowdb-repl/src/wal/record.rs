@@ -142,11 +142,6 @@ impl Location {
     pub fn offset(&self) -> u32 {
         self.offset
     }
-
-    /// The length of the payload, in bytes.
-    pub fn data_bytes(&self) -> u32 {
-        self.len
-    }
 }
 
 /// An entry without its payload, as found when the log was opened.
@@ -192,12 +187,6 @@ pub struct Recovered {
     pub created: bool,
     /// The number of this opening, counted from 1. Openings that a crash interrupted count too.
     pub opening: u32,
-    /// Bytes of records read, in all segments.
-    pub scanned_bytes: u64,
-    /// Bytes of records that may not have been durable and were therefore written anew.
-    pub rewritten_bytes: u64,
-    /// Segments of which one of the two headers was damaged or outdated, and was restored from the other.
-    pub repaired_headers: u32,
     /// Where reading stopped in the newest segment, which was the end of the log: (file name, offset).
     /// What was written there, if anything, had never been synced.
     pub end: Option<(String, u32)>,

@@ -12,10 +12,10 @@ use slowdb_disk::Disk;
 use super::batch::{Cursor, Item};
 use super::decide::Damage;
 use super::error::{Corruption, CorruptionKind, WalOpenError};
-use super::format::{HEADER_AREA, PAGE, SegmentHeader, record_bytes, record_seed};
+use super::format::{HEADER_AREA, PAGE, SegmentHeader, record_seed};
 use super::group::Effect;
 use super::groups::Groups;
-use super::log::{Counters, LiveSegment, Wal, WalVerified};
+use super::log::{LiveSegment, Wal, WalVerified};
 use super::options::WalOptions;
 use super::reader::Segments;
 use super::record::{EntryMeta, Location, Recovered, RecoveredGroup};
@@ -44,14 +44,11 @@ pub(super) fn open(
     tail.replay(&mut replay, &header)?;
     replay.finish(&layout)?;
 
-    let repaired_headers = layout.settle_headers()?;
+    layout.settle_headers()?;
     let (segment, cursor) = tail.write_again(&mut layout, &mut pool, header, &options)?;
-    let rewritten_bytes = u64::from(cursor.end - HEADER_AREA);
     let mut recovered = replay.recovered();
     recovered.created = layout.live.is_empty();
     recovered.opening = opening;
-    recovered.rewritten_bytes = rewritten_bytes;
-    recovered.repaired_headers = repaired_headers;
     recovered.end = layout.live.back().map(|last| (last.segment.name.clone(), tail.end.offset));
 
     let (live, free) = layout.into_segments(segment);
@@ -71,7 +68,6 @@ pub(super) fn open(
         poison: None,
         segments,
         scratch: Vec::new(),
-        counters: Counters::default(),
     };
     Ok((wal, recovered))
 }
@@ -217,17 +213,15 @@ impl Layout {
     ///
     /// After a failed sync a header may be readable without being on the disk, and what it says about older
     /// segments must not be acted upon before it is.
-    fn settle_headers(&self) -> Result<u32, WalOpenError> {
-        let mut repaired = 0;
+    fn settle_headers(&self) -> Result<(), WalOpenError> {
         for (place, file) in self.live.iter().enumerate() {
             let is_last = place + 1 == self.live.len();
             let Some(header) = file.header.filter(|_| is_last || file.copies_differ) else { continue };
             let segment = &file.segment;
             let settled = segment.write_header(&header);
             settled.map_err(|error| open_io("restoring the header of", &segment.name, error))?;
-            repaired += u32::from(file.copies_differ);
         }
-        Ok(repaired)
+        Ok(())
     }
 
     /// The segments of the log once the new one is part of it, and the files that are not.
@@ -253,12 +247,11 @@ struct Replay {
     groups: Groups,
     entries: BTreeMap<u64, VecDeque<EntryMeta>>,
     from_the_beginning: bool,
-    scanned_bytes: u64,
 }
 
 impl Replay {
     fn new(from_the_beginning: bool) -> Self {
-        Self { groups: Groups::default(), entries: BTreeMap::new(), from_the_beginning, scanned_bytes: 0 }
+        Self { groups: Groups::default(), entries: BTreeMap::new(), from_the_beginning }
     }
 
     /// Reads all segments but the newest. They were synced as far as the next one says.
@@ -282,7 +275,6 @@ impl Replay {
     /// Takes in a record that lies, or will lie, at this place.
     fn record(&mut self, record: &Scanned<'_>, segment: u64, offset: u32) -> Result<(), Refusal> {
         let header = &record.header;
-        self.scanned_bytes += record_bytes(u64::from(header.body_bytes));
         let effect = self.groups.replay(record, segment, self.from_the_beginning);
         let effect = effect.map_err(|error| Refusal { group: header.group, why: error.to_string() })?;
         if effect == Effect::None {
@@ -322,10 +314,12 @@ impl Replay {
     }
 
     fn recovered(&mut self) -> Recovered {
-        let mut recovered = Recovered { scanned_bytes: self.scanned_bytes, ..Recovered::default() };
-        recovered.removed = self.groups.removed.keys().copied().collect();
         let overtaken = self.groups.overtaken.iter().map(|(key, (_, data))| (*key, data.clone()));
-        recovered.overtaken = overtaken.collect();
+        let mut recovered = Recovered {
+            removed: self.groups.removed.keys().copied().collect(),
+            overtaken: overtaken.collect(),
+            ..Recovered::default()
+        };
         for (group, state) in &self.groups.live {
             let found = RecoveredGroup {
                 hard_state: state.hard,

@@ -4,7 +4,7 @@ use super::error::WalError;
 use super::groups::Pin;
 use super::log::{Purpose, Wal};
 
-/// How much the log holds, and what was done since it was opened.
+/// How much the log holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WalStats {
     /// Segments that are part of the log.
@@ -13,22 +13,12 @@ pub struct WalStats {
     pub spares: usize,
     /// Bytes of the files of both.
     pub disk_bytes: u64,
-    /// Bytes of the log up to its end, headers included.
-    pub log_bytes: u64,
     /// Bytes of records that were appended and are not synced yet.
     pub unsynced_bytes: u64,
     /// The oldest segment.
     pub first_segment: u64,
     /// The segment being written.
     pub active_segment: u64,
-    /// Bytes of records appended since the log was opened.
-    pub appended_bytes: u64,
-    /// Syncs of records since the log was opened.
-    pub syncs: u64,
-    /// Segments begun since the log was opened.
-    pub segments_begun: u64,
-    /// Segments released since the log was opened.
-    pub segments_released: u64,
     /// What it holds of each group.
     pub groups: Vec<GroupStats>,
 }
@@ -88,7 +78,6 @@ impl Wal {
             freed.push(segment.file);
         }
         let count = freed.len();
-        self.counters.segments_released += count as u64;
         let spares_max = self.options.spare_segments;
         self.pool.give_back(freed, self.options.segment_bytes, spares_max).map_err(|(path, error)| {
             WalError::Io { operation: "removing log segment", path, message: error.to_string() }
@@ -141,20 +130,14 @@ impl Wal {
             last_index: state.last,
             first_segment: state.first_segment(),
         };
-        let ends = self.live.iter().skip(1).map(|segment| u64::from(segment.header.prev_end));
         WalStats {
             segments: self.live.len(),
             spares: self.pool.spares.len(),
             disk_bytes: self.live.iter().map(|segment| segment.file.bytes).sum::<u64>()
                 + self.pool.spares.iter().map(|spare| spare.bytes).sum::<u64>(),
-            log_bytes: ends.sum::<u64>() + u64::from(self.cursor.end),
             unsynced_bytes: u64::from(self.cursor.end - self.cursor.synced),
             first_segment: self.first_live(),
             active_segment: self.active().header.sequence,
-            appended_bytes: self.counters.appended_bytes,
-            syncs: self.counters.syncs,
-            segments_begun: self.counters.segments_begun,
-            segments_released: self.counters.segments_released,
             groups: self.groups.live.iter().map(group_stats).collect(),
         }
     }

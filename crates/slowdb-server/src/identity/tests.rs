@@ -231,3 +231,21 @@ fn what_a_node_says_of_itself_is_short_and_read_with_care() {
         );
     }
 }
+
+#[test]
+fn fuzz_said() {
+    let said =
+        |zone, epoch, moved| Said { zone, epoch, address: "localhost:8000", moved }.write().into_bytes();
+    let corpus = [said("", 0, false), said("east", 0, false), said("east", 7, false), said("", 9, true)];
+    slowdb_fuzz::Target::new("fuzz_said", corpus).run(|bytes| {
+        let Ok(note) = str::from_utf8(bytes) else { return false };
+        let said = Said::read(note);
+        let text = said.write();
+        let again = Said::read(&text);
+        assert_eq!(again.zone, said.zone);
+        if text.contains('\n') {
+            assert_eq!((again.epoch, again.address, again.moved), (said.epoch, said.address, said.moved));
+        }
+        true
+    });
+}

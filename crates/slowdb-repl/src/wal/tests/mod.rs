@@ -2,4 +2,5 @@
 
 mod decide;
 mod format;
+mod fuzz;
 mod group;
