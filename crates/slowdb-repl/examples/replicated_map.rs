@@ -61,9 +61,13 @@ impl Gate for ByName {
         }
     }
 
-    fn admit(&self, hello: &Hello) -> Result<(), String> {
+    fn check(&self, hello: &Hello) -> Result<(), String> {
         let known = NAMES.contains(&hello.node.as_str()) && hello.to == self.0;
         if known { Ok(()) } else { Err(format!("{} does not know {}", self.0, hello.node)) }
+    }
+
+    fn admit(&self, hello: &Hello) -> Result<(), String> {
+        self.check(hello)
     }
 }
 

@@ -108,8 +108,11 @@ async fn pair(identity: &slowdb_net::Identity, a: TestGate, b: TestGate) -> ((Ba
 /// The same id and the same storage, at another address.
 async fn copy_of_b(identity: &slowdb_net::Identity, at_a: &str) -> Bare {
     let endpoint = bind(identity, "127.0.0.1:0").await;
-    start(TestGate { instance: 4, ..TestGate::new("b") }, endpoint, &[("a", at_a)])
+    start(TestGate { instance: COPY, ..TestGate::new("b") }, endpoint, &[("a", at_a)])
 }
+
+/// The instance of the process that runs on a copy.
+const COPY: u64 = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_of_a_live_node_is_told_to_stop_and_the_first_goes_on() {
@@ -123,6 +126,8 @@ async fn a_second_process_of_a_live_node_is_told_to_stop_and_the_first_goes_on()
     let reason = copy.told_to_stop().await;
     assert!(reason.contains("node b runs already") && reason.contains(&at_b), "{reason}");
     assert!(a.transport.is_connected(&slowdb_repl::NodeId::new("b")), "the first one did not notice");
+    let admitted = a.gate.admitted.lock().expect("no test thread panicked").clone();
+    assert!(!admitted.contains(&COPY), "what it said of itself was remembered: {admitted:?}");
     a.reaches("b", Lane::Control, &mut b, "still here").await;
 }
 

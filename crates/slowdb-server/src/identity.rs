@@ -242,7 +242,6 @@ impl Own {
             seen.epoch = catalog.epoch;
             seen.address = catalog.node(&identity.node).map_or_else(String::new, |node| node.address.clone());
         }
-        let known = self.others(catalog, &identity.node);
         // One that has another storage id than the catalog says was removed, and came back as a new one.
         let is_gone = |id: &str, storage: &[u8; 16]| {
             let node = catalog.node(id);
@@ -251,6 +250,9 @@ impl Own {
         let peers = identity.peers.iter();
         let gone: Vec<String> =
             peers.filter(|(id, storage)| is_gone(id, storage)).map(|(id, _)| id.clone()).collect();
+        // Where those said that they had moved to says nothing of those who have their names now.
+        self.moved().retain(|node, _| !gone.contains(node));
+        let known = self.others(catalog, &identity.node);
         if known == identity.known && gone.is_empty() {
             return;
         }
@@ -262,12 +264,52 @@ impl Own {
         }
     }
 
+    /// Where this node is, as far as the catalog here says.
+    pub(crate) fn address(&self) -> String {
+        self.seen().address.clone()
+    }
+
     /// The other nodes of a catalog, with the addresses that they say, or else the catalog.
     pub(crate) fn others(&self, catalog: &Catalog, own: &str) -> Vec<(String, String)> {
         let moved = self.moved();
         let others = catalog.nodes.iter().filter(|node| node.id != own);
         let at = |node: &CatalogNode| moved.get(&node.id).unwrap_or(&node.address).clone();
         others.map(|node| (node.id.clone(), at(node))).collect()
+    }
+
+    /// Whether the node of this hello may be a peer, and whether it is known as a member; or why it may not.
+    fn may_be_peer(&self, identity: &Identity, hello: &Hello, said: &Said<'_>) -> Result<bool, String> {
+        let name = hello.node.as_str();
+        if hello.to.as_str() != identity.node {
+            return Err(format!("this is node {}, not {}: check the addresses", identity.node, hello.to));
+        }
+        if name == identity.node {
+            return Err(format!("there is a node {name} already, and this is it: give each node its own id"));
+        }
+        let theirs = ClusterId(hello.cluster);
+        let knows_more = identity.cluster == Some(theirs) && said.epoch > self.seen().epoch;
+        let founds =
+            identity.known.is_empty() && identity.founding.nodes.iter().any(|(node, _)| node == name);
+        let is_known = founds || identity.known.iter().any(|(node, _)| node == name);
+        if !is_known && (!knows_more || said.address.is_empty()) {
+            return Err(format!(
+                "node {name} is not part of this cluster, or was removed from it: start it with --join and an empty \
+                 storage path"
+            ));
+        }
+        if let Some(ours) = identity.cluster
+            && theirs != ClusterId::default()
+            && theirs != ours
+        {
+            return Err(format!("node {name} belongs to cluster {theirs}, this is cluster {ours}"));
+        }
+        if identity.peers.get(name).is_some_and(|known| *known != hello.storage) && !knows_more {
+            return Err(format!(
+                "node {name} came back with another storage path than the one it had: its disk was wiped or \
+                 replaced, and it could vote away what it forgot. Start it with its old storage path"
+            ));
+        }
+        Ok(is_known)
     }
 
     /// The node became part of a cluster.
@@ -292,75 +334,44 @@ impl Gate for Own {
             note: {
                 let (seen, moved) = (self.seen(), self.moved());
                 let zone = identity.founding.zone.as_deref().unwrap_or_default();
-                let own = moved.get(&identity.node).filter(|own| **own != seen.address);
+                // Others may know of another address than the catalog here does, which may be behind.
+                let own = moved.get(&identity.node);
                 let address = own.unwrap_or(&seen.address);
                 Said { zone, epoch: seen.epoch, address, moved: own.is_some() }.write()
             },
         }
     }
 
+    fn check(&self, hello: &Hello) -> Result<(), String> {
+        self.may_be_peer(&self.lock(), hello, &Said::read(&hello.note)).map(drop)
+    }
+
     fn admit(&self, hello: &Hello) -> Result<(), String> {
         let mut identity = self.lock();
         let name = hello.node.as_str();
-        if hello.to.as_str() != identity.node {
-            return Err(format!("this is node {}, not {}: check the addresses", identity.node, hello.to));
-        }
-        if name == identity.node {
-            return Err(format!("there is a node {name} already, and this is it: give each node its own id"));
-        }
-        let theirs = ClusterId(hello.cluster);
         let said = Said::read(&hello.note);
-        let knows_more = identity.cluster == Some(theirs) && said.epoch > self.seen().epoch;
-        let founds =
-            identity.known.is_empty() && identity.founding.nodes.iter().any(|(node, _)| node == name);
-        let is_known = founds || identity.known.iter().any(|(node, _)| node == name);
-        if !is_known && (!knows_more || said.address.is_empty()) {
-            return Err(format!(
-                "node {name} is not part of this cluster, or was removed from it: start it with --join and an empty \
-                 storage path"
-            ));
+        let is_known = self.may_be_peer(&identity, hello, &said)?;
+        let mut met = identity.clone();
+        if !is_known {
+            if met.known.is_empty() {
+                let founders = identity.founding.nodes.iter().filter(|(id, _)| *id != identity.node);
+                met.known = founders.cloned().collect();
+            }
+            met.known.push((name.to_owned(), said.address.to_owned()));
         }
-        if let Some(ours) = identity.cluster
-            && theirs != ClusterId::default()
-            && theirs != ours
+        if let Some((_, address)) = met.known.iter_mut().find(|(node, _)| node == name).filter(|_| said.moved)
         {
-            return Err(format!("node {name} belongs to cluster {theirs}, this is cluster {ours}"));
+            said.address.clone_into(address);
         }
-        match identity.peers.get(name) {
-            Some(known) if *known == hello.storage && is_known => {
-                let entry = identity.known.iter().position(|(node, _)| node == name);
-                let elsewhere = |at: &usize| said.moved && identity.known[*at].1 != said.address;
-                if let Some(at) = entry.filter(elsewhere) {
-                    let mut met = identity.clone();
-                    met.known[at].1 = said.address.to_owned();
-                    met.save(&*self.disk).map_err(|error| format!("cannot remember node {name}: {error}"))?;
-                    *identity = met;
-                    self.seen().met = true;
-                }
-                self.learn(name, &said);
-                Ok(())
-            }
-            Some(known) if *known != hello.storage && !knows_more => Err(format!(
-                "node {name} came back with another storage path than the one it had: its disk was wiped or \
-                 replaced, and it could vote away what it forgot. Start it with its old storage path"
-            )),
-            _ => {
-                let mut met = identity.clone();
-                if !is_known {
-                    if met.known.is_empty() {
-                        let founders = identity.founding.nodes.iter().filter(|(id, _)| *id != identity.node);
-                        met.known = founders.cloned().collect();
-                    }
-                    met.known.push((name.to_owned(), said.address.to_owned()));
-                }
-                met.peers.insert(name.to_owned(), hello.storage);
-                met.save(&*self.disk).map_err(|error| format!("cannot remember node {name}: {error}"))?;
-                *identity = met;
-                self.seen().met |= !is_known;
-                self.learn(name, &said);
-                Ok(())
-            }
+        let is_elsewhere = met.known != identity.known;
+        met.peers.insert(name.to_owned(), hello.storage);
+        if is_elsewhere || met.peers != identity.peers {
+            met.save(&*self.disk).map_err(|error| format!("cannot remember node {name}: {error}"))?;
+            *identity = met;
         }
+        self.seen().met |= is_elsewhere;
+        self.learn(name, &said);
+        Ok(())
     }
 }
 

@@ -109,6 +109,7 @@ impl RunningNode {
         let node = Node::open(setup, &recovered, wal.reader())
             .map_err(|error| storage_error(&config, error.to_string()))?;
         drop(recovered);
+        warn_if_elsewhere(&config, &own, address);
 
         let (events, event_queue) = mpsc::channel(PEER_EVENTS_MAX);
         let nodes = others.borrow().clone();
@@ -410,6 +411,24 @@ fn told_addresses(config: &NodeConfig, identity: &Identity) -> BTreeMap<String, 
 fn moved_to(config: &NodeConfig, told: &BTreeMap<String, (String, String)>) -> Option<String> {
     let told = told.get(&config.node_id).map(|(_, told)| told.clone());
     config.advertise.clone().or(told)
+}
+
+/// Others may find a node elsewhere than where it listens, but then somebody has to see to that.
+fn warn_if_elsewhere(config: &NodeConfig, own: &Own, listens: SocketAddr) {
+    let founding = own.get().founding.nodes;
+    let founded_at =
+        founding.into_iter().find(|(node, _)| *node == config.node_id).map(|(_, address)| address);
+    let told = own.addresses().remove(&config.node_id);
+    let known = told.or_else(|| Some(own.address()).filter(|address| !address.is_empty())).or(founded_at);
+    let known = known.unwrap_or_default();
+    let port = known.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    if config.advertise.is_none() && port.is_some_and(|port| port != listens.port()) {
+        tracing::warn!(
+            "this node listens on {listens}, but the others know it at {known}, and look for it there. If nothing leads \
+             from there to here, start it with --advertise HOST:{} to tell them",
+            listens.port()
+        );
+    }
 }
 
 /// The address that the flags say, if the one that is known is that of the founding.

@@ -84,10 +84,13 @@ fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
     Some((std::str::from_utf8(text).ok()?, rest))
 }
 
-/// Decides who may be a peer. Called for every connection, in both directions; may write to disk.
+/// Decides who may be a peer. Called for every connection, in both directions.
 pub trait Gate: Send + Sync + 'static {
     /// This node's own hello to `to`.
     fn hello(&self, to: &NodeId) -> Hello;
-    /// Whether the node that sent this may speak with us; if not, why, in words for its operator.
+    /// Whether the node that sent this may speak with us; if not, why, in words for its operator. Remembers nothing of
+    /// it: the sender may yet turn out to run on a copy of that node's storage.
+    fn check(&self, hello: &Hello) -> Result<(), String>;
+    /// As [`Gate::check`], and remembers what the node says of itself; may write to disk.
     fn admit(&self, hello: &Hello) -> Result<(), String>;
 }

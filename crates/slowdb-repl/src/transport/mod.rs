@@ -162,13 +162,7 @@ impl Transport {
         let frame = slowdb_net::read_frame(&mut recv, &hello_limits()).await.ok()??;
         let verdict = match Hello::decode(&frame.meta).filter(|_| frame.kind == KIND_HELLO) {
             None => Err((KIND_REFUSAL, "malformed hello: is it another version?".to_owned())),
-            Some(hello) => match admit(&self.shared.gate, hello).await {
-                Ok(hello) => match self.another_process(&hello).await {
-                    Some(reason) => Err((KIND_DUPLICATE, reason)),
-                    None => Ok(hello),
-                },
-                Err(reason) => Err((KIND_REFUSAL, reason)),
-            },
+            Some(hello) => self.admit_if_single(hello).await,
         };
         let answer = match &verdict {
             Ok(hello) => (KIND_HELLO, self.shared.gate.hello(&hello.node).encode()),
@@ -189,6 +183,15 @@ impl Transport {
     }
 
     /// Why a process is not the node that it says it is, though its storage is: another one is.
+    /// Lets a node in, unless another process is that node. Only then what it says of itself is remembered.
+    async fn admit_if_single(&self, hello: Hello) -> Result<Hello, (u16, String)> {
+        self.shared.gate.check(&hello).map_err(|reason| (KIND_REFUSAL, reason))?;
+        if let Some(reason) = self.another_process(&hello).await {
+            return Err((KIND_DUPLICATE, reason));
+        }
+        admit(&self.shared.gate, hello).await.map_err(|reason| (KIND_REFUSAL, reason))
+    }
+
     async fn another_process(&self, hello: &Hello) -> Option<String> {
         let state = self.peers().get(&hello.node).map(Peer::state);
         state?.is_another(hello.instance).await

@@ -28,6 +28,8 @@ pub(crate) struct TestGate {
     /// Whether it looks at anything at all.
     pub(crate) strict: bool,
     pub(crate) met: Mutex<BTreeMap<NodeId, [u8; 16]>>,
+    /// Instances that were let in.
+    pub(crate) admitted: Mutex<Vec<u64>>,
 }
 
 impl TestGate {
@@ -39,6 +41,7 @@ impl TestGate {
             instance: 3,
             strict: true,
             met: Mutex::default(),
+            admitted: Mutex::default(),
         }
     }
 }
@@ -56,7 +59,7 @@ impl Gate for TestGate {
         }
     }
 
-    fn admit(&self, hello: &Hello) -> Result<(), String> {
+    fn check(&self, hello: &Hello) -> Result<(), String> {
         if !self.strict {
             return Ok(());
         }
@@ -66,15 +69,24 @@ impl Gate for TestGate {
         if hello.cluster != self.cluster {
             return Err("another cluster".to_owned());
         }
+        let met = self.met.lock().expect("no test thread panicked");
+        let is_known = met.get(&hello.node).is_none_or(|known| *known == hello.storage);
+        if is_known { Ok(()) } else { Err(format!("{} changed its disk", hello.node)) }
+    }
+
+    fn admit(&self, hello: &Hello) -> Result<(), String> {
+        self.check(hello)?;
         let mut met = self.met.lock().expect("no test thread panicked");
-        let known = *met.entry(hello.node.clone()).or_insert(hello.storage);
-        if known == hello.storage { Ok(()) } else { Err(format!("{} changed its disk", hello.node)) }
+        met.insert(hello.node.clone(), hello.storage);
+        self.admitted.lock().expect("no test thread panicked").push(hello.instance);
+        Ok(())
     }
 }
 
 /// A node that has a transport and nothing behind it.
 pub(crate) struct Bare {
     pub(crate) transport: Transport,
+    pub(crate) gate: Arc<TestGate>,
     pub(crate) events: mpsc::Receiver<PeerEvent>,
     accepting: JoinHandle<()>,
 }
@@ -108,9 +120,15 @@ pub(crate) fn serve(endpoint: Endpoint, transport: Transport) -> JoinHandle<()> 
 pub(crate) fn start(gate: TestGate, endpoint: Endpoint, others: &[(&str, &str)]) -> Bare {
     let (sender, events) = mpsc::channel(64);
     let others: Vec<_> = others.iter().map(|(node, at)| (NodeId::new(node), (*at).to_owned())).collect();
-    let transport = Transport::start(endpoint.connector(), Arc::new(gate), &others, sender);
+    let gate = Arc::new(gate);
+    let transport = Transport::start(
+        endpoint.connector(),
+        Arc::clone(&gate) as Arc<dyn transport::Gate>,
+        &others,
+        sender,
+    );
     let accepting = serve(endpoint, transport.clone());
-    Bare { transport, events, accepting }
+    Bare { transport, gate, events, accepting }
 }
 
 impl Bare {

@@ -175,14 +175,48 @@ fn a_node_that_moved_says_so_and_is_spoken_to_there() {
     assert_eq!(own.admit(&moved("no address")), Ok(()));
     assert_eq!((own.take_met(), own.addresses().len()), (None, 0));
 
-    // What this node says of itself: only as long as the catalog says something else.
+    // What this node says of itself, also when its catalog, which may be behind, agrees.
     let identity = own.get();
     let own = Own::new(Arc::new(disk), identity, 43).at(Some("new:1".to_owned()));
     own.know(&catalog);
     assert_eq!(own.hello(&NodeId::new("bob")).note, "\n7\nnew:1\nmoved");
     catalog.nodes[0].address = "new:1".to_owned();
     own.know(&catalog);
-    assert_eq!(own.hello(&NodeId::new("bob")).note, "\n7\nnew:1");
+    assert_eq!(own.hello(&NodeId::new("bob")).note, "\n7\nnew:1\nmoved");
+}
+
+#[test]
+fn what_a_node_says_is_remembered_only_once_it_is_let_in() {
+    let disk = SimDisk::new();
+    let own = own(&disk, Some(OURS));
+    let mut catalog = crate::catalog::tests::founded(&["ada", "bob"], 1, 2);
+    catalog.epoch = 7;
+    own.know(&catalog);
+    assert_eq!(own.admit(&hello("bob")), Ok(()));
+    let before = own.get();
+    let copy = Hello { instance: 2, note: "\n7\ncopy:1\nmoved".to_owned(), ..hello("bob") };
+    assert_eq!(own.check(&copy), Ok(()), "it has the right storage");
+    assert_eq!((own.get(), own.take_met()), (before, None));
+    assert_eq!(own.others(&catalog, "ada"), [("bob".to_owned(), catalog.nodes[1].address.clone())]);
+}
+
+#[test]
+fn where_a_node_had_moved_to_is_not_where_another_of_its_name_is() {
+    let disk = SimDisk::new();
+    let own = own(&disk, Some(OURS));
+    let mut catalog = crate::catalog::tests::founded(&["ada", "bob"], 1, 2);
+    own.know(&catalog);
+    let moved = Hello { note: "\n0\nelsewhere:1\nmoved".to_owned(), ..hello("bob") };
+    assert_eq!(own.admit(&moved), Ok(()));
+    assert_eq!(own.others(&catalog, "ada")[0].1, "elsewhere:1");
+    // It was removed, and joined with an empty disk.
+    catalog.epoch += 2;
+    catalog.nodes[1].storage = Some([77; 16]);
+    catalog.nodes[1].address = "third:1".to_owned();
+    own.know(&catalog);
+    assert_eq!(own.others(&catalog, "ada"), [("bob".to_owned(), "third:1".to_owned())]);
+    assert_eq!(own.addresses().len(), 0);
+    assert_eq!(own.get().known, [("bob".to_owned(), "third:1".to_owned())]);
 }
 
 #[test]
