@@ -59,6 +59,8 @@ pub(crate) async fn run(args: StartArgs, output: Output) -> Result<(), Failure> 
         identity,
     };
     if let Some(request) = RunningNode::joining(&node_config).map_err(|error| start_failure(&error))? {
+        let at = node_config.join.join(", ");
+        tracing::info!("asking to join the cluster at {at}, for at most {} s", JOIN_WITHIN.as_secs());
         let asked = slowdb_client::join(&node_config.join, &node_config.identity, request, JOIN_WITHIN);
         let joined = tokio::select! {
             joined = asked => joined?,

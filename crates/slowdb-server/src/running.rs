@@ -282,10 +282,19 @@ fn joining(config: &NodeConfig, disk: &Arc<dyn Disk>) -> Result<Option<JoinReque
         return Ok(None);
     }
     let known = Identity::load(&**disk).map_err(fail)?;
-    if known
-        .as_ref()
-        .is_some_and(|identity| identity.cluster.is_some() || !identity.founding.nodes.is_empty())
-    {
+    if let Some(founder) = known.as_ref().filter(|identity| !identity.founding.nodes.is_empty()) {
+        let what = match founder.cluster {
+            Some(cluster) => format!("node {} founded cluster {cluster} with it", founder.node),
+            None => format!("node {} is founding a cluster with it", founder.node),
+        };
+        return Err(storage_error(
+            config,
+            format!(
+                "{what}: start it without --join, or give it an empty --storage-path to join another cluster"
+            ),
+        ));
+    }
+    if known.as_ref().is_some_and(|identity| identity.cluster.is_some()) {
         return Ok(None);
     }
     let address = config.address().ok_or_else(|| {

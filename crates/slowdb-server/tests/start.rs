@@ -81,6 +81,18 @@ async fn a_path_of_another_node_or_nobody_is_refused() {
 
 /// A client's connection holds the node's socket until whoever serves it has noticed that it is over.
 #[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_founded_a_cluster_joins_no_other() {
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    let founder = config(dir.path(), "ada");
+    let node = RunningNode::start(founder.clone()).await.expect("an empty path founds a cluster");
+    assert_eq!(node.shutdown().await, Ok(()));
+    let join = vec!["localhost:1".to_owned()];
+    let joins = NodeConfig { join, advertise: Some("localhost:2".to_owned()), dimension: None, ..founder };
+    let why = RunningNode::joining(&joins).expect_err("it is part of a cluster").to_string();
+    assert!(why.contains("node ada") && why.contains("start it without --join"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_port_of_a_node_that_has_stopped_is_free() {
     let dir = tempfile::tempdir().expect("a directory can be made");
     let good = config(dir.path(), "ada");
