@@ -5,7 +5,10 @@ use slowdb_position::{Position, TermTable, VersionVector};
 
 fn vectors() -> Vec<VersionVector> {
     let position = |n: u64| Position::new(n + 1, n << 40, n as u32);
-    [0, 1, 3, 40].map(|logs| (0..logs).map(|log| ((log * log) << 20, position(log))).collect()).into()
+    let few = [0, 1, 3, 40].map(|logs| (0..logs).map(|log| ((log * log) << 20, position(log))).collect());
+    // Ids as large as there are, so that one a little larger is none.
+    let last = (1..4).map(|n| (u64::MAX - 3 + n, position(n))).collect();
+    few.into_iter().chain([last]).collect()
 }
 
 /// CRC-32 (IEEE), as written down in the documentation of the format.
