@@ -119,7 +119,11 @@ impl Connection {
         let limits = FrameLimits { first_byte_within: None, rest_within: within, ..*limits };
         let exchange = async {
             let (mut send, mut recv) = self.open_bi(within).await.map_err(CallError::NotSent)?;
-            write_frame(&mut send, request, within).await.map_err(CallError::Unanswered)?;
+            match write_frame(&mut send, request, within).await {
+                // It does not want the rest: the reply says why.
+                Ok(()) | Err(FrameError::GivenUp { .. }) => {}
+                Err(error) => return Err(CallError::Unanswered(error)),
+            }
             // It fails only when the other side has given up the stream, which the read reports.
             let _ = send.finish();
             match read_frame(&mut recv, &limits).await {

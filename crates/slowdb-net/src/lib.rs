@@ -6,7 +6,8 @@
 //!   process is under it. There is no other trust: system roots are never consulted.
 //! - **connections** ([`Endpoint`], [`Connector`], [`Connection`]): QUIC with TLS 1.3, both sides authenticated,
 //!   tuned per [`Profile`].
-//! - **frames** ([`FrameOut`], [`Frame`], [`read_frame`], [`write_frame`], [`encode`], [`decode`]): a fixed header,
+//! - **frames** ([`FrameOut`], [`Frame`], [`read_frame`], [`begin_frame`], [`write_frame`], [`encode`], [`decode`]): a
+//!   fixed header,
 //!   a small `meta` part and a large `body`, checksummed together and checked against limits before anything is
 //!   allocated.
 //!
@@ -27,8 +28,8 @@ pub use certs::{CertError, Identity, Role, create, load_or_create};
 pub use connection::{CallError, Connection, LostError};
 pub use endpoint::{AcceptLimits, BindError, ConnectError, Connector, Endpoint, Release, Service};
 pub use frame::{
-    BODY_ALIGN, Frame, FrameError, FrameLimits, FrameOut, HEADER_LEN, META_ALIGN, decode, encode, read_frame,
-    write_frame,
+    Arriving, BODY_ALIGN, Frame, FrameError, FrameLimits, FrameOut, HEADER_LEN, META_ALIGN, begin_frame,
+    decode, encode, read_frame, write_frame,
 };
 pub use quinn::{RecvStream, SendStream};
 pub use transport::Profile;

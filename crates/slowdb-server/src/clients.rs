@@ -2,20 +2,20 @@
 
 use crate::node::{Command, Node, RequestId};
 use bytes::Bytes;
-use slowdb_net::{Connection, Frame, FrameError, FrameLimits, FrameOut, RecvStream, SendStream};
+use slowdb_net::{Connection, FrameError, FrameLimits, FrameOut, RecvStream, SendStream};
 use slowdb_proto::limits::{BATCH_BYTES_MAX, BODY_BYTES_MAX, META_BYTES_MAX, TIMEOUT_MS_MAX};
 use slowdb_proto::{
-    Code, ErrorReply, KIND_REPLY, KIND_REQUEST, Reply, RequestKind, decode_request, encode_reply,
+    Code, ErrorReply, KIND_REPLY, KIND_REQUEST, Reply, Request, RequestKind, decode_request, encode_reply,
 };
 use slowdb_repl::driver::Commands;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
-/// Bytes of request bodies that a node holds at a time.
-const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of requests that a node holds at a time. They count from when they are announced.
+const REQUESTS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// A request has to arrive, and its reply to leave, in this time.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(30);
 /// What the core answers late is waited for this much longer.
@@ -34,13 +34,13 @@ struct Waiting {
 pub(crate) struct Clients {
     next: Arc<AtomicU64>,
     waiting: Arc<Mutex<HashMap<RequestId, Waiting>>>,
-    bodies: Arc<Semaphore>,
+    room: Arc<Semaphore>,
 }
 
 impl Clients {
     pub(crate) fn new() -> Self {
-        let bodies = Arc::new(Semaphore::new(BODIES_BYTES_MAX));
-        Clients { next: Arc::new(AtomicU64::new(1)), waiting: Arc::default(), bodies }
+        let room = Arc::new(Semaphore::new(REQUESTS_BYTES_MAX));
+        Clients { next: Arc::new(AtomicU64::new(1)), waiting: Arc::default(), room }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RequestId, Waiting>> {
@@ -93,14 +93,9 @@ async fn serve_request(
     clients: &Clients,
     commands: &Commands<Node>,
 ) -> Result<(), FrameError> {
-    let limits = FrameLimits {
-        meta_len_max: META_BYTES_MAX as u32,
-        body_len_max: BATCH_BYTES_MAX.max(BODY_BYTES_MAX) as u32,
-        first_byte_within: Some(TRANSFER_WITHIN),
-        rest_within: TRANSFER_WITHIN,
-    };
-    let (reply, body) = match slowdb_net::read_frame(&mut recv, &limits).await {
-        Ok(Some(frame)) => handle(frame, clients, commands).await,
+    let (reply, body) = match receive(&mut recv, clients).await {
+        Ok(Some(Ok(received))) => handle(received, clients, commands).await,
+        Ok(Some(Err(refused))) => *refused,
         Ok(None) => return Ok(()),
         Err(error @ (FrameError::Lost(_) | FrameError::GivenUp { .. })) => return Err(error),
         Err(error) => refuse(Code::BadRequest, format!("the request cannot be read: {error}")),
@@ -111,27 +106,59 @@ async fn serve_request(
     Ok(())
 }
 
-async fn handle(frame: Frame, clients: &Clients, commands: &Commands<Node>) -> Answer {
-    if frame.kind != KIND_REQUEST {
-        return refuse(Code::BadRequest, format!("frames of kind {} are no requests", frame.kind));
+/// A request with the room that it takes.
+struct Received<'a> {
+    request: Request,
+    body: Bytes,
+    _held: [SemaphorePermit<'a>; 2],
+}
+
+/// Reads a request, each part once there is room for it. One that is refused is not read to its end.
+async fn receive<'a>(
+    recv: &mut RecvStream,
+    clients: &'a Clients,
+) -> Result<Option<Result<Received<'a>, Box<Answer>>>, FrameError> {
+    let limits = FrameLimits {
+        meta_len_max: META_BYTES_MAX as u32,
+        body_len_max: BATCH_BYTES_MAX.max(BODY_BYTES_MAX) as u32,
+        first_byte_within: Some(TRANSFER_WITHIN),
+        rest_within: TRANSFER_WITHIN,
+    };
+    let Some(mut arriving) = slowdb_net::begin_frame(recv, &limits).await? else { return Ok(None) };
+    if arriving.kind() != KIND_REQUEST {
+        let message = format!("frames of kind {} are no requests", arriving.kind());
+        return Ok(Some(Err(Box::new(refuse(Code::BadRequest, message)))));
     }
-    let request = match decode_request(&frame.meta) {
+    let body_len = arriving.body_len();
+    let Ok(meta_held) = clients.room.try_acquire_many(arriving.meta_len() as u32) else {
+        return Ok(Some(Err(Box::new(overloaded()))));
+    };
+    let request = match decode_request(arriving.meta().await?) {
         Ok(request) => request,
-        Err(error) => return refuse(Code::BadRequest, error.to_string()),
+        Err(error) => return Ok(Some(Err(Box::new(refuse(Code::BadRequest, error.to_string()))))),
     };
-    let Ok(_held) = clients.bodies.try_acquire_many(frame.body.len() as u32) else {
-        let error = ErrorReply::new(Code::Overloaded, "too many bytes of requests wait in this node");
-        return (Reply::Error(ErrorReply { retry_after_ms: OVERLOADED_RETRY_MS, ..error }), Vec::new());
+    let body_len_max = match &request.kind {
+        RequestKind::Write(_) => BATCH_BYTES_MAX,
+        _ => BODY_BYTES_MAX,
     };
+    if body_len > body_len_max {
+        let message = format!("the body of the request has {body_len} bytes, more than {body_len_max}");
+        return Ok(Some(Err(Box::new(refuse(Code::TooLarge, message)))));
+    }
+    let Ok(body_held) = clients.room.try_acquire_many(body_len as u32) else {
+        return Ok(Some(Err(Box::new(overloaded()))));
+    };
+    let body = arriving.finish().await?.body;
+    Ok(Some(Ok(Received { request, body, _held: [meta_held, body_held] })))
+}
+
+async fn handle(received: Received<'_>, clients: &Clients, commands: &Commands<Node>) -> Answer {
+    let Received { request, body, _held } = received;
     let wait = Duration::from_millis(u64::from(request.timeout_ms.clamp(1, TIMEOUT_MS_MAX))) + GRACE;
     let quick = matches!(&request.kind, RequestKind::Get(get) if get.ids.len() <= 64);
     let (id, answer) = clients.register(quick);
     let answered = async {
-        if commands.send(Command::Request { id, request, body: frame.body }).await {
-            answer.await.ok()
-        } else {
-            None
-        }
+        if commands.send(Command::Request { id, request, body }).await { answer.await.ok() } else { None }
     };
     match tokio::time::timeout(wait, answered).await {
         Ok(Some(answer)) => answer,
@@ -143,6 +170,14 @@ async fn handle(frame: Frame, clients: &Clients, commands: &Commands<Node>) -> A
     }
 }
 
+fn overloaded() -> Answer {
+    let error = ErrorReply::new(Code::Overloaded, "too many bytes of requests wait in this node");
+    (Reply::Error(ErrorReply { retry_after_ms: OVERLOADED_RETRY_MS, ..error }), Vec::new())
+}
+
 fn refuse(code: Code, message: String) -> Answer {
     (Reply::Error(ErrorReply::new(code, message)), Vec::new())
 }
+
+#[cfg(test)]
+mod tests;

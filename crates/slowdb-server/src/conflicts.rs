@@ -16,6 +16,8 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// What an entry counts for beside its id and the bytes of a loser.
 const OVERHEAD_BYTES: usize = 192;
+/// Most siblings in one answer: no shard has more.
+pub(crate) const SIBLINGS_MAX: usize = CONFLICT_BYTES_MAX / OVERHEAD_BYTES;
 /// A page of entries is closed at so many bytes of losers: its last one may go beyond.
 const PAGE_BYTES: usize = 1024 * 1024;
 

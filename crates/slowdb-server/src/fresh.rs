@@ -283,11 +283,7 @@ impl Node {
             ReadPlan::Get { shard, group, ids } => {
                 let (at, reader) = one(shard, group)?;
                 let machine = self.repl.machine(group).and_then(Machine::shard);
-                let siblings = |(nth, id): (usize, &String)| {
-                    let found = machine.map(|shard| shard.siblings(id)).unwrap_or_default();
-                    (!found.is_empty()).then_some((nth, found))
-                };
-                let siblings = ids.iter().enumerate().filter_map(siblings).collect();
+                let siblings = machine.map_or_else(|| Ok(BTreeMap::new()), |shard| shard.siblings(&ids))?;
                 ReadWork::Get { reader, at, ids, siblings }
             }
             ReadPlan::Scan { shard, group, page } => {

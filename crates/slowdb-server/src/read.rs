@@ -18,6 +18,9 @@ use crate::shard::position_of;
 /// Largest set of hits in one reply, in bytes: what is left of its frame's meta part beside the rest of it.
 const HITS_BYTES_MAX: usize = META_BYTES_MAX - (1 << 20);
 
+/// An archived hit, beside its id: 4 bytes of score, 8 of reference.
+const HIT_BYTES: usize = 12;
+
 /// A page of a scan is closed at so many bytes: its last record may go beyond.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
@@ -31,8 +34,8 @@ pub enum ReadWork {
         at: ShardPosition,
         /// The ids.
         ids: Vec<String>,
-        /// What is to be read beside them, by their place in `ids`.
-        siblings: BTreeMap<usize, Vec<Sibling>>,
+        /// What is to be read beside them.
+        siblings: Siblings,
     },
     /// Records in the order of their ids.
     Scan {
@@ -85,6 +88,9 @@ pub struct Sibling {
     /// Its payload.
     pub(crate) payload: Vec<u8>,
 }
+
+/// What is readable beside records, by their ids.
+pub(crate) type Siblings = BTreeMap<String, Vec<Sibling>>;
 
 /// A shard's records, and what may show of them.
 pub struct ShardReader {
@@ -163,11 +169,12 @@ fn get(
     reader: &ShardReader,
     at: ShardPosition,
     ids: &[String],
-    siblings: &BTreeMap<usize, Vec<Sibling>>,
+    siblings: &Siblings,
 ) -> Answer<(Reply, Vec<Bytes>)> {
     let mut body = Vec::new();
     let mut records = Vec::with_capacity(ids.len());
-    let all = siblings.values().flatten();
+    let beside = |id: &String| siblings.get(id).into_iter().flatten();
+    let all = ids.iter().flat_map(beside);
     let sibling_bytes: usize = all.map(|sibling| sibling.vector.len() + sibling.payload.len()).sum();
     for id in ids {
         let found = reader.records.get_with(id.as_bytes(), |record| {
@@ -194,11 +201,11 @@ fn get(
         }
     }
     let mut infos = Vec::new();
-    for (nth, siblings) in siblings.iter().filter(|(nth, _)| records[**nth].is_some()) {
-        for Sibling { position, vector, payload } in siblings {
+    for (nth, id) in ids.iter().enumerate().filter(|(nth, _)| records[*nth].is_some()) {
+        for Sibling { position, vector, payload } in beside(id) {
             body.extend_from_slice(vector);
             body.extend_from_slice(payload);
-            let (record, payload_bytes) = (*nth as u32, payload.len() as u32);
+            let (record, payload_bytes) = (nth as u32, payload.len() as u32);
             infos.push(SiblingInfo { record, position: *position, payload_bytes });
         }
     }
@@ -297,7 +304,19 @@ fn search(
         Metric::Cosine => slowdb_storage::Metric::Cosine,
         Metric::L1 => slowdb_storage::Metric::L1,
     };
-    let mut results: Vec<Vec<Hit>> = vec![Vec::new(); queries.len() / dimension];
+    let count = queries.len() / dimension;
+    // Every query has `k` hits if there are so many records: what is too much for certain is not looked for.
+    let records: u64 = shards.iter().map(|(_, reader)| reader.records.len()).sum();
+    let hits = k.min(usize::try_from(records).unwrap_or(usize::MAX));
+    let bytes_min = count.saturating_mul(hits).saturating_mul(HIT_BYTES + 1);
+    if bytes_min > HITS_BYTES_MAX {
+        let message = format!(
+            "{count} queries with k = {k} over {records} records have hits of at least {bytes_min} bytes, more than \
+             {HITS_BYTES_MAX}: ask with fewer queries at a time, or a smaller k"
+        );
+        return Err(Box::new(ErrorReply::new(Code::TooLarge, message)));
+    }
+    let mut results: Vec<Vec<Hit>> = vec![Vec::new(); count];
     let mut searched = Vec::with_capacity(shards.len());
     for (at, reader) in shards {
         let query = SearchQuery::new(queries, k, stored_metric);
@@ -319,8 +338,7 @@ fn search(
             keep_nearest(result, k, metric);
         }
     }
-    // An archived hit: 4 bytes of score, 8 of reference, and the id.
-    let bytes: usize = results.iter().flatten().map(|hit| 12 + hit.id.len()).sum();
+    let bytes: usize = results.iter().flatten().map(|hit| HIT_BYTES + hit.id.len()).sum();
     if bytes > HITS_BYTES_MAX {
         let message = format!(
             "{} queries with k = {k} have hits of {bytes} bytes, more than {HITS_BYTES_MAX}: ask with fewer \

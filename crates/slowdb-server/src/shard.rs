@@ -2,10 +2,11 @@
 
 #[cfg(feature = "canary")]
 use crate::canary::{Canary, is_planted};
-use crate::conflicts::{Conflict, Conflicts, Value};
+use crate::conflicts::{Conflict, Conflicts, SIBLINGS_MAX, Value};
 use crate::dedup::{DedupState, DedupWindow, Known, WriteResult};
 use crate::envelope::Envelope;
-use crate::read::{Latest, ShardReader, Sibling};
+use crate::read::{Latest, ShardReader, Sibling, Siblings};
+use crate::requests::{Answer, error};
 use crate::tombstones::{TombstoneState, Tombstones};
 use crate::transfer::{ShardSnapshot, ShardStaging};
 use crate::unguarded::GUARDED;
@@ -13,9 +14,11 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use slowdb_disk::Disk;
-use slowdb_proto::{ConflictPolicy, Op, Ops, Position, Unmet};
+use slowdb_proto::limits::BODY_BYTES_MAX;
+use slowdb_proto::{Code, ConflictPolicy, Op, Ops, Position, Unmet};
 use slowdb_repl::{ApplyError, ProposalView, SnapshotSource, Staging, Standing, TermTable};
 use slowdb_storage::{Options, Store, VectorRef, Version, WriteError};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -206,8 +209,30 @@ impl ShardMachine {
         self.beside.policy
     }
 
-    /// What lost against a record, and is readable beside it.
-    pub(crate) fn siblings(&self, id: &str) -> Vec<Sibling> {
+    /// What lost against these records, and is readable beside them. Nothing is copied of what no answer can hold, and
+    /// nothing twice, however often an id is named.
+    pub(crate) fn siblings(&self, ids: &[String]) -> Answer<Siblings> {
+        let mut named: BTreeMap<&str, usize> = BTreeMap::new();
+        for id in ids {
+            if self.beside.conflicts.siblings_of(id).next().is_some() {
+                *named.entry(id).or_default() += 1;
+            }
+        }
+        let (mut count, mut bytes) = (0, 0);
+        for (id, times) in &named {
+            for conflict in self.beside.conflicts.siblings_of(id) {
+                count += times;
+                bytes += times * conflict.loser.as_ref().map_or(0, Value::bytes);
+            }
+        }
+        if count > SIBLINGS_MAX || bytes > BODY_BYTES_MAX {
+            let message = format!(
+                "{count} siblings of {bytes} bytes are beside the {} records asked for, and an answer holds \
+                 {SIBLINGS_MAX} of {BODY_BYTES_MAX}: ask for fewer at a time, and for each once",
+                ids.len()
+            );
+            return Err(error(Code::TooLarge, message));
+        }
         let sibling = |conflict: &Conflict| match &conflict.loser {
             Some(Value::Put { vector, payload }) => {
                 let (vector, payload) = (vector.clone(), payload.clone());
@@ -215,7 +240,8 @@ impl ShardMachine {
             }
             Some(Value::Delete) | None => None,
         };
-        self.beside.conflicts.siblings_of(id).filter_map(sibling).collect()
+        let of = |id: &str| self.beside.conflicts.siblings_of(id).filter_map(sibling).collect();
+        Ok(named.into_keys().map(|id| (id.to_owned(), of(id))).collect())
     }
 
     pub(crate) fn records(&self) -> u64 {

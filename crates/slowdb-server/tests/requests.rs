@@ -159,6 +159,26 @@ fn bad_searches_are_named() {
     assert!(matches!(reply, Reply::Hits { metric: Metric::L2, .. }), "by distance zero is as good as any");
 }
 
+/// 1,024 queries with 1,210 hits each, of 13 bytes at least: a few more than what is left of a frame.
+#[test]
+fn a_search_whose_hits_fit_no_frame_is_refused_before_it_is_done() {
+    let mut cluster = Cluster::founded(&founding(&["ada"], 1, 1));
+    let mut batch = OpsBuilder::new();
+    (0..1_210).for_each(|number| batch.put(&format!("{number}"), &[1.0], b"").expect("a good put"));
+    cluster.written(0, write(0, 1, WriteLevel::Quorum), &batch.finish());
+    let queries = vec![1.0; 1_024];
+    for k in [1_210, SEARCH_K_MAX as u32] {
+        let error = cluster.refused(0, RequestKind::Search(search(&[0], k)), &bytes_of(&queries));
+        let says =
+            format!("1024 queries with k = {k} over 1210 records have hits of at least 16107520 bytes");
+        assert_error(&error, Code::TooLarge, &says);
+    }
+    // However large a `k` is, there are no more hits than records.
+    let request = RequestKind::Search(search(&[0], SEARCH_K_MAX as u32));
+    let (reply, _) = cluster.ask(0, request, &bytes_of(&queries[..100]));
+    assert!(matches!(reply, Reply::Hits { results, .. } if results.iter().all(|hits| hits.len() == 1_210)));
+}
+
 #[test]
 fn a_search_covers_each_shard_once_and_sorts_over_all() {
     let mut cluster = single();

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::certs::{Identity, Role, load_or_create};
 use crate::connection::{Connection, LostError};
-use crate::frame::{FrameError, FrameLimits, FrameOut, encode, read_frame, write_frame};
+use crate::frame::{FrameError, FrameLimits, FrameOut, begin_frame, encode, read_frame, write_frame};
 use crate::transport::Profile;
 
 const PEER: &str = "test-peer/1";
@@ -254,6 +254,47 @@ async fn hostile_streams_end_in_typed_errors() {
     assert!(read_frame(&mut recv, &LIMITS).await.unwrap().is_some());
     send.reset(77_u32.into()).unwrap();
     assert_eq!(read_frame(&mut recv, &LIMITS).await, Err(FrameError::GivenUp { code: 77 }));
+}
+
+#[tokio::test]
+async fn a_frame_is_looked_at_before_its_body_comes() {
+    let cluster = cluster();
+    let (_endpoint, ours, theirs) = pair(&cluster).await;
+    let sent =
+        FrameOut { kind: 3, meta: Bytes::from_static(b"meta"), body: vec![Bytes::from(vec![7; 5000])] };
+    let bytes = encode(&sent).unwrap();
+    let (head, body) = bytes.split_at(36);
+    let mut send = theirs.open_uni(LONG).await.unwrap();
+    send.write_all(head).await.unwrap();
+    let mut recv = ours.accept_uni().await.unwrap();
+    let mut arriving = begin_frame(&mut recv, &LIMITS).await.unwrap().unwrap();
+    assert_eq!((arriving.kind(), arriving.meta_len(), arriving.body_len()), (3, 4, 5000));
+    assert_eq!(arriving.meta().await, Ok(&b"meta"[..]));
+    send.write_all(body).await.unwrap();
+    send.finish().unwrap();
+    let frame = arriving.finish().await.unwrap();
+    assert_eq!((&frame.meta[..], &frame.body[..]), (&b"meta"[..], &[7; 5000][..]));
+    assert!(begin_frame(&mut recv, &LIMITS).await.unwrap().is_none(), "a clean end");
+}
+
+/// The body is larger than what may be under way, so the caller is still writing it when the answer comes.
+#[tokio::test]
+async fn a_call_that_is_not_heard_out_has_its_reply_all_the_same() {
+    let cluster = cluster();
+    let (_endpoint, ours, theirs) = pair(&cluster).await;
+    let serving = tokio::spawn(async move {
+        let (mut send, mut recv) = ours.accept_bi().await.unwrap();
+        let limits = FrameLimits { body_len_max: 256 << 20, ..LIMITS };
+        let arriving = begin_frame(&mut recv, &limits).await.unwrap().unwrap();
+        let refusal = FrameOut { kind: arriving.kind() + 1, ..FrameOut::default() };
+        write_frame(&mut send, refusal, LONG).await.unwrap();
+        send.finish().unwrap();
+        ours
+    });
+    let body = vec![Bytes::from(vec![0; 128 << 20])];
+    let reply = theirs.call(FrameOut { kind: 1, meta: Bytes::new(), body }, &LIMITS, LONG).await;
+    assert_eq!(reply.unwrap().kind, 2);
+    serving.await.unwrap();
 }
 
 #[tokio::test]

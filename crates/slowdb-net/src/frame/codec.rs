@@ -73,6 +73,17 @@ impl Assembly {
         self.body_at + self.header.body_len - self.buffer.len() - self.gap_ahead()
     }
 
+    /// Bytes of meta still to come.
+    pub(super) fn meta_missing(&self) -> usize {
+        (self.meta_at + self.header.meta_len).saturating_sub(self.buffer.len())
+    }
+
+    /// What came of meta.
+    pub(super) fn meta(&self) -> &[u8] {
+        let end = (self.meta_at + self.header.meta_len).min(self.buffer.len());
+        &self.buffer[self.meta_at..end]
+    }
+
     /// Appends content; never more than is [`missing`](Self::missing).
     pub(super) fn push(&mut self, mut content: &[u8]) {
         assert!(content.len() <= self.missing(), "more content than the header announced");

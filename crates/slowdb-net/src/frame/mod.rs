@@ -17,7 +17,7 @@ use bytes::Bytes;
 pub use codec::{decode, encode};
 pub use error::FrameError;
 pub use header::HEADER_LEN;
-pub use stream::{read_frame, write_frame};
+pub use stream::{Arriving, begin_frame, read_frame, write_frame};
 
 /// `meta` of a [`Frame`] starts at an address that is a multiple of this.
 pub const META_ALIGN: usize = 64;

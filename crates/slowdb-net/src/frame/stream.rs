@@ -43,20 +43,114 @@ pub async fn write_frame(
 /// A [`FrameError`]; after it, and after dropping this future midway, the stream is out of step and must be given
 /// up.
 pub async fn read_frame(stream: &mut RecvStream, limits: &FrameLimits) -> Result<Option<Frame>, FrameError> {
-    let first = match limits.first_byte_within {
-        Some(within) => timeout(within, next_chunk(stream, HEADER_LEN))
-            .await
-            .map_err(|_| FrameError::Deadline { doing: "waiting for a frame", within })??,
-        None => next_chunk(stream, HEADER_LEN).await?,
-    };
-    let Some(first) = first else { return Ok(None) };
-    timeout(limits.rest_within, read_rest(stream, first, limits))
-        .await
-        .map_err(|_| FrameError::Deadline { doing: "reading a frame", within: limits.rest_within })?
-        .map(Some)
+    let Some(first) = first_chunk(stream, limits).await? else { return Ok(None) };
+    let rest = async { read_head(stream, first, limits).await?.rest().await };
+    within(limits.rest_within, rest).await.map(Some)
 }
 
-async fn read_rest(stream: &mut RecvStream, first: Bytes, limits: &FrameLimits) -> Result<Frame, FrameError> {
+/// Reads the header of the next frame of `stream`, or `None` at its clean end: nothing is held for the content yet.
+///
+/// # Errors
+/// As with [`read_frame`].
+pub async fn begin_frame<'a>(
+    stream: &'a mut RecvStream,
+    limits: &FrameLimits,
+) -> Result<Option<Arriving<'a>>, FrameError> {
+    let Some(first) = first_chunk(stream, limits).await? else { return Ok(None) };
+    within(limits.rest_within, read_head(stream, first, limits)).await.map(Some)
+}
+
+/// A frame of which the header is here: the rest is read when there is room for it. One that is not read to its end
+/// leaves the stream out of step, which must be given up then.
+///
+/// No memory is held for meta and body before the first of them is asked for. Each wait takes
+/// [`rest_within`](FrameLimits::rest_within) at most.
+pub struct Arriving<'a> {
+    stream: &'a mut RecvStream,
+    header: Header,
+    rest_within: Duration,
+    /// What came of the content.
+    assembly: Option<Assembly>,
+}
+
+impl Arriving<'_> {
+    /// What the frame is, in the words of the layer above.
+    #[must_use]
+    pub fn kind(&self) -> u16 {
+        self.header.kind
+    }
+
+    /// Length of meta in bytes.
+    #[must_use]
+    pub fn meta_len(&self) -> usize {
+        self.header.meta_len
+    }
+
+    /// Length of the body in bytes.
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        self.header.body_len
+    }
+
+    /// Reads meta. The checksum is over the whole frame, so what is in it is not to be relied on yet.
+    ///
+    /// # Errors
+    /// As with [`read_frame`].
+    pub async fn meta(&mut self) -> Result<&[u8], FrameError> {
+        let rest_within = self.rest_within;
+        within(rest_within, self.read(Assembly::meta_missing)).await.map(|assembly| assembly.meta())
+    }
+
+    /// Reads what is missing, and checks the whole.
+    ///
+    /// # Errors
+    /// As with [`read_frame`].
+    pub async fn finish(self) -> Result<Frame, FrameError> {
+        within(self.rest_within, self.rest()).await
+    }
+
+    async fn rest(mut self) -> Result<Frame, FrameError> {
+        self.read(Assembly::missing).await?;
+        self.assembly.map_or_else(|| Assembly::new(self.header), Ok)?.finish()
+    }
+
+    async fn read(&mut self, missing: impl Fn(&Assembly) -> usize) -> Result<&mut Assembly, FrameError> {
+        let assembly = match &mut self.assembly {
+            Some(assembly) => assembly,
+            none => none.insert(Assembly::new(self.header)?),
+        };
+        while missing(assembly) > 0 {
+            let Some(chunk) = next_chunk(self.stream, missing(assembly)).await? else {
+                let want = self.header.frame_len();
+                return Err(FrameError::Truncated { have: want - assembly.missing() as u64, want });
+            };
+            assembly.push(&chunk);
+        }
+        Ok(assembly)
+    }
+}
+
+async fn within<T>(
+    within: Duration,
+    rest: impl Future<Output = Result<T, FrameError>>,
+) -> Result<T, FrameError> {
+    timeout(within, rest).await.unwrap_or(Err(FrameError::Deadline { doing: "reading a frame", within }))
+}
+
+async fn first_chunk(stream: &mut RecvStream, limits: &FrameLimits) -> Result<Option<Bytes>, FrameError> {
+    match limits.first_byte_within {
+        Some(within) => timeout(within, next_chunk(stream, HEADER_LEN))
+            .await
+            .map_err(|_| FrameError::Deadline { doing: "waiting for a frame", within })?,
+        None => next_chunk(stream, HEADER_LEN).await,
+    }
+}
+
+async fn read_head<'a>(
+    stream: &'a mut RecvStream,
+    first: Bytes,
+    limits: &FrameLimits,
+) -> Result<Arriving<'a>, FrameError> {
     let mut head = [0; HEADER_LEN];
     let mut have = first.len();
     head[..have].copy_from_slice(&first);
@@ -68,15 +162,7 @@ async fn read_rest(stream: &mut RecvStream, first: Bytes, limits: &FrameLimits) 
         have += chunk.len();
     }
     let header = Header::parse(head, limits)?;
-    let mut assembly = Assembly::new(header)?;
-    while assembly.missing() > 0 {
-        let Some(chunk) = next_chunk(stream, assembly.missing()).await? else {
-            let want = header.frame_len();
-            return Err(FrameError::Truncated { have: want - assembly.missing() as u64, want });
-        };
-        assembly.push(&chunk);
-    }
-    assembly.finish()
+    Ok(Arriving { stream, header, rest_within: limits.rest_within, assembly: None })
 }
 
 async fn next_chunk(stream: &mut RecvStream, len_max: usize) -> Result<Option<Bytes>, FrameError> {

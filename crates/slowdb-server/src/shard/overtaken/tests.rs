@@ -1,10 +1,11 @@
 //! Each rule for late writes, on a shard; and that replicas that apply the same entries are equal.
 
 use super::*;
+use crate::conflicts::SIBLINGS_MAX;
 use crate::shard::ShardPlace;
 use proptest::prelude::*;
 use slowdb_disk::SimDisk;
-use slowdb_proto::{ConflictPolicy, OpsBuilder, Unmet, WriteLevel};
+use slowdb_proto::{Code, ConflictPolicy, OpsBuilder, Unmet, WriteLevel};
 use slowdb_repl::{AckLevel, ProposalHeader};
 use slowdb_storage::Options;
 use std::sync::Arc;
@@ -222,7 +223,24 @@ fn with_sibling(level: AckLevel, hlc: u64) -> Shard {
 }
 
 fn siblings(shard: &Shard) -> Vec<(Position, Vec<u8>)> {
-    shard.machine.siblings("a").into_iter().map(|it| (it.position, it.payload)).collect()
+    let found =
+        shard.machine.siblings(&["a".to_owned()]).expect("they are few").remove("a").unwrap_or_default();
+    found.into_iter().map(|it| (it.position, it.payload)).collect()
+}
+
+#[test]
+fn siblings_beyond_an_answer_are_refused_before_they_are_copied() {
+    let shard = with_sibling(AckLevel::Quorum, 40);
+    let named = |times| vec!["a".to_owned(); times];
+    let found = shard.machine.siblings(&named(SIBLINGS_MAX)).expect("an answer holds them");
+    assert_eq!(found["a"].len(), 1, "what is named often is there once");
+    let refused = shard.machine.siblings(&named(SIBLINGS_MAX + 1)).err().expect("one too many");
+    assert!(refused.message.starts_with("87382 siblings of 699056 bytes"), "{}", refused.message);
+    let mut shard = with_sibling(AckLevel::Quorum, 40);
+    shard.offer(13, 50, &put("a", &[7; 60_000]));
+    let refused = shard.machine.siblings(&named(1_200)).err().expect("72 MB of them");
+    assert_eq!(refused.code, Code::TooLarge);
+    assert!(shard.machine.siblings(&named(1_000)).is_ok());
 }
 
 #[test]
