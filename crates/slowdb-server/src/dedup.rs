@@ -140,16 +140,22 @@ impl DedupWindow {
         }
     }
 
-    pub(crate) fn from_state(state: DedupState) -> Self {
+    /// What is wrong is told: a result that is there twice would be counted twice, and never be forgotten.
+    pub(crate) fn from_state(state: DedupState) -> Result<Self, String> {
         let mut window = DedupWindow::default();
         for Remembered { client, sequence, result } in state.results {
+            if window.clients.get(&client).is_some_and(|known| known.results.contains_key(&sequence)) {
+                return Err(format!(
+                    "checkpoint mark: the result of write {sequence} of a client is there twice"
+                ));
+            }
             window.remember(client, sequence, result);
         }
         for (client, forgotten_to) in state.forgotten {
             window.clients.entry(client).or_default().forgotten_to = forgotten_to;
         }
         window.clients_forgotten = state.clients_forgotten;
-        window
+        Ok(window)
     }
 }
 
@@ -220,7 +226,7 @@ mod tests {
         window.remember([1; 16], 6, result(RESULTS_MAX as u64 + 2));
         assert_eq!(window.look_up(&[1; 16], 5, true), Known::Forgotten);
         assert_eq!(window.look_up(&[1; 16], 7, true), Known::Fresh);
-        let again = DedupWindow::from_state(window.to_state());
+        let again = DedupWindow::from_state(window.to_state()).expect("as it was kept");
         assert_eq!(again.look_up(&[1; 16], 5, true), Known::Forgotten);
     }
 
@@ -252,8 +258,20 @@ mod tests {
         for sequence in 1..=RESULTS_MAX as u64 + 7 {
             window.remember([(sequence % 5) as u8; 16], sequence, unmet(sequence, sequence as u32 % 2));
         }
-        let again = DedupWindow::from_state(window.to_state());
+        let again = DedupWindow::from_state(window.to_state()).expect("as it was kept");
         assert_eq!(again.to_state(), window.to_state());
         assert_eq!(again.digest(), window.digest());
+    }
+
+    /// Counted twice and removed once, it could have kept the window over its bound for ever.
+    #[test]
+    fn a_mark_with_a_result_twice_is_refused() {
+        let mut window = DedupWindow::default();
+        window.remember([1; 16], 4, unmet(9, 3));
+        window.remember([1; 16], 5, unmet(10, 3));
+        let mut state = window.to_state();
+        state.results[0].sequence = 5;
+        let refused = DedupWindow::from_state(state).err().expect("it contradicts itself");
+        assert!(refused.contains("write 5 of a client is there twice"), "{refused}");
     }
 }

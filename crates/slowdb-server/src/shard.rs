@@ -65,7 +65,7 @@ struct Beside {
 impl Beside {
     fn of(mark: Mark, dimension: usize) -> Result<Self, String> {
         Ok(Beside {
-            dedup: DedupWindow::from_state(mark.dedup),
+            dedup: DedupWindow::from_state(mark.dedup)?,
             terms: terms_of(&mark.terms)?,
             tombstones: Tombstones::from_state(mark.tombstones)?,
             conflicts: Conflicts::from_state(mark.conflicts, dimension)?,
