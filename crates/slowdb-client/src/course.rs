@@ -82,6 +82,10 @@ impl Course {
         // Room does not come by itself while a request waits: whoever asked has to hear of it.
         if error.code.is_retryable() && error.code != Code::LowSpace {
             self.maybe_done |= !nothing_changed;
+            if error.code == Code::Corrupt {
+                // It leads, but cannot answer; the others can.
+                self.hopeless.insert(node.to_owned(), ClientError::Refused(error.clone()));
+            }
             return self.again(Duration::from_millis(u64::from(error.retry_after_ms)));
         }
         self.refused = Some(ClientError::Refused(error));
@@ -203,6 +207,14 @@ mod tests {
         // Without a leader whoever is not being asked has a turn.
         course.refused("n2", error(Code::NotLeader));
         assert_eq!(course.target(&Lead { node: None, term: 2 }, &replicas()).as_deref(), Some("n3"));
+    }
+
+    #[test]
+    fn what_is_damaged_on_the_leader_is_read_from_another_replica() {
+        let (mut course, lead) = (Course::default(), lead("n1", 3));
+        course.sent("n1", &lead);
+        assert!(matches!(course.refused("n1", error(Code::Corrupt)), Next::SendAfter(_)));
+        assert_eq!(course.target(&lead, &replicas()).as_deref(), Some("n2"));
     }
 
     #[test]

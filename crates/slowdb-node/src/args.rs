@@ -133,6 +133,10 @@ pub(crate) struct StartArgs {
     /// [default: a twentieth of the disk, at least 256MiB and at most 2GiB]
     #[arg(long, value_name = "BYTES", value_parser = size)]
     pub(crate) min_free: Option<u64>,
+    /// Bytes a second of this node's shards that are read again and checked in the background: 500KB, 64MiB, unlimited or
+    /// off [default: 8MiB]
+    #[arg(long, value_name = "BYTES", value_parser = scrub_rate)]
+    pub(crate) scrub_rate: Option<u64>,
     /// Shards of the collection 'default' of a new cluster [default: 16]
     #[arg(long, value_name = "N")]
     pub(crate) num_shards: Option<u32>,
@@ -539,6 +543,15 @@ pub(crate) fn rate(text: &str) -> Result<u64, String> {
         Err(why) => Err(format!("{why}, or unlimited")),
         Ok(0) => Err("0 bytes a second: no replica would ever arrive; say unlimited for no limit".to_owned()),
         Ok(bytes) => Ok(bytes),
+    }
+}
+
+/// Reads what [`rate`] does, or `off`, which is 0.
+pub(crate) fn scrub_rate(text: &str) -> Result<u64, String> {
+    match text {
+        "off" | "0" => Ok(0),
+        "unlimited" => Ok(u64::MAX),
+        text => size(text).map_err(|why| format!("{why}, or unlimited or off")),
     }
 }
 

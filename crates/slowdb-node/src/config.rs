@@ -1,6 +1,6 @@
 //! The configuration of a node: flags over the file over the defaults.
 
-use crate::args::{StartArgs, duration, initial_node, rate, size};
+use crate::args::{StartArgs, duration, initial_node, rate, scrub_rate, size};
 use crate::failure::Failure;
 use serde::Deserialize;
 use slowdb_proto::{Metric, check_name};
@@ -31,6 +31,7 @@ pub(crate) struct StartConfig {
     pub(crate) node_down_after: Duration,
     pub(crate) snapshot_bytes_per_second: u64,
     pub(crate) min_free: Option<u64>,
+    pub(crate) scrub_bytes_per_second: u64,
     pub(crate) certs: Option<PathBuf>,
 }
 
@@ -55,6 +56,7 @@ struct File {
     node_down_after: Option<String>,
     snapshot_rate: Option<Bytes>,
     min_free: Option<Bytes>,
+    scrub_rate: Option<Bytes>,
     certs: Option<PathBuf>,
 }
 
@@ -138,6 +140,11 @@ impl StartConfig {
             (None, Some(bytes)) => Some(bytes.read(size)?),
             (None, None) => None,
         };
+        let scrub_bytes_per_second = match (args.scrub_rate, file.scrub_rate) {
+            (Some(rate), _) => rate,
+            (None, Some(bytes)) => bytes.read(scrub_rate)?,
+            (None, None) => NodeConfig::SCRUB_BYTES_PER_SECOND,
+        };
         let dimension = args.dimension.or(file.dimension);
         let join = args.join.or(file.join.map(Addresses::read)).unwrap_or_default();
         if !join.is_empty() && !initial_nodes.is_empty() {
@@ -159,6 +166,7 @@ impl StartConfig {
             node_down_after,
             snapshot_bytes_per_second,
             min_free,
+            scrub_bytes_per_second,
             node_id: args.node_id.or(checked(file.node_id)?).ok_or_else(|| missing("node-id"))?,
             storage_path: args.storage_path.or(file.storage_path).ok_or_else(|| missing("storage-path"))?,
             dimension,

@@ -56,6 +56,7 @@ pub(crate) async fn run(args: StartArgs, output: Output) -> Result<(), Failure> 
         node_down_after: config.node_down_after,
         snapshot_bytes_per_second: config.snapshot_bytes_per_second,
         min_free: config.min_free,
+        scrub_bytes_per_second: config.scrub_bytes_per_second,
         identity,
     };
     if let Some(request) = RunningNode::joining(&node_config).map_err(|error| start_failure(&error))? {

@@ -34,7 +34,7 @@ pub use request::{
 pub use settings::{CollectionSettings, ConflictPolicy, SettingsChange};
 pub use slowdb_position::{Position, VersionVector};
 pub use status::{
-    FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, PeerStatus, Role, SpaceStatus,
+    FollowerStatus, GroupKind, GroupStatus, LogStatus, NodeStatus, PeerStatus, Role, ScrubStatus, SpaceStatus,
 };
 
 /// ALPN of connections from clients.

@@ -22,6 +22,8 @@ pub struct NodeStatus {
     pub log: LogStatus,
     /// The room on its disk.
     pub space: SpaceStatus,
+    /// The scrub of its shards.
+    pub scrub: ScrubStatus,
     /// The other nodes, as seen from here.
     pub peers: Vec<PeerStatus>,
     /// What an operator should know.
@@ -137,6 +139,27 @@ pub struct SpaceStatus {
     pub enough_bytes: u64,
     /// Whether they are refused now.
     pub refuses_writes: bool,
+}
+
+/// How far a node has come with reading all its shards again and comparing them with their hashes.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubStatus {
+    /// How fast it goes; 0: not at all.
+    pub bytes_per_second: u64,
+    /// How often it has come through all shards since the node started.
+    pub rounds: u64,
+    /// Milliseconds since it last did.
+    pub finished_ms_ago: Option<u64>,
+    /// Good records that it read then.
+    pub records: u64,
+    /// Bytes that it read then.
+    pub bytes: u64,
+    /// Damaged places that it found then.
+    pub bad: u64,
+    /// Bytes that it has read of the round under way.
+    pub bytes_this_round: u64,
+    /// Damaged places, by the last scrub of each shard.
+    pub damaged: u64,
 }
 
 /// A connection to another node.

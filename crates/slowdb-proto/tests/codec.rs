@@ -8,9 +8,9 @@ use slowdb_proto::{
     DecodeError, ErrorReply, Explain, Freshness, GetRequest, GroupKind, GroupPosition, GroupStatus, Hit,
     JoinReply, JoinRequest, LateStatus, LogStatus, Loser, Metric, MissingShard, MoveView, NodeInfo,
     NodeState, NodeStatus, NodeView, PageRecord, PeerStatus, PlannedMove, Position, ReadLevel, RecordInfo,
-    ReplicaInfo, ReplicaView, Reply, Request, RequestKind, Role, ScanRequest, SearchRequest, SettingsChange,
-    ShardInfo, ShardPosition, SiblingInfo, SpaceStatus, Standing, Unmet, Wanted, WriteLevel, WriteReply,
-    WriteRequest, check_name, decode_reply, decode_request, encode_reply, encode_request,
+    ReplicaInfo, ReplicaView, Reply, Request, RequestKind, Role, ScanRequest, ScrubStatus, SearchRequest,
+    SettingsChange, ShardInfo, ShardPosition, SiblingInfo, SpaceStatus, Standing, Unmet, Wanted, WriteLevel,
+    WriteReply, WriteRequest, check_name, decode_reply, decode_request, encode_reply, encode_request,
 };
 
 fn requests() -> Vec<Request> {
@@ -196,6 +196,7 @@ fn replies() -> Vec<Reply> {
         groups: vec![group],
         log: LogStatus { bytes: 1, segments: 2, pinned_bytes: 3 },
         space: SpaceStatus { free_bytes: Some(1), low_bytes: 2, enough_bytes: 3, refuses_writes: true },
+        scrub: ScrubStatus { rounds: 1, finished_ms_ago: Some(2), bad: 3, ..ScrubStatus::default() },
         peers: vec![peer],
         warnings: vec!["careful".into()],
     };

@@ -44,6 +44,9 @@ pub struct NodeConfig {
     /// Free bytes of its disk below which writes to its shards are refused, so that the disk never gets full: 0 for never,
     /// `None` for a twentieth of the disk, at least 256 MiB and at most 2 GiB.
     pub min_free: Option<u64>,
+    /// Bytes of its shards that this node reads again and checks within a second, round after round with an hour between
+    /// them; 0 for none.
+    pub scrub_bytes_per_second: u64,
     /// Certificates.
     pub identity: slowdb_net::Identity,
 }
@@ -78,6 +81,10 @@ impl NodeConfig {
     /// What [`NodeConfig::snapshot_bytes_per_second`] is unless somebody has reason for something else: 64 MiB, which
     /// leaves room for everything else on a network of a gigabit.
     pub const SNAPSHOT_BYTES_PER_SECOND: u64 = 64 * 1024 * 1024;
+
+    /// What [`NodeConfig::scrub_bytes_per_second`] is unless somebody has reason for something else: 8 MiB, which no disk
+    /// notices.
+    pub const SCRUB_BYTES_PER_SECOND: u64 = 8 * 1024 * 1024;
 
     /// Checks all that can be checked without looking at disk or network.
     pub(crate) fn check(&self) -> Result<(), StartError> {

@@ -31,6 +31,7 @@ mod read;
 mod reconcile;
 mod requests;
 mod running;
+mod scrub;
 mod sealed;
 mod shard;
 mod space;
@@ -53,4 +54,5 @@ pub use node::{CheckpointPace, Command, Effect, Node, NodeSetup, OpenNodeError, 
 pub use probe::{CatalogProbe, GroupProbe, NodeProbe, SpecProbe, SpecReplica};
 pub use read::ReadWork;
 pub use running::{RunningNode, StopError};
+pub use scrub::{ScrubPace, ScrubStep};
 pub use verify::{VerifiedPart, VerifyError, verify};

@@ -10,6 +10,7 @@ use crate::identity::Own;
 use crate::machine::{Machine, Outcome};
 use crate::pending::Pending;
 use crate::read::ReadWork;
+use crate::scrub::{ScrubPace, ScrubStep, Scrubs};
 use crate::shard::ShardMachine;
 use crate::space::SpaceWatch;
 use crate::tend::Tending;
@@ -58,6 +59,8 @@ pub enum Command {
     },
     /// An [`Effect::Job`] is done.
     JobDone(JobDone),
+    /// An [`Effect::Scrub`] was run.
+    Scrubbed(Box<ScrubStep>),
     /// How the world outside looks, for `status`.
     Surroundings {
         /// The other nodes.
@@ -96,6 +99,8 @@ pub enum Effect {
     },
     /// Run this on a thread that may block, and report with [`Command::JobDone`].
     Job(Job),
+    /// Run this on a thread that may block, and report with [`Command::Scrubbed`].
+    Scrub(Box<ScrubStep>),
     /// From now on these are the other nodes, with their addresses.
     Peers(Vec<(NodeId, String)>),
     /// Run this on a thread that may block: it deletes what a replica kept that is gone. Nobody waits for it.
@@ -127,6 +132,8 @@ pub struct NodeSetup {
     pub node_down_after: u64,
     /// Free bytes of its disk below which writes are refused; 0 for never, `None` for what suits the disk.
     pub min_free: Option<u64>,
+    /// How fast its shards are scrubbed.
+    pub scrub: ScrubPace,
 }
 
 /// When a shard is checkpointed.
@@ -176,6 +183,7 @@ pub struct Node {
     pub(crate) tending: Tending,
     pub(crate) disk: DiskPace,
     pub(crate) space: SpaceWatch,
+    pub(crate) scrubs: Scrubs,
     checkpoint_running: Option<GroupId>,
     checkpoint_queue: VecDeque<GroupId>,
     ticks: u64,
@@ -210,6 +218,7 @@ impl Node {
             tending: Tending::default(),
             disk: DiskPace::default(),
             space,
+            scrubs: Scrubs::default(),
             checkpoint_running: None,
             checkpoint_queue: VecDeque::new(),
             ticks: 0,
@@ -356,7 +365,9 @@ impl Node {
         };
         self.handing.retain(|id| !led_elsewhere(*id));
         let checkpointing = self.checkpoint_running.is_some() || !self.checkpoint_queue.is_empty();
-        if self.handing.is_empty() && !checkpointing && !self.ready_said {
+        // Whoever opens the stores next finds nobody else in them.
+        let is_busy = checkpointing || self.scrubs.is_running();
+        if self.handing.is_empty() && !is_busy && !self.ready_said {
             self.ready_said = true;
             self.effects.push(Effect::ReadyToStop);
         }
@@ -383,6 +394,7 @@ impl Core for Node {
             Command::Request { id, request, body } => self.request(now, id, request, body),
             Command::Checkpointed { group, result } => self.checkpointed(group, result),
             Command::JobDone(done) => self.repl.job_done(done),
+            Command::Scrubbed(step) => self.scrubbed(step),
             Command::Surroundings { peers, log } => {
                 self.peers = peers;
                 self.log = log;
@@ -422,6 +434,7 @@ impl Core for Node {
         self.meet();
         self.tend(now);
         self.queue_checkpoints();
+        self.tend_scrub(now);
         if self.stopping {
             self.prepare_to_stop();
         }

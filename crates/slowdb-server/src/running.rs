@@ -4,6 +4,7 @@ use crate::clients::{Clients, serve_client};
 use crate::config::{NodeConfig, StartError};
 use crate::identity::{Founding, Identity, IdentityError, Own};
 use crate::node::{CheckpointPace, Command, Effect, Node, NodeSetup, RequestId};
+use crate::scrub::ScrubPace;
 use crate::unguarded;
 use slowdb_disk::{DirLock, Disk, LockError, RealDisk};
 use slowdb_net::{AcceptLimits, Endpoint, Profile, Service};
@@ -105,6 +106,7 @@ impl RunningNode {
             checkpoints: CheckpointPace::default(),
             node_down_after: u64::try_from(config.node_down_after.as_micros()).unwrap_or(u64::MAX),
             min_free: config.min_free,
+            scrub: ScrubPace { bytes_per_second: config.scrub_bytes_per_second, ..ScrubPace::default() },
         };
         let node = Node::open(setup, &recovered, wal.reader())
             .map_err(|error| storage_error(&config, error.to_string()))?;
@@ -506,6 +508,15 @@ impl Outside {
                     let done = job.run();
                     if let Some(commands) = commands.get() {
                         commands.send_blocking(Command::JobDone(done));
+                    }
+                });
+            }
+            Effect::Scrub(step) => {
+                let commands = Arc::clone(&self.commands);
+                self.runtime.spawn_blocking(move || {
+                    let step = step.run();
+                    if let Some(commands) = commands.get() {
+                        commands.send_blocking(Command::Scrubbed(step));
                     }
                 });
             }

@@ -187,6 +187,16 @@ impl ShardMachine {
         self.place
     }
 
+    /// Which store it has: replica and incarnation.
+    pub(crate) fn store_name(&self) -> (u64, u64) {
+        (self.place.replica, self.incarnation)
+    }
+
+    /// The records as they are now.
+    pub(crate) fn records_snapshot(&self) -> Result<slowdb_storage::Snapshot, slowdb_storage::SnapshotError> {
+        self.store.snapshot()
+    }
+
     pub(crate) fn held(&self) -> u64 {
         self.held
     }

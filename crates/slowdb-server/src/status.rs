@@ -19,6 +19,7 @@ impl Node {
             groups,
             log: LogStatus { pinned_bytes, ..self.log },
             space: self.space.status(),
+            scrub: self.scrubs.status(self.setup.scrub.bytes_per_second, now),
             peers: self.peers.clone(),
             warnings: self.warnings(now),
         }
@@ -102,6 +103,10 @@ impl Node {
             ));
         }
         warnings.extend(self.space.warning());
+        for (group, what) in self.scrubs.warnings() {
+            let Some(GroupKind::Shard { collection, shard }) = self.group_kind(group) else { continue };
+            warnings.push(format!("shard {shard} of '{collection}': {what}"));
+        }
         if self.disk.was_slow(now) {
             warnings
                 .push("a sync of the log took more than a second: others lead as far as they can".to_owned());

@@ -12,7 +12,10 @@ use slowdb_proto::Reply;
 use slowdb_repl::driver::Core;
 use slowdb_repl::wal::{Location, Record, Wal, WalError, WalOptions};
 use slowdb_repl::{Batch, GroupId, Job, Limits, NodeId, Now, Outgoing};
-use slowdb_server::{CheckpointPace, Command, Effect, GroupProbe, Identity, Node, NodeSetup, Own, RequestId};
+use slowdb_server::{
+    CheckpointPace, Command, Effect, GroupProbe, Identity, Node, NodeSetup, Own, RequestId, ScrubPace,
+    ScrubStep,
+};
 use slowdb_storage::CheckpointJob;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,6 +25,9 @@ const INPUTS_PER_TURN: usize = 256;
 
 /// Silence after which replicas are rebuilt elsewhere, in runs in which they are not to be.
 const NODE_DOWN_AFTER: u64 = 30_000_000;
+
+/// Small steps, so that a scrub of a shard of some hundred records goes on while it is written to.
+const SCRUB: ScrubPace = ScrubPace { bytes_per_second: 40 * 1024, pause_ticks: 100 };
 
 /// What arrives at a node.
 pub(crate) enum Input {
@@ -80,6 +86,8 @@ pub(crate) struct Running {
     ticked: bool,
     queue: VecDeque<Batch>,
     syncing: Option<Syncing>,
+    /// A step of the scrub, which is run at the next turn. Nothing is woken for it.
+    scrubbing: Option<Box<ScrubStep>>,
     /// The last batch handed to the log.
     last_batch: u64,
     /// Request → client and attempt.
@@ -198,6 +206,13 @@ impl SimNode {
             node_down_after: options.changes.map_or(NODE_DOWN_AFTER, |changes| changes.node_down_after),
             // Disks that get full are a fault of their own.
             min_free: Some(0),
+            scrub: SCRUB,
+        };
+        // The checkers are to find a planted bug, in the runs that they always found it in.
+        #[cfg(feature = "canary")]
+        let setup = match options.bug {
+            Some(_) => NodeSetup { scrub: ScrubPace { bytes_per_second: 0, ..SCRUB }, ..setup },
+            None => setup,
         };
         let core = Node::open(setup, &recovered, wal.reader()).map_err(|error| error.to_string())?;
         #[cfg(feature = "canary")]
@@ -212,6 +227,7 @@ impl SimNode {
             ticked: false,
             queue: VecDeque::new(),
             syncing: None,
+            scrubbing: None,
             last_batch: 0,
             requests: BTreeMap::new(),
             next_request: 1,
@@ -277,6 +293,13 @@ impl SimNode {
         let now = self.now(micros);
         let Some(running) = &mut self.running else { return Ok(()) };
         running.wake_scheduled = false;
+        if let Some(step) = running.scrubbing.take() {
+            let step = step.run();
+            if let Some(bad) = step.bad().first().filter(|_| !self.rotten) {
+                wishes.push(Wish::Stop(format!("the scrub found damage: {bad}")));
+            }
+            running.core.command(now, Command::Scrubbed(step));
+        }
         if std::mem::take(&mut running.ticked) {
             running.core.tick(now);
         }
@@ -398,6 +421,7 @@ impl Running {
                 }
                 Effect::Checkpoint { group, job } => wishes.push(Wish::Checkpoint { group, job }),
                 Effect::Job(job) => wishes.push(Wish::Job(job)),
+                Effect::Scrub(step) => self.scrubbing = Some(step),
                 Effect::Peers(peers) => {
                     let names = peers.into_iter().map(|(node, _)| node.as_str().to_owned());
                     wishes.push(Wish::Peers(names.collect()));

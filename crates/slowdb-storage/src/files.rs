@@ -227,13 +227,25 @@ pub(crate) struct Extent {
     /// written since.
     verified: Box<[AtomicU64]>,
     /// Whether everything visible was, once; what is written later is good by itself.
-    pub(crate) all_verified: AtomicBool,
+    all_verified: AtomicBool,
+    /// Whether something that was good has been found damaged since: each slot is looked at by itself then.
+    any_forgotten: AtomicBool,
 }
 
 impl Extent {
     pub(crate) fn new(vectors: Span, metas: Span, slots: usize) -> Self {
         let verified = (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Self { vectors, metas, lives: OnceLock::new(), verified, all_verified: AtomicBool::new(false) }
+        let (all_verified, any_forgotten) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { vectors, metas, lives: OnceLock::new(), verified, all_verified, any_forgotten }
+    }
+
+    /// Whether nothing visible is left to be compared with its hash.
+    pub(crate) fn is_all_verified(&self) -> bool {
+        self.all_verified.load(Ordering::Relaxed) && !self.any_forgotten.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_all_verified(&self) {
+        self.all_verified.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_verified(&self, at: usize) -> bool {
@@ -242,6 +254,11 @@ impl Extent {
 
     pub(crate) fn set_verified(&self, at: usize) {
         self.verified[at / 64].fetch_or(1 << (at % 64), Ordering::Relaxed);
+    }
+
+    pub(crate) fn forget_verified(&self, at: usize) {
+        self.verified[at / 64].fetch_and(!(1 << (at % 64)), Ordering::Relaxed);
+        self.any_forgotten.store(true, Ordering::Relaxed);
     }
 }
 

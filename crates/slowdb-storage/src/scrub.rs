@@ -68,19 +68,23 @@ pub struct Scrubber {
     next: Option<u64>,
     index: Option<IndexScrub>,
     found: Scrub,
+    bytes_read: u64,
 }
 
 impl Scrubber {
     /// A scrub that begins.
     pub fn new(snapshot: Snapshot) -> Self {
         let index = snapshot.shared.view.load().index.clone().map(IndexScrub::new);
-        Self { snapshot, next: Some(0), index, found: Scrub::default() }
+        Self { snapshot, next: Some(0), index, found: Scrub::default(), bytes_read: 0 }
     }
 
     /// Reads on, about so many bytes and at least one record or page. Says whether there is more.
+    ///
+    /// A record that is found damaged counts as one that was not looked at since the store was opened: reads do not trust
+    /// what they may have seen of it before.
     pub fn step(&mut self, budget_bytes: u64) -> bool {
-        let mut spent = 0;
-        while spent < budget_bytes.max(1) {
+        let before = self.bytes_read;
+        while self.bytes_read - before < budget_bytes.max(1) {
             if let Some(from) = self.next {
                 let Some(slot) = self.snapshot.next_slot(from) else {
                     self.next = None;
@@ -88,16 +92,19 @@ impl Scrubber {
                 };
                 let shared = &self.snapshot.shared;
                 // SAFETY: the snapshot shows the slot, so it is not cleared as long as it lives.
-                let (hash, meta) = unsafe { (shared.recompute(slot), shared.meta(slot)) };
-                let heap = u64::from(meta.id_len) + u64::from(meta.payload_len);
-                spent +=
-                    (shared.geometry.stride + SlotMeta::BYTES) as u64 + if hash.is_ok() { heap } else { 0 };
+                let (hash, meta) = unsafe { (shared.recompute(slot), shared.whole_meta(slot)) };
+                if hash.is_err() {
+                    shared.forget_verified(slot);
+                }
+                // What is read of a damaged record costs as much; without its metadata nothing else is.
+                let heap = meta.map_or(0, |meta| u64::from(meta.id_len) + u64::from(meta.payload_len));
+                self.bytes_read += (shared.geometry.stride + SlotMeta::BYTES) as u64 + heap;
                 self.found.take(hash);
                 self.next = Some(u64::from(slot) + 1);
             } else if let Some(index) = self.index.as_mut().filter(|index| index.steps_left() > 0) {
                 index.step();
                 self.found.bad.append(&mut index.bad);
-                spent += IndexScrub::STEP_BYTES;
+                self.bytes_read += IndexScrub::STEP_BYTES;
             } else {
                 return false;
             }
@@ -108,6 +115,11 @@ impl Scrubber {
     /// What was found so far.
     pub fn found(&self) -> &Scrub {
         &self.found
+    }
+
+    /// About how many bytes were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read
     }
 
     /// The snapshot whose records are read.

@@ -152,8 +152,8 @@ impl Shared {
                 return Ok(true);
             }
             // Either two ids with one fingerprint, which is rare, or a damaged record, which must not pass
-            // for a missing one.
-            self.verify(slot)?;
+            // for a missing one, whether or not it was good when it was last looked at.
+            self.recompute(slot)?;
         }
         Ok(false)
     }
@@ -187,6 +187,12 @@ impl Shared {
         Ok(())
     }
 
+    /// The record in a slot is to be compared with its hash again before it is served.
+    pub(crate) fn forget_verified(&self, slot: u32) {
+        let (extent, at) = self.geometry.locate(slot);
+        self.extent(extent).forget_verified(at);
+    }
+
     /// The hash of the record, computed from its bytes and compared with the stored one.
     ///
     /// # Safety
@@ -194,11 +200,7 @@ impl Shared {
     pub(crate) unsafe fn recompute(&self, slot: u32) -> Result<u128, Corruption> {
         let bytes = self.geometry.dimension * 4;
         // SAFETY: promised by the caller.
-        let (meta_bytes, padded) = unsafe { (self.meta_bytes(slot), self.vector_bytes(slot)) };
-        if !SlotMeta::is_whole(meta_bytes, slot) {
-            return Err(self.bad_slot(slot, "the slot does not fit its checksum"));
-        }
-        let meta = SlotMeta::decode(meta_bytes);
+        let (meta, padded) = unsafe { (self.whole_meta(slot)?, self.vector_bytes(slot)) };
         // SAFETY: promised by the caller.
         let (id, payload) = unsafe { self.heap_bytes(slot, &meta)? };
         let hash = hash::record(id, meta.version, &padded[..bytes], payload);
@@ -230,6 +232,19 @@ impl Shared {
     pub(crate) unsafe fn meta(&self, slot: u32) -> SlotMeta {
         // SAFETY: promised by the caller.
         SlotMeta::decode(unsafe { self.meta_bytes(slot) })
+    }
+
+    /// The metadata in a slot, if it is as it was written.
+    ///
+    /// # Safety
+    /// As for [`Shared::record`].
+    pub(crate) unsafe fn whole_meta(&self, slot: u32) -> Result<SlotMeta, Corruption> {
+        // SAFETY: promised by the caller.
+        let bytes = unsafe { self.meta_bytes(slot) };
+        if !SlotMeta::is_whole(bytes, slot) {
+            return Err(self.bad_slot(slot, "the slot does not fit its checksum"));
+        }
+        Ok(SlotMeta::decode(bytes))
     }
 
     /// # Safety

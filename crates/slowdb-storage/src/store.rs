@@ -218,14 +218,12 @@ impl Store {
         Ok(slot.map(|slot| Found { slot, place: None, alive: !self.shared.life(slot).is_dead(now) }))
     }
 
-    /// The metadata of a record that was found alive, once its bytes are known to be good.
+    /// The metadata of a record that was found alive, once it is known to be good. Its vector and payload may be damaged:
+    /// what is written in its place needs neither.
     fn live_meta(&self, found: Option<&Found>) -> Result<Option<SlotMeta>, Corruption> {
         let Some(found) = found.filter(|found| found.alive) else { return Ok(None) };
         // SAFETY: this is the writer, and the slot is alive.
-        unsafe {
-            self.shared.verify(found.slot)?;
-            Ok(Some(self.shared.meta(found.slot)))
-        }
+        unsafe { Ok(Some(self.shared.whole_meta(found.slot)?)) }
     }
 
     /// Where the next `len` bytes of the heap go; the room is there.

@@ -10,6 +10,7 @@ use common::{DIMENSION, Rng, options};
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_storage::{
     CheckpointError, Corruption, Hit, Metric, OpenError, ReadError, Record, SearchQuery, Store, Version,
+    WriteError,
 };
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -101,6 +102,48 @@ impl Closed {
         bad.dedup();
         bad
     }
+}
+
+#[test]
+fn a_record_whose_vector_is_damaged_is_replaced_or_deleted_as_if_it_were_not() {
+    let closed = closed();
+    let slots = closed.open().unwrap().slots_used();
+    for slot in 0..slots {
+        closed.disk.flip_bit("s/vectors", slot / 16 * 65_536 + slot % 16 * 64 + 1, 3).unwrap();
+    }
+    let mut store = closed.open().unwrap();
+    let mut left = BTreeMap::new();
+    for (n, (id, record)) in closed.records.iter().enumerate() {
+        assert!(matches!(store.reader().get(id), Err(ReadError::Corrupt(_))));
+        assert_eq!(store.version(id).unwrap(), Some(record.version));
+        if n % 2 == 0 {
+            assert_eq!(store.delete(id).unwrap(), Some(record.version));
+        } else {
+            let Record { vector, payload, version } = record;
+            assert_eq!(store.put(id, vector.into(), payload, *version).unwrap(), Some(*version));
+            left.insert(id, record);
+        }
+    }
+    let scrub = store.reader().scrub();
+    assert_eq!((scrub.digest, scrub.records, scrub.bad.len()), (store.digest(), left.len() as u64, 0));
+    for (id, record) in left {
+        assert_eq!(store.reader().get(id).unwrap().as_ref(), Some(record));
+    }
+}
+
+#[test]
+fn a_record_whose_id_was_damaged_after_it_was_read_does_not_pass_for_a_missing_one() {
+    let disk = SimDisk::new();
+    let mut store = Store::open(Arc::new(disk.clone()), "s", options()).unwrap();
+    store.put(b"id", (&QUERY).into(), b"payload", Version::default()).unwrap();
+    assert!(store.reader().get(b"id").unwrap().is_some());
+    disk.flip_bit("s/heap", 0, 1).unwrap();
+    let digest = store.digest();
+    assert!(matches!(store.reader().get(b"id"), Err(ReadError::Corrupt(_))));
+    let put = store.put(b"id", (&QUERY).into(), b"", Version::default());
+    assert!(matches!(put, Err(WriteError::Corrupt(_))), "{put:?}");
+    assert!(matches!(store.delete(b"id"), Err(WriteError::Corrupt(_))));
+    assert_eq!((store.len(), store.digest()), (1, digest));
 }
 
 #[test]
@@ -201,16 +244,17 @@ fn cut_files_and_missing_files_are_refused() {
 }
 
 #[test]
-fn a_damaged_record_is_not_overwritten_unseen() {
+fn a_record_whose_slot_is_damaged_is_not_overwritten_unseen() {
     let closed = closed();
     let (id, _) = closed.records.iter().next().unwrap();
-    // The first byte of every vector in the first extent.
+    // The version of every record in the first extent: what the digest is to be without, and where its bytes are, is not
+    // to be trusted either.
     for slot in 0..16 {
-        closed.disk.flip_bit("s/vectors", slot * 64, 0).unwrap();
+        closed.disk.flip_bit("s/slots", slot * 64, 0).unwrap();
     }
     let mut store = Store::open(Arc::new(closed.disk.clone()), "s", options()).unwrap();
     let put = store.put(id, (&QUERY).into(), b"", Version::default());
-    assert!(matches!(put, Err(slowdb_storage::WriteError::Corrupt(_))), "{put:?}");
+    assert!(matches!(put, Err(WriteError::Corrupt(_))), "{put:?}");
     assert!(store.version(id).is_err() && store.delete(id).is_err());
     assert_eq!(store.digest(), closed.digest);
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::{DIMENSION, Model, Rng, check, options, write};
 use slowdb_disk::{Disk, SimDisk};
-use slowdb_storage::{Digest, OpenError, Progress, Scrubber, Store, Verified, Version, verify};
+use slowdb_storage::{Digest, OpenError, Progress, Reader, Scrubber, Store, Verified, Version, verify};
 
 fn filled(disk: &SimDisk) -> (Store, Model) {
     let mut store = Store::open(Arc::new(disk.clone()), "s", options()).unwrap();
@@ -119,6 +119,31 @@ fn a_scrub_in_steps_names_what_is_damaged() {
     assert!(!found.bad.is_empty() && found.bad.iter().all(|bad| bad.slot.is_some_and(|slot| slot < 16)));
     assert_eq!(found.records + found.bad.len() as u64, model.records.len() as u64);
     assert_ne!(found.digest, scrubber.snapshot().digest());
+}
+
+#[test]
+fn what_was_served_before_it_was_damaged_is_served_no_more_once_a_scrub_found_it() {
+    let disk = SimDisk::new();
+    let (store, model) = filled(&disk);
+    let reader = store.reader();
+    // Every record was looked at, and is trusted from then on.
+    let served = |reader: &Reader| {
+        model.records.keys().filter(|id| reader.get(id).is_ok_and(|record| record.is_some())).count()
+    };
+    assert_eq!(served(&reader), model.records.len());
+    let scrubbed = || {
+        let mut scrubber = Scrubber::new(store.snapshot().unwrap());
+        while scrubber.step(300) {}
+        (scrubber.found().bad.len(), scrubber.bytes_read())
+    };
+    let (_, bytes) = scrubbed();
+    for slot in 0..16 {
+        disk.flip_bit("s/vectors", slot * 64 + 1, 2).unwrap();
+    }
+    let (bad, bytes_with_bad) = scrubbed();
+    assert!(bad > 0 && bytes > 0);
+    assert_eq!(bytes, bytes_with_bad, "what is damaged was read as well");
+    assert_eq!(served(&reader), model.records.len() - bad);
 }
 
 #[test]

@@ -113,6 +113,7 @@ impl Settings {
             node_down_after: NODE_DOWN_AFTER,
             snapshot_bytes_per_second: NodeConfig::SNAPSHOT_BYTES_PER_SECOND,
             min_free: None,
+            scrub_bytes_per_second: NodeConfig::SCRUB_BYTES_PER_SECOND,
             identity: identity.clone(),
         }
     }

@@ -1,6 +1,8 @@
 //! `status` for people: first whether all is well, then the tables.
 
-use super::view::{CollectionView, Digests, GroupView, LateView, NodeView, ReplicaView, StatusView};
+use super::view::{
+    CollectionView, Digests, GroupView, LateView, NodeView, ReplicaView, ScrubView, StatusView,
+};
 use crate::operate::human_moves;
 use crate::output::{bytes, table};
 
@@ -58,6 +60,7 @@ fn nodes(nodes: &[NodeView]) -> String {
                     bytes(said.log.bytes),
                     bytes(said.log.pinned_bytes),
                     said.space.free_bytes.map_or_else(|| "?".to_owned(), bytes),
+                    scrubbed(&said.scrub),
                     duration(said.uptime_ms),
                     if lost.is_empty() { "all".to_owned() } else { format!("not {}", lost.join(", ")) },
                 ]);
@@ -75,10 +78,11 @@ fn nodes(nodes: &[NodeView]) -> String {
         "LOG",
         "FOR FOLLOWERS",
         "FREE",
+        "SCRUBBED",
         "UP",
         "REACHES",
     ];
-    table(&head, &[4, 5, 6, 7, 8, 9], &rows)
+    table(&head, &[4, 5, 6, 7, 8, 9, 10], &rows)
 }
 
 /// Whether it answers, and what else is to be known of it.
@@ -88,6 +92,17 @@ fn state(node: &NodeView) -> String {
     words.extend(node.down.filter(|is_down| *is_down).map(|_| "DOWN"));
     words.extend(node.state.filter(|state| *state != "active"));
     words.join(", ")
+}
+
+/// When all its shards were last read and checked, or how far that is.
+fn scrubbed(scrub: &ScrubView) -> String {
+    let damaged = if scrub.damaged > 0 { format!(", {} DAMAGED", scrub.damaged) } else { String::new() };
+    let when = match scrub.finished_ms_ago {
+        _ if scrub.bytes_per_second == 0 => "off".to_owned(),
+        Some(ms) => format!("{} ago", duration(ms)),
+        None => format!("{} so far", bytes(scrub.bytes_this_round)),
+    };
+    format!("{when}{damaged}")
 }
 
 fn duration(ms: u64) -> String {

@@ -4,7 +4,7 @@ use crate::operate;
 use slowdb_client::{ClientError, ClusterMap, ClusterStatus, Metric, NodeReport, Position, Unreached};
 use slowdb_proto::{
     ClusterId, CollectionInfo, FollowerStatus, GroupKind, GroupStatus, LateStatus, LogStatus, NodeInfo,
-    NodeStatus, ReplicaInfo, Role, ShardInfo, SpaceStatus,
+    NodeStatus, ReplicaInfo, Role, ScrubStatus, ShardInfo, SpaceStatus,
 };
 
 fn group(group: u64, role: Role, index: u64, digest: u8) -> GroupStatus {
@@ -52,6 +52,7 @@ fn cluster() -> ClusterStatus {
             uptime_ms: 61_000,
             groups: (0..3).map(|g| group(g, role, 10, 1)).collect(),
             log: LogStatus { bytes: 2048, segments: 1, pinned_bytes: 0 },
+            scrub: ScrubStatus::default(),
             space: SpaceStatus { free_bytes: Some(5 << 30), ..SpaceStatus::default() },
             peers: vec![],
             warnings: vec![],

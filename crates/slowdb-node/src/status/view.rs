@@ -7,7 +7,7 @@ use crate::operate::{Cluster, Move};
 use crate::records::PositionView;
 use serde::Serialize;
 use slowdb_client::{ClientError, ClusterStatus, NodeReport};
-use slowdb_proto::{CollectionInfo, GroupKind, GroupStatus, LateStatus, NodeStatus, Role};
+use slowdb_proto::{CollectionInfo, GroupKind, GroupStatus, LateStatus, NodeStatus, Role, ScrubStatus};
 use std::collections::BTreeMap;
 
 /// The whole cluster.
@@ -60,6 +60,7 @@ pub(crate) struct NodeSaid {
     pub(crate) shards: usize,
     pub(crate) log: LogView,
     pub(crate) space: SpaceView,
+    pub(crate) scrub: ScrubView,
     pub(crate) peers: Vec<PeerView>,
     pub(crate) warnings: Vec<String>,
 }
@@ -84,6 +85,50 @@ pub(crate) struct SpaceView {
     /// From this on they are taken again.
     pub(crate) enough_bytes: u64,
     pub(crate) refuses_writes: bool,
+}
+
+/// How far a node has come with reading its shards again.
+#[derive(Debug, Serialize)]
+pub(crate) struct ScrubView {
+    /// 0: it does not.
+    pub(crate) bytes_per_second: u64,
+    /// How often it came through since it started.
+    pub(crate) rounds: u64,
+    /// Absent before the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) finished_ms_ago: Option<u64>,
+    /// Good records, bytes and damaged places of the last time.
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) bad: u64,
+    pub(crate) bytes_this_round: u64,
+    /// Damaged places, by the last look at each shard.
+    pub(crate) damaged: u64,
+}
+
+impl ScrubView {
+    fn of(status: &ScrubStatus) -> Self {
+        let ScrubStatus {
+            bytes_per_second,
+            rounds,
+            finished_ms_ago,
+            records,
+            bytes,
+            bad,
+            bytes_this_round,
+            damaged,
+        } = *status;
+        ScrubView {
+            bytes_per_second,
+            rounds,
+            finished_ms_ago,
+            records,
+            bytes,
+            bad,
+            bytes_this_round,
+            damaged,
+        }
+    }
 }
 
 /// Another node as seen from one.
@@ -274,6 +319,7 @@ fn node_said(status: &NodeStatus) -> NodeSaid {
             enough_bytes: status.space.enough_bytes,
             refuses_writes: status.space.refuses_writes,
         },
+        scrub: ScrubView::of(&status.scrub),
         peers: status.peers.iter().map(peer).collect(),
         warnings: status.warnings.clone(),
     }

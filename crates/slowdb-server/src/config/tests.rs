@@ -24,6 +24,7 @@ fn config() -> NodeConfig {
         node_down_after: std::time::Duration::from_secs(60),
         snapshot_bytes_per_second: NodeConfig::SNAPSHOT_BYTES_PER_SECOND,
         min_free: None,
+        scrub_bytes_per_second: NodeConfig::SCRUB_BYTES_PER_SECOND,
         identity: identity.expect("certificates can be made"),
     }
 }

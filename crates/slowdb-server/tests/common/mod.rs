@@ -13,7 +13,9 @@ use slowdb_proto::{
 use slowdb_repl::driver::Core;
 use slowdb_repl::wal::{Wal, WalOptions};
 use slowdb_repl::{Limits, NodeId, Now, Outgoing, TICK_MICROS};
-use slowdb_server::{CheckpointPace, Command, Effect, Founding, Identity, Node, NodeSetup, Own, RequestId};
+use slowdb_server::{
+    CheckpointPace, Command, Effect, Founding, Identity, Node, NodeSetup, Own, RequestId, ScrubPace,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -157,6 +159,7 @@ impl Cluster {
             checkpoints: CheckpointPace::default(),
             node_down_after: 5_000_000,
             min_free: Some(MIN_FREE),
+            scrub: ScrubPace { bytes_per_second: 1 << 20, pause_ticks: 250 },
         };
         let node = Node::open(setup, &recovered, wal.reader()).unwrap_or_else(|error| panic!("{error}"));
         hand.running = Some(Running { node, wal, own });
@@ -410,6 +413,7 @@ impl Cluster {
                 Effect::Checkpoint { group, job } => {
                     commands.push(Command::Checkpointed { group, result: job.run() });
                 }
+                Effect::Scrub(step) => commands.push(Command::Scrubbed(step.run())),
                 Effect::Job(job) => commands.push(Command::JobDone(job.run())),
                 Effect::Peers(peers) => {
                     hand.peers = Some(peers.into_iter().map(|(node, _)| node.as_str().to_owned()).collect());

@@ -240,7 +240,7 @@ impl<'a> Walk<'a> {
         let (number, from) = (slots.start / per_extent, slots.start % per_extent);
         let extent = shared.extent(number);
         let lives = &shared.lives(number, extent)[from..from + slots.len()];
-        let check = !extent.all_verified.load(Ordering::Relaxed);
+        let check = !extent.is_all_verified();
         let stride = shared.geometry.stride;
         let vectors = extent.vectors.ptr(from * stride, lives.len() * stride).cast_const();
         // The kernel that sums up two things at once does so itself.
@@ -268,7 +268,7 @@ impl<'a> Walk<'a> {
         // What was dead already may be visible to an older snapshot.
         let is_good = |n| extent.is_verified(n) || !bit(&shared.live_at_open, number * per_extent + n);
         if check && (0..per_extent).all(is_good) {
-            extent.all_verified.store(true, Ordering::Relaxed);
+            extent.set_all_verified();
         }
         Ok(())
     }
