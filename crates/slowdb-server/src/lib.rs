@@ -12,6 +12,7 @@ mod clients;
 mod config;
 mod conflicts;
 mod dedup;
+mod differences;
 mod disk_pace;
 mod envelope;
 mod fresh;

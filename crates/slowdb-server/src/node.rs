@@ -4,6 +4,7 @@
 //! socket and draws no randomness but from its seed; its disk is an argument.
 
 use crate::catalog::{CATALOG, CatalogMachine};
+use crate::differences::Differences;
 use crate::disk_pace::DiskPace;
 use crate::hosting::Hosting;
 use crate::identity::Own;
@@ -177,8 +178,7 @@ pub struct Node {
     /// The time as it was last told.
     pub(crate) now: Now,
     pub(crate) halted: BTreeMap<GroupId, String>,
-    /// Replicas that had another digest than this node's, with the entry at which they had it.
-    pub(crate) differing: BTreeMap<(GroupId, NodeId), u64>,
+    pub(crate) differing: Differences,
     pub(crate) hosting: Hosting,
     pub(crate) tending: Tending,
     pub(crate) disk: DiskPace,
@@ -213,7 +213,7 @@ impl Node {
             started: None,
             now: Now::default(),
             halted: BTreeMap::new(),
-            differing: BTreeMap::new(),
+            differing: Differences::default(),
             hosting: Hosting::default(),
             tending: Tending::default(),
             disk: DiskPace::default(),
@@ -249,7 +249,7 @@ impl Node {
             }
             Event::DigestDiffers { group, node, index } => {
                 tracing::error!(%group, %node, index, "digests differ: one of two replicas is wrong");
-                self.differing.insert((group, node), index);
+                self.differing.note(group, node, index);
             }
             Event::Members { group } => self.tending.look_at(group),
             Event::Forwarded { group, from, body } => self.forwarded(group, &from, &body),
@@ -430,6 +430,8 @@ impl Core for Node {
         self.expire_sessions();
         if self.ticks % SPACE_LOOK_TICKS == 1 {
             self.look_at_space(now);
+            let repl = &self.repl;
+            self.differing.look(|group| repl.view(group).map_or(Vec::new(), |view| view.followers));
         }
         self.meet();
         self.tend(now);

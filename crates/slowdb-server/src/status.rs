@@ -88,7 +88,7 @@ impl Node {
     fn warnings(&self, now: Now) -> Vec<String> {
         let mut warnings: Vec<String> =
             self.halted.iter().map(|(group, why)| format!("{group} is halted here: {why}")).collect();
-        for ((group, node), index) in &self.differing {
+        for (group, node, index) in self.differing.iter() {
             warnings.push(format!(
                 "{group}: the replica on node {node} had another digest than this one at entry {index}"
             ));
