@@ -13,8 +13,10 @@ use slowdb_repl::driver::{Commands, Driver, LogGauge, Stopped};
 use slowdb_repl::transport::{self, ALPN_CONTROL, ALPN_DATA, Transport};
 use slowdb_repl::wal::{Wal, WalOptions};
 use slowdb_repl::{Limits, NodeId};
+use slowdb_storage::CheckpointError;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -523,7 +525,7 @@ impl Outside {
             Effect::Checkpoint { group, job } => {
                 let commands = Arc::clone(&self.commands);
                 self.runtime.spawn_blocking(move || {
-                    let result = job.run();
+                    let result = checkpoint(|| job.run());
                     if let Some(commands) = commands.get() {
                         commands.send_blocking(Command::Checkpointed { group, result });
                     }
@@ -548,6 +550,12 @@ impl Outside {
             }
         }
     }
+}
+
+/// Makes a checkpoint. A panic in it counts as its failure: the next ones wait to hear of it.
+fn checkpoint<T>(work: impl FnOnce() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
+    std::panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(CheckpointError::Io(std::io::Error::other("it panicked"))))
 }
 
 impl Outside {
@@ -606,5 +614,17 @@ async fn tell_surroundings(
         if !commands.send(Command::Surroundings { peers, log }).await {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_panics_has_failed() {
+        let failed = checkpoint::<()>(|| panic!("a defect")).expect_err("it made none");
+        assert_eq!(failed.to_string(), "cannot write the checkpoint: it panicked");
+        assert!(checkpoint(|| Ok(())).is_ok());
     }
 }
