@@ -118,6 +118,8 @@ struct OfGroup {
 pub(crate) struct Quarantine {
     groups: BTreeMap<GroupId, OfGroup>,
     bytes: usize,
+    /// What the log held when it was opened is in it.
+    is_recovered: bool,
 }
 
 /// What a group's quarantine holds.
@@ -130,12 +132,17 @@ pub struct Quarantined {
 }
 
 impl Quarantine {
-    /// What the log on disk held when it was opened. Says what makes no sense.
+    /// What the log on disk held when it was opened, of all groups: taken once, with the first that is opened. Says what
+    /// makes no sense.
     pub(crate) fn recover(&mut self, recovered: &Recovered) -> Result<(), ReplicaId> {
+        if self.is_recovered {
+            return Ok(());
+        }
         for ((replica, ..), data) in &recovered.overtaken {
             let overtaken = Overtaken::from_record(*replica, data).ok_or(ReplicaId(*replica))?;
             self.insert(overtaken);
         }
+        self.is_recovered = true;
         Ok(())
     }
 
@@ -244,4 +251,36 @@ impl Quarantine {
 /// The note that carries an offer.
 pub(crate) fn offer_note(from: ReplicaId, to: ReplicaId, entry: Bytes) -> Note {
     Note { from, to, says: Says::Overtaken { entry } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::AckLevel;
+
+    #[test]
+    fn the_log_is_taken_once_however_many_groups_are_opened() {
+        let was = Position { term: 3, index: 12, offset: 0 };
+        let header = ProposalHeader {
+            level: AckLevel::One,
+            retry: true,
+            writes: 1,
+            client: [7; 16],
+            sequence: 1,
+            hlc: 1,
+            origin: 1,
+            late: Some(Late { was, fork: 10 }),
+        };
+        let (group, replica) = (GroupId(5), ReplicaId(6));
+        let overtaken = Overtaken { group, replica, was, header, body: Bytes::from_static(b"body") };
+        let Record::Overtaken { data, .. } = overtaken.record() else { panic!("it is that of a proposal") };
+        let recovered =
+            Recovered { overtaken: BTreeMap::from([((6, 3, 12, 0), data)]), ..Recovered::default() };
+        let mut quarantine = Quarantine::default();
+        quarantine.recover(&recovered).expect("it makes sense");
+        assert_eq!(quarantine.view(group).proposals, 1);
+        quarantine.settle(group, replica, was).expect("it was kept");
+        quarantine.recover(&recovered).expect("it makes sense");
+        assert_eq!(quarantine.view(group).proposals, 0, "what is settled came back with the next group");
+    }
 }
