@@ -11,6 +11,7 @@ mod late;
 mod members;
 mod proposals;
 mod reads;
+mod strangers;
 mod transfer;
 mod words;
 
@@ -29,6 +30,7 @@ pub(crate) use proposals::Hlc;
 use proposals::{EntryWaiters, Queued};
 use reads::Reads;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use strangers::Strangers;
 pub(crate) use transfer::PART_BYTES;
 use transfer::Transfers;
 pub use transfer::{Arriving, Job, JobDone};
@@ -36,8 +38,6 @@ pub use words::{Event, Failure, Proposal, Token};
 
 /// Ticks between looks at what is to be done now and then in a group in which nothing happens.
 const QUIET_LOOK_TICKS: u64 = 16;
-/// Replicas that are no members as far as is known here, and whose nodes are remembered.
-const STRANGERS_MAX: usize = 64;
 
 struct Outstanding {
     batch: u64,
@@ -88,8 +88,7 @@ pub(crate) struct Group<M: StateMachine> {
     outbox: Vec<Note>,
     /// Events that wait to be told.
     news: Vec<Event<M::Outcome>>,
-    /// Nodes of replicas that spoke to this one and are no members, as far as is known here.
-    strangers: BTreeMap<ReplicaId, NodeId>,
+    strangers: Strangers,
     digests: Digests,
     transfers: Transfers,
     members_changed: bool,
@@ -132,7 +131,7 @@ impl<M: StateMachine> Group<M> {
             outstanding: VecDeque::new(),
             outbox: Vec::new(),
             news: Vec::new(),
-            strangers: BTreeMap::new(),
+            strangers: Strangers::default(),
             digests: Digests::default(),
             transfers: Transfers::default(),
             members_changed: false,
@@ -158,13 +157,12 @@ impl<M: StateMachine> Group<M> {
         let (from, _) = crate::engine::wire::parties(&message);
         let member = self.membership.member(from);
         let is_member = member.is_some();
-        // This replica may not have heard yet of a change that made the other one.
-        let may_remember = self.strangers.contains_key(&from) || self.strangers.len() < STRANGERS_MAX;
-        if member.is_some_and(|member| member.node != *node) || !(is_member || may_remember) {
+        if member.is_some_and(|member| member.node != *node) {
             return false;
         }
         if !is_member {
-            self.strangers.insert(from, node.clone());
+            // This replica may not have heard yet of a change that made the other one.
+            self.strangers.hear(from, node, self.ticks);
         }
         let message = match message {
             Payload::Consensus(message) if is_member => match self.engine.hear_beat(message) {
@@ -219,7 +217,7 @@ impl<M: StateMachine> Group<M> {
     /// The node that a replica is on, as far as it is known.
     pub(crate) fn node_of(&self, replica: ReplicaId) -> Option<&NodeId> {
         let member = self.membership.member(replica).map(|member| &member.node);
-        member.or_else(|| self.strangers.get(&replica))
+        member.or_else(|| self.strangers.node_of(replica))
     }
 
     pub(crate) fn halt(&mut self, why: String) {

@@ -173,6 +173,7 @@ impl<M: StateMachine> Group<M> {
         };
         self.engine.apply_members(&self.membership, &next)?;
         self.membership = next;
+        self.strangers.meet(&self.membership);
         self.note_membership(sink);
         Ok(())
     }

@@ -392,6 +392,7 @@ impl<M: StateMachine> Group<M> {
         self.membership =
             crate::Membership { group: self.id, own, index, incarnation: index, ..offer.members };
         self.members_changed = true;
+        self.strangers.meet(&self.membership);
     }
 
     /// Everything up to this ready is durable: a snapshot that the log goes on from is switched to.
