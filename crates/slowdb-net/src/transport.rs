@@ -14,7 +14,7 @@ use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 pub enum Profile {
     /// Small messages between nodes that must not wait behind bulk data: votes, heartbeats.
     Control,
-    /// Bulk data between nodes, one long-lived stream per log.
+    /// Bulk data between nodes, on long-lived streams.
     Data,
     /// A client's requests, each on a stream of its own.
     Client,

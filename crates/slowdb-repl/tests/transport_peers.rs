@@ -45,6 +45,26 @@ async fn frames_arrive_whole_and_in_order_on_their_stream() {
     }
 }
 
+/// More than the other side would grant streams for.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_by_the_thousand_share_a_connection() {
+    let dir = dir();
+    let identity = identity(dir.path());
+    let ((mut a, _), (mut b, _)) = pair(&identity, TestGate::new("a"), TestGate::new("b")).await;
+    b.reaches("a", Lane::Control, &mut a, "yes").await;
+    a.reaches("b", data(0), &mut b, "and here").await;
+    for group in 0..5_000_u64 {
+        let number = vec![Bytes::copy_from_slice(&group.to_le_bytes())];
+        a.transport.send(outgoing("b", data(group), "entries", number));
+    }
+    let mut missing: std::collections::BTreeSet<Vec<u8>> =
+        (0..5_000_u64).map(|group| group.to_le_bytes().to_vec()).collect();
+    while !missing.is_empty() {
+        let (_, meta, body) = b.frame().await;
+        assert!(meta != "entries" || missing.remove(&body[..]), "it is there twice");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_of_another_cluster_is_refused_with_the_reason() {
     let dir = dir();

@@ -1,8 +1,8 @@
 //! Frames between nodes, over QUIC.
 //!
 //! Each node dials every other one three times: a control connection for what is small and urgent, a data
-//! connection with one stream per group, and one for snapshots. What a node dialled it only sends on, what it accepted it only reads
-//! from. Sending never waits: each peer has queues bounded in bytes, what does not fit is dropped and the core
+//! connection with a bounded number of streams that groups share, and one for snapshots. What a node dialled it only sends
+//! on, what it accepted it only reads from. Sending never waits: each peer has queues bounded in bytes, what does not fit is dropped and the core
 //! is told, which is all that consensus needs.
 
 mod hello;

@@ -4,7 +4,7 @@ use super::hello::{Gate, Hello, KIND_DUPLICATE, KIND_HELLO, KIND_REFUSAL};
 use super::{ALPN_CONTROL, ALPN_DATA, HELLO_WITHIN, PeerEvent, admit, hello_limits};
 use crate::ids::{GroupId, NodeId};
 use bytes::Bytes;
-use slowdb_net::{Connection, Connector, FrameOut, Profile, SendStream};
+use slowdb_net::{Connection, Connector, FrameOut, Profile};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,10 @@ const CONTROL_QUEUE_BYTES: usize = 4 * 1024 * 1024;
 const DATA_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// Twice what a receiver has under way, if all parts are as large as they should be.
 const SNAPSHOT_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+/// Streams that groups share on a data connection, far fewer than the other side grants. A group always has the same one,
+/// so its frames stay in order. Group ids are counted up, so streams have the same number of them, but for one; groups of
+/// one stream wait for each other where a packet was lost or a frame is large, those of different streams do not.
+const DATA_STREAMS: u64 = 256;
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 const REDIAL_MIN: Duration = Duration::from_millis(50);
@@ -278,7 +282,7 @@ async fn send_all(
     instance: u64,
     queue: &mut mpsc::UnboundedReceiver<Queued>,
 ) -> bool {
-    let mut streams: BTreeMap<Option<GroupId>, StreamSender> = BTreeMap::new();
+    let mut streams: BTreeMap<Option<u64>, StreamSender> = BTreeMap::new();
     loop {
         let queued = tokio::select! {
             queued = queue.recv() => queued,
@@ -292,13 +296,8 @@ async fn send_all(
             }
         };
         let Some(Queued { group, frame, charge }) = queued else { return true };
-        let sender = match streams.entry(group) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                let Ok(stream) = connection.open_uni(WRITE_WITHIN).await else { return false };
-                entry.insert(StreamSender::start(stream, connection.clone()))
-            }
-        };
+        let stream = group.map(|group| group.0 % DATA_STREAMS);
+        let sender = streams.entry(stream).or_insert_with(|| StreamSender::start(connection.clone()));
         if sender.frames.send((frame, charge)).is_err() {
             connection.close(256, "a stream failed");
             return false;
@@ -306,15 +305,19 @@ async fn send_all(
     }
 }
 
-/// One stream's writer: a stalled group does not hold up the others.
+/// One stream's writer: one that is stalled does not hold up the others, nor does one that cannot be opened yet.
 struct StreamSender {
     frames: mpsc::UnboundedSender<(FrameOut, Charge)>,
 }
 
 impl StreamSender {
-    fn start(mut stream: SendStream, connection: Connection) -> Self {
+    fn start(connection: Connection) -> Self {
         let (sender, mut frames) = mpsc::unbounded_channel::<(FrameOut, Charge)>();
         tokio::spawn(async move {
+            let Ok(mut stream) = connection.open_uni(WRITE_WITHIN).await else {
+                connection.close(256, "a stream cannot be opened");
+                return;
+            };
             while let Some((frame, charge)) = frames.recv().await {
                 if slowdb_net::write_frame(&mut stream, frame, WRITE_WITHIN).await.is_err() {
                     connection.close(256, "a stream failed");

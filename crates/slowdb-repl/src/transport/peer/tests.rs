@@ -86,8 +86,15 @@ async fn frames_lost_with_their_connection_make_room_again() {
         assert!(queue.push(Some(GroupId(1)), frame, 600), "round {round}: the queue is full of nothing");
         assert!(!send_all(state, Line::Data, connection, 1, &mut receiver).await);
         while receiver.try_recv().is_ok() {}
+        // It may be with the writer of its stream, which notices too.
+        let given_back = async {
+            while queue.bytes.load(Ordering::Relaxed) > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let given_back = tokio::time::timeout(Duration::from_secs(60), given_back).await;
+        assert!(given_back.is_ok(), "round {round}: the queue holds what is lost");
     }
-    assert_eq!(queue.bytes.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
