@@ -5,7 +5,9 @@ use crate::cluster::{Cluster, view};
 use crate::direct::Direct;
 use anyhow::{Context, Result, bail, ensure};
 use slowdb_client::{Became, Client, Collection, Conflict, ConflictName, Loser, ReadOptions, WriteOptions};
-use slowdb_proto::{ClientId, OpsBuilder, Position, Reply, RequestKind, WriteLevel, WriteRequest};
+use slowdb_proto::{
+    ClientId, CollectionInfo, OpsBuilder, Position, Reply, RequestKind, WriteLevel, WriteRequest,
+};
 use slowdb_ring::shard_of;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,21 +49,22 @@ pub struct Account {
 /// If the node gives no answer.
 pub async fn write_at_one(
     direct: &Direct,
-    collection: &str,
-    num_shards: u32,
+    collection: &CollectionInfo,
     writes: &[(String, Value)],
 ) -> Result<Vec<Acked>> {
     let mut acked = Vec::new();
     for (sequence, (id, value)) in (1..).zip(writes) {
-        let shard = shard_of(id.as_bytes(), num_shards);
+        let shard = shard_of(id.as_bytes(), collection.shards.len() as u32);
         let mut ops = OpsBuilder::new();
         match value {
             Some(vector) => ops.put(id, vector, &[])?,
             None => ops.delete(id)?,
         }
-        let (collection, client) = (collection.to_owned(), ClientId([7; 16]));
+        let (name, client) = (collection.name.clone(), ClientId([7; 16]));
+        let first_group = collection.first_group().context("a collection without shards")?;
         let level = Some(WriteLevel::One);
-        let write = WriteRequest { collection, shard, level, client, sequence, retry: false };
+        let write =
+            WriteRequest { collection: name, first_group, shard, level, client, sequence, retry: false };
         match direct.ask(RequestKind::Write(write), ops.finish(), PATIENCE).await?.0 {
             Reply::Written(written) => {
                 let name = ConflictName { shard, was: written.first };

@@ -216,14 +216,13 @@ impl BulkWriter {
     }
 
     fn send(&mut self, batch: Batch) {
-        let Collection { inner, name, session } = self.collection.clone();
-        let timeout = self.options.timeout.unwrap_or(inner.timeout);
-        let level = self.options.level;
+        let (collection, shape, level) = (self.collection.clone(), self.shape, self.options.level);
+        let deadline = collection.deadline(self.options.timeout);
         self.firsts.insert(batch.first);
         self.under_way.spawn(async move {
             let sent = Instant::now();
             let body = Bytes::from(batch.bytes);
-            let result = write(&inner, &name, &session, batch.shard, body, level, timeout).await;
+            let result = write(&collection, shape, batch.shard, body, level, deadline).await;
             Outcome {
                 shard: batch.shard,
                 first: batch.first,

@@ -9,18 +9,19 @@ use crate::input::{check_id, check_payload, check_vector};
 use crate::leader::AtLeader;
 use crate::pool::Answer;
 use crate::reads::Source;
+use crate::routes::Routes;
 use crate::scan::{Scan, ScanOptions};
 use crate::search::{Search, SearchOptions, SearchResults};
 use crate::session::Session;
 use crate::{reads, search};
 use bytes::Bytes;
 use slowdb_proto::{
-    ClusterMap, Condition, Metric, OpsBuilder, Position, ReadLevel, Reply, RequestKind, ShardPosition,
-    WriteLevel, WriteReply, WriteRequest,
+    ClusterMap, CollectionInfo, Condition, Metric, OpsBuilder, Position, ReadLevel, Reply, RequestKind,
+    ShardPosition, WriteLevel, WriteReply, WriteRequest,
 };
 use slowdb_ring::shard_of;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How to write.
 #[derive(Clone, Debug, Default)]
@@ -107,6 +108,8 @@ pub struct GetResults {
 /// What is known of a collection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
+    /// Tells it from others of its name.
+    pub(crate) first_group: u64,
     pub(crate) dimension: usize,
     pub(crate) metric: Metric,
     pub(crate) num_shards: u32,
@@ -206,13 +209,19 @@ impl Collection {
         condition: Option<Condition>,
         options: &WriteOptions,
     ) -> Result<Written, ClientError> {
-        let shape = self.shape().await?;
-        check_id(put.id)?;
-        check_vector(put.vector, shape.dimension)?;
-        check_payload(put.payload)?;
-        let mut ops = OpsBuilder::new();
-        ops.put_if(put.id, put.vector, put.payload, condition)?;
-        self.write_one(shape, put.id, ops, options).await
+        let deadline = self.deadline(options.timeout);
+        loop {
+            let shape = self.shape().await?;
+            check_id(put.id)?;
+            check_vector(put.vector, shape.dimension)?;
+            check_payload(put.payload)?;
+            let mut ops = OpsBuilder::new();
+            ops.put_if(put.id, put.vector, put.payload, condition)?;
+            match self.write_one(shape, put.id, ops, options.level, deadline).await {
+                Err(ClientError::Replaced { .. }) if !deadline.is_over() => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Removes a record. `existed` in the answer says whether there was one.
@@ -242,11 +251,17 @@ impl Collection {
         condition: Option<Condition>,
         options: &WriteOptions,
     ) -> Result<Written, ClientError> {
-        let shape = self.shape().await?;
-        check_id(id)?;
-        let mut ops = OpsBuilder::new();
-        ops.delete_if(id, condition)?;
-        self.write_one(shape, id, ops, options).await
+        let deadline = self.deadline(options.timeout);
+        loop {
+            let shape = self.shape().await?;
+            check_id(id)?;
+            let mut ops = OpsBuilder::new();
+            ops.delete_if(id, condition)?;
+            match self.write_one(shape, id, ops, options.level, deadline).await {
+                Err(ClientError::Replaced { .. }) if !deadline.is_over() => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn write_one(
@@ -254,13 +269,12 @@ impl Collection {
         shape: Shape,
         id: &str,
         ops: OpsBuilder,
-        options: &WriteOptions,
+        level: Option<WriteLevel>,
+        deadline: Deadline,
     ) -> Result<Written, ClientError> {
         let shard = shard_of(id.as_bytes(), shape.num_shards);
         let body = Bytes::from(ops.finish());
-        let timeout = options.timeout.unwrap_or(self.inner.timeout);
-        let reply =
-            write(&self.inner, &self.name, &self.session, shard, body, options.level, timeout).await?;
+        let reply = write(self, shape, shard, body, level, deadline).await?;
         if let Some(unmet) = reply.unmet.first() {
             return Err(ClientError::ConditionNotMet { id: id.to_owned(), current: unmet.current });
         }
@@ -283,6 +297,17 @@ impl Collection {
         puts: &[Put<'_>],
         options: &WriteOptions,
     ) -> Result<BulkReport, ClientError> {
+        let deadline = self.deadline(options.timeout);
+        loop {
+            match self.write_all(puts, options).await {
+                Err(ClientError::Partial { written: 0, source })
+                    if matches!(*source, ClientError::Replaced { .. }) && !deadline.is_over() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn write_all(&self, puts: &[Put<'_>], options: &WriteOptions) -> Result<BulkReport, ClientError> {
         let shape = self.shape().await?;
         for put in puts {
             check_id(put.id)?;
@@ -290,7 +315,7 @@ impl Collection {
             check_payload(put.payload)?;
         }
         let bulk = BulkOptions { level: options.level, timeout: options.timeout, ..BulkOptions::default() };
-        let mut writer = self.bulk_writer(bulk).await?;
+        let mut writer = BulkWriter::new(self.clone(), shape, bulk)?;
         for put in puts {
             writer.put(put.id, put.vector, put.payload).await?;
         }
@@ -319,11 +344,8 @@ impl Collection {
     /// # Errors
     /// See [`ClientError`]. There is no partial answer.
     pub async fn get_many(&self, ids: &[&str], options: &ReadOptions) -> Result<GetResults, ClientError> {
-        let deadline = Deadline::after(options.timeout.unwrap_or(self.inner.timeout));
-        let shape = self.shape().await?;
-        ids.iter().try_for_each(|id| check_id(id))?;
         let from = Source { level: options.level, only: None, session: &self.session };
-        reads::get_many(&self.inner, &self.name, shape, ids, from, deadline).await
+        self.get_of(ids, from, self.deadline(options.timeout)).await
     }
 
     /// Reads a record as one node has it, at level `one`: what it has applied, however old that is. For a
@@ -338,12 +360,25 @@ impl Collection {
         id: &str,
         timeout: Option<Duration>,
     ) -> Result<Option<Record>, ClientError> {
-        let deadline = Deadline::after(timeout.unwrap_or(self.inner.timeout));
-        let shape = self.shape().await?;
-        check_id(id)?;
         let from = Source { level: Some(ReadLevel::One), only: Some(node), session: &self.session };
-        let found = reads::get_many(&self.inner, &self.name, shape, &[id], from, deadline).await?;
+        let found = self.get_of(&[id], from, self.deadline(timeout)).await?;
         Ok(found.records.into_iter().next().flatten())
+    }
+
+    async fn get_of(
+        &self,
+        ids: &[&str],
+        from: Source<'_>,
+        deadline: Deadline,
+    ) -> Result<GetResults, ClientError> {
+        loop {
+            let shape = self.shape().await?;
+            ids.iter().try_for_each(|id| check_id(id))?;
+            match reads::get_many(&self.inner, &self.name, shape, ids, from, deadline).await {
+                Err(ClientError::Replaced { .. }) if !deadline.is_over() => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// The exact `k` nearest records to each query, over all shards. Queries lie one after the other.
@@ -356,8 +391,14 @@ impl Collection {
         queries: &[f32],
         options: &SearchOptions,
     ) -> Result<SearchResults, ClientError> {
-        let shape = self.shape().await?;
-        Search::new(self, shape, options)?.run(queries).await
+        let mut timeout = options.timeout.unwrap_or(self.inner.timeout);
+        loop {
+            let (began, shape) = (Instant::now(), self.shape().await?);
+            match Search::new(self, shape, options, timeout)?.run(queries).await {
+                Err(ClientError::Replaced { .. }) if began.elapsed() < timeout => timeout -= began.elapsed(),
+                outcome => return outcome,
+            }
+        }
     }
 
     /// How many records there are, each shard counted at its own moment.
@@ -366,8 +407,13 @@ impl Collection {
     /// See [`ClientError`]. If a shard does not answer in time, the error names it, unless
     /// [`CountOptions::min_coverage`] says that the others are enough.
     pub async fn count(&self, options: &CountOptions) -> Result<Counted, ClientError> {
-        let shape = self.shape().await?;
-        count::count(self, shape, options).await
+        let deadline = self.deadline(options.timeout);
+        loop {
+            match count::count(self, self.shape().await?, options, deadline).await {
+                Err(ClientError::Replaced { .. }) if !deadline.is_over() => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// All records, page by page.
@@ -377,6 +423,11 @@ impl Collection {
     pub async fn scan(&self, options: ScanOptions) -> Result<Scan, ClientError> {
         let shape = self.shape().await?;
         Scan::new(self.clone(), shape, options)
+    }
+
+    /// When a call ends that begins now.
+    pub(crate) fn deadline(&self, timeout: Option<Duration>) -> Deadline {
+        Deadline::after(timeout.unwrap_or(self.inner.timeout))
     }
 
     /// The shape, asking around once if this client has not heard of the collection.
@@ -392,12 +443,25 @@ impl Collection {
         let routes = self.inner.read_routes();
         let info = routes.collection(&self.name)?;
         Some(Shape {
+            first_group: info.first_group()?,
             dimension: info.dimension as usize,
             metric: info.metric,
             num_shards: info.shards.len() as u32,
             read_level: info.settings.read_level,
         })
-        .filter(|shape| shape.num_shards > 0)
+    }
+}
+
+/// The collection of this name, if it is the one that the shape is of.
+pub(crate) fn same<'a>(
+    routes: &'a Routes,
+    name: &str,
+    shape: Shape,
+) -> Result<&'a CollectionInfo, ClientError> {
+    match routes.collection(name) {
+        Some(info) if info.first_group() == Some(shape.first_group) => Ok(info),
+        Some(_) => Err(ClientError::Replaced { name: name.to_owned() }),
+        None => Err(unknown_collection(name, &routes.map())),
     }
 }
 
@@ -407,23 +471,22 @@ pub(crate) fn unknown_collection(name: &str, map: &ClusterMap) -> ClientError {
     ClientError::UnknownCollection { name: name.to_owned(), known }
 }
 
-/// Writes one batch to its shard, once, however many attempts that takes.
+/// Writes one batch to its shard, once, however many attempts that takes. With [`ClientError::Replaced`] nothing was written.
 pub(crate) async fn write(
-    inner: &Arc<Inner>,
-    collection: &str,
-    session: &Session,
+    collection: &Collection,
+    shape: Shape,
     shard: u32,
     body: Bytes,
     level: Option<WriteLevel>,
-    timeout: Duration,
+    deadline: Deadline,
 ) -> Result<WriteReply, ClientError> {
+    let Collection { inner, name, session } = collection;
     let sequence = inner.next_sequence();
     let request = |retry| {
-        let (collection, client) = (collection.to_owned(), inner.id);
-        RequestKind::Write(WriteRequest { collection, shard, level, client, sequence, retry })
+        let (collection, first_group, client) = (name.to_string(), shape.first_group, inner.id);
+        RequestKind::Write(WriteRequest { collection, first_group, shard, level, client, sequence, retry })
     };
-    let deadline = Deadline::after(timeout);
-    let call = AtLeader { inner, collection, shard, deadline, is_write: true, only: None };
+    let call = AtLeader { inner, collection: name, shape, shard, deadline, is_write: true, only: None };
     let read = |answer: Answer| match answer.reply {
         Reply::Written(reply) => Ok(reply),
         other => Err(search::unexpected("a write", &other)),

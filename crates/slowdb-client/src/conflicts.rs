@@ -84,19 +84,30 @@ pub struct Conflicts {
     timeout: Option<Duration>,
     shard: u32,
     from: Position,
+    /// Whether a page was given out.
+    is_begun: bool,
 }
 
 impl Conflicts {
     /// The next page: entries of one shard in the order of their names, maybe none; `None` after the last.
     ///
     /// # Errors
-    /// See [`ClientError`]. After an error the same page can be asked for again.
+    /// See [`ClientError`]. After an error the same page can be asked for again, but for [`ClientError::Replaced`].
     pub async fn next_page(&mut self) -> Result<Option<Vec<Conflict>>, ClientError> {
         if self.shard >= self.shape.num_shards {
             return Ok(None);
         }
-        let asked = Asked { shard: self.shard, from: self.from, limit: CONFLICT_PAGE_MAX, losers: false };
-        let (page, next) = self.collection.conflict_page(self.shape, asked, self.timeout).await?;
+        let deadline = self.collection.deadline(self.timeout);
+        let (page, next) = loop {
+            let asked = Asked { shard: self.shard, from: self.from, limit: CONFLICT_PAGE_MAX, losers: false };
+            match self.collection.conflict_page(self.shape, asked, deadline).await {
+                Err(ClientError::Replaced { .. }) if !self.is_begun && !deadline.is_over() => {
+                    self.shape = self.collection.shape().await?;
+                }
+                outcome => break outcome?,
+            }
+        };
+        self.is_begun = true;
         match next {
             Some(next) => self.from = next,
             None => (self.shard, self.from) = (self.shard + 1, Position::START),
@@ -122,7 +133,7 @@ impl Collection {
     pub async fn conflicts(&self, timeout: Option<Duration>) -> Result<Conflicts, ClientError> {
         let shape = self.shape().await?;
         let collection = self.clone();
-        Ok(Conflicts { collection, shape, timeout, shard: 0, from: Position::START })
+        Ok(Conflicts { collection, shape, timeout, shard: 0, from: Position::START, is_begun: false })
     }
 
     /// One conflict, with what lost in it, read at quorum.
@@ -134,9 +145,23 @@ impl Collection {
         name: ConflictName,
         timeout: Option<Duration>,
     ) -> Result<Conflict, ClientError> {
-        let shape = self.shape().await?;
+        let deadline = self.deadline(timeout);
+        loop {
+            match self.conflict_of(self.shape().await?, name, deadline).await {
+                Err(ClientError::Replaced { .. }) if !deadline.is_over() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn conflict_of(
+        &self,
+        shape: Shape,
+        name: ConflictName,
+        deadline: Deadline,
+    ) -> Result<Conflict, ClientError> {
         let asked = Asked { shard: name.shard, from: name.was, limit: 1, losers: true };
-        let (page, _) = self.conflict_page(shape, asked, timeout).await?;
+        let (page, _) = self.conflict_page(shape, asked, deadline).await?;
         let found = page.into_iter().find(|conflict| conflict.entry.was == name.was);
         found.ok_or(ClientError::NoConflict { name })
     }
@@ -153,14 +178,13 @@ impl Collection {
         anyway: bool,
         options: &WriteOptions,
     ) -> Result<Written, ClientError> {
-        let entry = self.conflict(name, options.timeout).await?.entry;
+        let shape = self.shape().await?;
+        let entry = self.conflict_of(shape, name, self.deadline(options.timeout)).await?.entry;
         let id = entry.id;
         let mut ops = OpsBuilder::new();
         ops.replay(&id, name.was, anyway)?;
-        let timeout = options.timeout.unwrap_or(self.inner.timeout);
-        let body = Bytes::from(ops.finish());
-        let reply =
-            write(&self.inner, &self.name, &self.session, name.shard, body, options.level, timeout).await?;
+        let (body, deadline) = (Bytes::from(ops.finish()), self.deadline(options.timeout));
+        let reply = write(self, shape, name.shard, body, options.level, deadline).await?;
         match reply.unmet.first().map(|unmet| unmet.current) {
             Some(None) => Err(ClientError::NoConflict { name }),
             Some(Some(_)) if entry.loser.is_none() => Err(ClientError::NothingLost { name }),
@@ -209,10 +233,8 @@ impl Collection {
         for Conflict { entry, .. } in conflicts {
             ops.discard(&entry.id, entry.was)?;
         }
-        let timeout = options.timeout.unwrap_or(self.inner.timeout);
-        let body = Bytes::from(ops.finish());
-        let reply =
-            write(&self.inner, &self.name, &self.session, shard, body, options.level, timeout).await?;
+        let (body, deadline) = (Bytes::from(ops.finish()), self.deadline(options.timeout));
+        let reply = write(self, self.shape().await?, shard, body, options.level, deadline).await?;
         Ok(conflicts.len() - reply.unmet.len().min(conflicts.len()))
     }
 
@@ -220,15 +242,15 @@ impl Collection {
         &self,
         shape: Shape,
         asked: Asked,
-        timeout: Option<Duration>,
+        deadline: Deadline,
     ) -> Result<(Vec<Conflict>, Option<Position>), ClientError> {
         let Collection { inner, name, session } = self;
         let Asked { shard, from, limit, losers } = asked;
-        let deadline = Deadline::after(timeout.unwrap_or(inner.timeout));
         let source = Source { level: Some(ReadLevel::Quorum), only: None, session };
         let request = |_| {
             RequestKind::Conflicts(ConflictsRequest {
                 collection: name.to_string(),
+                first_group: shape.first_group,
                 shard,
                 fresh: fresh(inner, name, &[shard], source, deadline),
                 from,
@@ -245,7 +267,7 @@ impl Collection {
             let page = split(*page, body, losers, shape.dimension).filter(|_| goes_on);
             page.ok_or_else(|| format!("conflicts whose {bytes} bytes do not add up"))
         };
-        let call = AtLeader { inner, collection: name, shard, deadline, is_write: false, only: None };
+        let call = AtLeader { inner, collection: name, shape, shard, deadline, is_write: false, only: None };
         call.run(request, Bytes::new(), read).await
     }
 }

@@ -49,9 +49,9 @@ pub(crate) async fn count(
     collection: &Collection,
     shape: Shape,
     options: &CountOptions,
+    deadline: Deadline,
 ) -> Result<Counted, ClientError> {
     check_coverage(options.min_coverage)?;
-    let deadline = Deadline::after(options.timeout.unwrap_or(collection.inner.timeout));
     let mut counted = Counted { records: 0, shards: Vec::new(), missing: Vec::new() };
     let mut shards = 0..shape.num_shards;
     let mut race = Race::new();
@@ -97,12 +97,12 @@ async fn count_shard(
     let request = || {
         let fresh = fresh(inner, name, &[shard], source, deadline);
         let (collection, prefix) = (name.to_string(), options.prefix.clone());
-        RequestKind::Count(CountRequest { collection, shard, fresh, prefix })
+        RequestKind::Count(CountRequest { collection, first_group: shape.first_group, shard, fresh, prefix })
     };
     let read = |answer: Answer| match answer.reply {
         Reply::Counted { at, records } => Ok((at, records)),
         other => Err(unexpected("a count", &other)),
     };
-    let call = AtLeader { inner, collection: name, shard, deadline, is_write: false, only: None };
-    read_shard(&call, shape, source, request, read).await
+    let call = AtLeader { inner, collection: name, shape, shard, deadline, is_write: false, only: None };
+    read_shard(&call, source, request, read).await
 }

@@ -112,6 +112,12 @@ impl Course {
         self.again(Duration::ZERO)
     }
 
+    /// There is nobody to ask any more: nothing is sent from now on, and what is pending may yet be answered.
+    pub(crate) fn end(&mut self, error: ClientError) -> Next {
+        self.refused.get_or_insert(error);
+        self.again(Duration::ZERO)
+    }
+
     fn over(&mut self, node: &str, reason: String) {
         self.pending.retain(|pending| pending != node);
         self.hopeless.remove(node);
@@ -185,6 +191,20 @@ mod tests {
         let next = course.failed("n2", Failure::Unanswered("gone".into()), &replicas());
         let Next::Fail(ClientError::Refused(error)) = next else { panic!("{next:?}") };
         assert_eq!(error.code, Code::BadRequest);
+    }
+
+    #[test]
+    fn when_there_is_nobody_to_ask_what_is_pending_may_yet_be_answered() {
+        let gone = || ClientError::Replaced { name: "c".into() };
+        assert!(matches!(Course::default().end(gone()), Next::Fail(ClientError::Replaced { .. })));
+        for (code, maybe_done) in [(Code::StaleRoute, false), (Code::LeaderChanged, true)] {
+            let mut course = Course::default();
+            course.sent("n1", &lead("n1", 1));
+            assert!(matches!(course.end(gone()), Next::Wait));
+            let next = course.refused("n1", error(code));
+            assert!(matches!(next, Next::Fail(ClientError::Replaced { .. })), "{next:?}");
+            assert_eq!(course.is_retry(), maybe_done, "{code:?}");
+        }
     }
 
     #[test]

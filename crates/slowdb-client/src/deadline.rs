@@ -24,6 +24,10 @@ impl Deadline {
         self.at.saturating_duration_since(Instant::now())
     }
 
+    pub(crate) fn is_over(self) -> bool {
+        self.left().is_zero()
+    }
+
     /// For an error message.
     pub(crate) fn waited_ms(self) -> u64 {
         self.start.elapsed().as_millis() as u64

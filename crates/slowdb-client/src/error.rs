@@ -69,6 +69,13 @@ pub enum ClientError {
         /// The names there are.
         known: String,
     },
+    /// The collection was dropped while the call was under way, and there is another one of that name. What the call did,
+    /// if anything, it did to the one that is gone. Begin anew, if the new one is meant.
+    #[error("the collection '{name}' was dropped meanwhile, and there is another one of that name")]
+    Replaced {
+        /// The name of both.
+        name: String,
+    },
     /// None of the addresses answered. Check them, and whether the nodes run.
     #[error("no node could be reached: {}", list(.tried))]
     NoNodeReachable {
@@ -172,6 +179,7 @@ impl ClientError {
                 Code::ConditionNotMet.as_str()
             }
             ClientError::UnknownCollection { .. } => Code::UnknownCollection.as_str(),
+            ClientError::Replaced { .. } => Code::StaleRoute.as_str(),
             ClientError::NoNodeReachable { .. } => "unreachable",
             ClientError::CertificateRefused { .. } => "certificate_refused",
             ClientError::WrongCluster { .. } => Code::WrongCluster.as_str(),

@@ -5,7 +5,7 @@
 //! goes on being awaited: whichever succeeds first wins.
 
 use crate::client::Inner;
-use crate::collection::unknown_collection;
+use crate::collection::{Shape, same};
 use crate::course::{Course, Next};
 use crate::deadline::Deadline;
 use crate::error::ClientError;
@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 pub(crate) struct AtLeader<'a> {
     pub(crate) inner: &'a Arc<Inner>,
     pub(crate) collection: &'a str,
+    pub(crate) shape: Shape,
     pub(crate) shard: u32,
     pub(crate) deadline: Deadline,
     pub(crate) is_write: bool,
@@ -67,19 +68,27 @@ impl AtLeader<'_> {
             }
             if patience.is_some_and(|at| now >= at) {
                 patience = None;
-                self.look_around(&mut interest)?;
+                self.look_around(&mut interest);
             }
             if send_at.is_some_and(|at| now >= at) {
                 send_at = None;
-                let place = self.place()?;
-                if let Some(node) = course.target(&place.lead, &place.replicas) {
-                    let request = request(course.is_retry());
-                    course.sent(&node, &place.lead);
-                    let (body, term) = (body.clone(), place.lead.term);
-                    race.push(async move {
-                        let outcome = inner.ask(&node, request, body, deadline.left()).await;
-                        (node, term, outcome)
-                    });
+                match self.place() {
+                    Ok(place) => {
+                        if let Some(node) = course.target(&place.lead, &place.replicas) {
+                            let request = request(course.is_retry());
+                            course.sent(&node, &place.lead);
+                            let (body, term) = (body.clone(), place.lead.term);
+                            race.push(async move {
+                                let outcome = inner.ask(&node, request, body, deadline.left()).await;
+                                (node, term, outcome)
+                            });
+                        }
+                    }
+                    Err(error) => {
+                        if let Next::Fail(error) = course.end(error) {
+                            return Err(self.verdict(&course, error));
+                        }
+                    }
                 }
             }
             let wake = [send_at, patience].into_iter().flatten().fold(deadline.at, Instant::min);
@@ -88,26 +97,26 @@ impl AtLeader<'_> {
                     let next = match self.understand(&node, outcome, &read) {
                         Ok(Ok(value)) => return Ok(value),
                         Ok(Err(error)) => {
-                            self.take_hint(&node, term, &error)?;
+                            self.take_hint(&node, term, &error);
                             course.refused(&node, error)
                         }
-                        Err(failure) => course.failed(&node, failure, &self.place()?.replicas),
+                        Err(failure) => course.failed(&node, failure, &self.replicas()),
                     };
                     match next {
                         Next::Fail(error) => return Err(self.verdict(&course, error)),
                         Next::Wait => {}
                         Next::SendAfter(asked) => {
-                            self.look_around(&mut interest)?;
+                            self.look_around(&mut interest);
                             let wait = backoff.next(asked, &mut inner.jitter());
                             send_at = Some(self.paid(Instant::now() + wait));
-                            if course.is_news(&self.place()?.lead) {
+                            if self.is_news(&course) {
                                 send_at = Some(Instant::now());
                             }
                         }
                     }
                 }
                 _ = news.changed() => {
-                    if course.is_news(&self.place()?.lead) {
+                    if self.is_news(&course) {
                         send_at = Some(Instant::now());
                     }
                 }
@@ -155,15 +164,24 @@ impl AtLeader<'_> {
         format!("writing to shard {} of '{}'", self.shard, self.collection)
     }
 
-    fn look_around(&self, interest: &mut Option<Interest>) -> Result<(), ClientError> {
+    fn look_around(&self, interest: &mut Option<Interest>) {
         if interest.is_none() {
             let nodes = match self.only {
                 Some(only) => vec![only.to_owned()],
-                None => self.place()?.replicas,
+                None => self.replicas(),
             };
             *interest = Some(Interest::new(self.inner, nodes));
         }
-        Ok(())
+    }
+
+    /// Whether a leader is known that is newer than all that were asked, or that the collection is gone.
+    fn is_news(&self, course: &Course) -> bool {
+        self.place().map_or(true, |place| course.is_news(&place.lead))
+    }
+
+    /// Whoever may be asked; nobody, if the collection is gone.
+    fn replicas(&self) -> Vec<String> {
+        self.place().map_or_else(|_| Vec::new(), |place| place.replicas)
     }
 
     /// When a retry that is wanted at `at` can be had.
@@ -173,9 +191,8 @@ impl AtLeader<'_> {
 
     fn place(&self) -> Result<Place, ClientError> {
         let routes = self.inner.read_routes();
-        let shard = routes
-            .shard(self.collection, self.shard)
-            .ok_or_else(|| unknown_collection(self.collection, &routes.map()))?;
+        let collection = same(&routes, self.collection, self.shape)?;
+        let shard = collection.shards.get(self.shard as usize).ok_or_else(|| self.no_such_shard())?;
         let asked = |node: &String| self.only.is_none_or(|only| only == node);
         Ok(Place {
             group: shard.group,
@@ -184,12 +201,18 @@ impl AtLeader<'_> {
         })
     }
 
-    fn take_hint(&self, node: &str, term: u64, error: &ErrorReply) -> Result<(), ClientError> {
+    fn no_such_shard(&self) -> ClientError {
+        let (name, shards) = (self.collection, self.shape.num_shards);
+        let message = format!("there is no shard {}: collection '{name}' has {shards}", self.shard);
+        ClientError::BadInput { code: Code::BadRequest, message }
+    }
+
+    fn take_hint(&self, node: &str, term: u64, error: &ErrorReply) {
         // A node without a replica leads nothing either, whatever was known of it.
         if !matches!(error.code, Code::NotLeader | Code::StaleRoute) {
-            return Ok(());
+            return;
         }
-        let group = self.place()?.group;
+        let Ok(Place { group, .. }) = self.place() else { return };
         self.inner.learn(|routes| {
             routes.deny(group, node, term);
             match &error.leader {
@@ -197,7 +220,6 @@ impl AtLeader<'_> {
                 _ => false,
             }
         });
-        Ok(())
     }
 
     fn give_up(&self, course: Course) -> ClientError {
@@ -255,7 +277,7 @@ pub(crate) async fn any_replica<T>(
                     (node, outcome)
                 });
             } else {
-                at.look_around(&mut interest)?;
+                at.look_around(&mut interest);
             }
             // The next one if this one is slow.
             send_at = now + PATIENCE;
@@ -273,11 +295,11 @@ pub(crate) async fn any_replica<T>(
                     // There is another replica: no wait.
                     _ if !queue.is_empty() => send_at = Instant::now(),
                     Next::SendAfter(asked) => {
-                        at.look_around(&mut interest)?;
+                        at.look_around(&mut interest);
                         let wait = backoff.next(asked, &mut at.inner.jitter());
                         send_at = at.paid(Instant::now() + wait);
                     }
-                    Next::Wait => at.look_around(&mut interest)?,
+                    Next::Wait => at.look_around(&mut interest),
                 }
             }
             () = sleep_until(send_at.min(deadline.at).into()) => {}

@@ -119,9 +119,15 @@ async fn get_chunk(
     let request = || {
         let (collection, ids) = (collection.to_owned(), chunk.ids.clone());
         let fresh = fresh(inner, &collection, &[chunk.shard], from, deadline);
-        RequestKind::Get(GetRequest { collection, shard: chunk.shard, fresh, ids })
+        RequestKind::Get(GetRequest {
+            collection,
+            first_group: shape.first_group,
+            shard: chunk.shard,
+            fresh,
+            ids,
+        })
     };
-    let call = AtLeader { inner, collection, shard: chunk.shard, deadline, is_write: false, only };
+    let call = AtLeader { inner, collection, shape, shard: chunk.shard, deadline, is_write: false, only };
     let read = |answer: Answer| {
         let Answer { reply: Reply::Records { at, records, siblings }, body, .. } = answer else {
             return Err(unexpected("a read", &answer.reply));
@@ -131,7 +137,7 @@ async fn get_chunk(
         })?;
         Ok((at, found))
     };
-    let (at, found) = read_shard(&call, shape, from, request, read).await?;
+    let (at, found) = read_shard(&call, from, request, read).await?;
     Ok((at, chunk.places.into_iter().zip(found).collect()))
 }
 
@@ -139,14 +145,13 @@ async fn get_chunk(
 /// or says what it is instead of one.
 pub(crate) async fn read_shard<T>(
     call: &AtLeader<'_>,
-    shape: Shape,
     from: Source<'_>,
     request: impl Fn() -> RequestKind,
     read: impl Fn(Answer) -> Result<(ShardPosition, T), String>,
 ) -> Result<(ShardPosition, T), ClientError> {
     let Source { level, session, .. } = from;
     let named = session.alone();
-    let (at, found) = match level.unwrap_or(shape.read_level) {
+    let (at, found) = match level.unwrap_or(call.shape.read_level) {
         ReadLevel::Quorum => call.run(|_| request(), Bytes::new(), read).await?,
         ReadLevel::One | ReadLevel::Session => any_replica(call, request, read).await?,
     };
@@ -270,8 +275,8 @@ mod tests {
     fn requests_stay_inside_the_limits_and_ask_for_all() {
         let names: Vec<String> = (0..5_000).map(|i| format!("id{i}")).collect();
         let ids: Vec<&str> = names.iter().map(String::as_str).collect();
-        let shape =
-            Shape { dimension: 65_536, metric: Metric::L2, num_shards: 4, read_level: ReadLevel::Quorum };
+        let (num_shards, read_level) = (4, ReadLevel::Quorum);
+        let shape = Shape { first_group: 1, dimension: 65_536, metric: Metric::L2, num_shards, read_level };
         let mut seen = vec![0; ids.len()];
         for chunk in chunks(shape, &ids) {
             assert!(chunk.ids.len() * (65_536 * 4 + PAYLOAD_BYTES_MAX) <= BODY_BYTES_MAX);

@@ -78,6 +78,8 @@ pub struct Scan {
     shard: u32,
     after: Option<String>,
     missing: Vec<MissingShard>,
+    /// Whether a page was given out.
+    is_begun: bool,
 }
 
 impl Scan {
@@ -92,24 +94,32 @@ impl Scan {
                 format!("a page of {} records: it has to be from 1 to {SCAN_RECORDS_MAX}", options.page);
             return Err(ClientError::BadInput { code: Code::BadRequest, message });
         }
-        Ok(Scan { collection, options, shape, shard: 0, after: None, missing: Vec::new() })
+        Ok(Scan { collection, options, shape, shard: 0, after: None, missing: Vec::new(), is_begun: false })
     }
 
     /// The next page, which may be empty; `None` after the last.
     ///
     /// # Errors
     /// See [`ClientError`]. With [`ScanOptions::min_coverage`] a shard that cannot be read is passed over as long as
-    /// enough others are left, and is named by [`Scan::missing`]. After an error the same page can be asked for again.
+    /// enough others are left, and is named by [`Scan::missing`]. After an error the same page can be asked for again,
+    /// but for [`ClientError::Replaced`]: there are no more pages of a collection that is gone.
     pub async fn next_page(&mut self) -> Result<Option<ScanPage>, ClientError> {
-        let shards = self.shape.num_shards;
-        while self.shard < shards {
-            match self.page().await {
+        let deadline = self.collection.deadline(self.options.timeout);
+        while self.shard < self.shape.num_shards {
+            let shards = self.shape.num_shards;
+            match self.page(deadline).await {
                 Ok((page, more)) => {
+                    self.is_begun = true;
                     self.after = page.records.last().map(|record| record.id.clone()).filter(|_| more);
                     if self.after.is_none() {
                         self.shard += 1;
                     }
                     return Ok(Some(page));
+                }
+                Err(ClientError::Replaced { .. }) if !self.is_begun && !deadline.is_over() => {
+                    self.shape = self.collection.shape().await?;
+                    self.shard = 0;
+                    self.missing.clear();
                 }
                 Err(error) => {
                     let covered = shards as usize - self.missing.len() - 1;
@@ -131,13 +141,13 @@ impl Scan {
         &self.missing
     }
 
-    async fn page(&self) -> Result<(ScanPage, bool), ClientError> {
+    async fn page(&self, deadline: Deadline) -> Result<(ScanPage, bool), ClientError> {
         let Collection { inner, name, session } = &self.collection;
-        let deadline = Deadline::after(self.options.timeout.unwrap_or(inner.timeout));
         let source = Source { level: self.options.level, only: None, session };
         let request = || {
             RequestKind::Scan(ScanRequest {
                 collection: name.to_string(),
+                first_group: self.shape.first_group,
                 shard: self.shard,
                 fresh: fresh(inner, name, &[self.shard], source, deadline),
                 prefix: self.options.prefix.clone(),
@@ -157,8 +167,16 @@ impl Scan {
             Ok((at, (page, more)))
         };
         let shard = self.shard;
-        let call = AtLeader { inner, collection: name, shard, deadline, is_write: false, only: None };
-        Ok(read_shard(&call, self.shape, source, request, read).await?.1)
+        let call = AtLeader {
+            inner,
+            collection: name,
+            shape: self.shape,
+            shard,
+            deadline,
+            is_write: false,
+            only: None,
+        };
+        Ok(read_shard(&call, source, request, read).await?.1)
     }
 
     /// Takes a page apart; `None` if its parts do not add up.

@@ -6,7 +6,7 @@
 //! caller says how much is enough: then it is given once every replica of the others was asked in vain.
 
 use crate::client::Inner;
-use crate::collection::{Collection, Shape, unknown_collection};
+use crate::collection::{Collection, Shape, same, unknown_collection};
 use crate::coverage::{MissingShard, check_coverage, suffices};
 use crate::deadline::Deadline;
 use crate::error::ClientError;
@@ -109,11 +109,11 @@ impl<'a> Search<'a> {
         collection: &'a Collection,
         shape: Shape,
         options: &'a SearchOptions,
+        timeout: Duration,
     ) -> Result<Self, ClientError> {
         check_k(options.k)?;
         check_coverage(options.min_coverage)?;
         let Collection { inner, name, session } = collection;
-        let timeout = options.timeout.unwrap_or(inner.timeout);
         Ok(Search { inner, collection: name, session, shape, options, timeout })
     }
 
@@ -212,6 +212,7 @@ impl<'a> Search<'a> {
         let fresh = fresh(self.inner, self.collection, &shards, source, deadline);
         RequestKind::Search(SearchRequest {
             collection: self.collection.to_owned(),
+            first_group: self.shape.first_group,
             shards,
             fresh,
             k: self.options.k as u32,
@@ -282,6 +283,7 @@ impl<'a> Run<'a> {
         let wanted: Vec<u32> = self.open.difference(&in_flight).copied().collect();
         let groups = {
             let routes = inner.read_routes();
+            same(&routes, search.collection, search.shape)?;
             let mut nearest: Vec<String> = routes.map().nodes.iter().map(|n| n.id.clone()).collect();
             inner.nearest_first(&routes, &mut nearest);
             // Nodes that failed this very search come last; and a search is no way to find out whether a node that was never heard of is there.

@@ -9,6 +9,8 @@ use slowdb_position::Position;
 pub struct ConflictsRequest {
     /// Collection by name.
     pub collection: String,
+    /// Group of its first shard, by the caller's map: it tells collections of one name apart.
+    pub first_group: u64,
     /// Shard by number.
     pub shard: u32,
     /// How fresh they have to be.

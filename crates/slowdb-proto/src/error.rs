@@ -24,7 +24,8 @@ pub enum Code {
     WrongCluster,
     /// This replica does not lead the shard; the reply may say who does. Nothing was changed.
     NotLeader,
-    /// This node holds no replica of the shard: the caller's map is stale. Nothing was changed.
+    /// This node holds no replica of the shard, or the collection is another one of that name: the caller's map is stale,
+    /// or the node's. Nothing was changed.
     StaleRoute,
     /// A queue is full. Nothing was changed; try again after `retry_after_ms`.
     Overloaded,

@@ -49,6 +49,14 @@ pub struct CollectionInfo {
     pub shards: Vec<ShardInfo>,
 }
 
+impl CollectionInfo {
+    /// Group of the first shard. Groups are never used again, so it tells collections of one name apart.
+    #[must_use]
+    pub fn first_group(&self) -> Option<u64> {
+        self.shards.first().map(|shard| shard.group)
+    }
+}
+
 /// One shard.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct ShardInfo {

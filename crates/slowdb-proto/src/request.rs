@@ -262,6 +262,8 @@ pub struct GroupPosition {
 pub struct WriteRequest {
     /// Collection by name.
     pub collection: String,
+    /// Group of its first shard, by the caller's map: it tells collections of one name apart.
+    pub first_group: u64,
     /// Shard by number.
     pub shard: u32,
     /// When to acknowledge; `None`: as the collection says.
@@ -279,6 +281,8 @@ pub struct WriteRequest {
 pub struct GetRequest {
     /// Collection by name.
     pub collection: String,
+    /// Group of its first shard, by the caller's map: it tells collections of one name apart.
+    pub first_group: u64,
     /// Shard by number: all ids are in it.
     pub shard: u32,
     /// How fresh they have to be.
@@ -292,6 +296,8 @@ pub struct GetRequest {
 pub struct SearchRequest {
     /// Collection by name.
     pub collection: String,
+    /// Group of its first shard, by the caller's map: it tells collections of one name apart.
+    pub first_group: u64,
     /// The shards to look in: the answering node has them all.
     pub shards: Vec<u32>,
     /// How fresh they have to be.
@@ -307,6 +313,8 @@ pub struct SearchRequest {
 pub struct ScanRequest {
     /// Collection by name.
     pub collection: String,
+    /// Group of its first shard, by the caller's map: it tells collections of one name apart.
+    pub first_group: u64,
     /// Shard by number.
     pub shard: u32,
     /// How fresh they have to be.
@@ -328,6 +336,8 @@ pub struct ScanRequest {
 pub struct CountRequest {
     /// Collection by name.
     pub collection: String,
+    /// Group of its first shard, by the caller's map: it tells collections of one name apart.
+    pub first_group: u64,
     /// Shard by number.
     pub shard: u32,
     /// How fresh the count has to be.

@@ -17,6 +17,7 @@ fn requests() -> Vec<Request> {
     let (collection, client) = ("default".to_owned(), ClientId([9; 16]));
     let write = WriteRequest {
         collection: collection.clone(),
+        first_group: 9,
         shard: 3,
         level: Some(WriteLevel::All),
         client,
@@ -24,12 +25,18 @@ fn requests() -> Vec<Request> {
         retry: true,
     };
     let ids = vec!["a".into(), "ä".repeat(256)];
-    let get =
-        GetRequest { collection: collection.clone(), shard: 0, fresh: Freshness::at(ReadLevel::One), ids };
+    let get = GetRequest {
+        collection: collection.clone(),
+        first_group: 9,
+        shard: 0,
+        fresh: Freshness::at(ReadLevel::One),
+        ids,
+    };
     let seen = vec![GroupPosition { group: 7, position: Position { term: 1, index: 2, offset: 3 } }];
     let fresh = Freshness { level: Some(ReadLevel::Session), seen, wait_ms: 50 };
     let scan = ScanRequest {
         collection: collection.clone(),
+        first_group: 9,
         shard: 1,
         fresh: fresh.clone(),
         prefix: "a".into(),
@@ -40,6 +47,7 @@ fn requests() -> Vec<Request> {
     };
     let conflicts = ConflictsRequest {
         collection: collection.clone(),
+        first_group: 9,
         shard: 1,
         fresh: fresh.clone(),
         from: Position { term: 1, index: 2, offset: 3 },
@@ -47,7 +55,13 @@ fn requests() -> Vec<Request> {
         losers: true,
     };
     let prefix = "a".into();
-    let count = CountRequest { collection: collection.clone(), shard: 1, fresh: fresh.clone(), prefix };
+    let count = CountRequest {
+        collection: collection.clone(),
+        first_group: 9,
+        shard: 1,
+        fresh: fresh.clone(),
+        prefix,
+    };
     let metric = Some(Metric::InnerProduct);
     let join = JoinRequest {
         node: "n1".into(),
@@ -56,7 +70,7 @@ fn requests() -> Vec<Request> {
         zone: None,
         weight: 100,
     };
-    let search = SearchRequest { collection, shards: vec![1, 2], fresh, k: 10, metric };
+    let search = SearchRequest { collection, first_group: 9, shards: vec![1, 2], fresh, k: 10, metric };
     let kinds = [
         RequestKind::Map,
         RequestKind::Write(write),

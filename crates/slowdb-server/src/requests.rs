@@ -123,17 +123,32 @@ impl Node {
         Box::new(ErrorReply { retry_after_ms, ..ErrorReply::new(Code::Unavailable, message) })
     }
 
-    fn collection(&self, name: &str) -> Answer<Arc<CollectionInfo>> {
+    /// The collection that a request means: the one of this name, if that is the one whose first shard has this group.
+    fn collection(&self, name: &str, first_group: u64) -> Answer<Arc<CollectionInfo>> {
         let Some(catalog) = self.catalog().filter(|catalog| catalog.cluster.is_some()) else {
             return Err(self.not_founded());
         };
-        self.hosting.collections.get(name).cloned().ok_or_else(|| {
-            let names: Vec<&str> = catalog.collections.iter().map(|c| c.name.as_str()).collect();
-            error(
-                Code::UnknownCollection,
-                format!("no collection is called '{name}'; there is: {}", names.join(", ")),
-            )
-        })
+        let known = self.hosting.collections.get(name);
+        let own = known.and_then(|collection| collection.first_group());
+        if own == Some(first_group)
+            && let Some(collection) = known
+        {
+            return Ok(Arc::clone(collection));
+        }
+        let message = match own {
+            _ if first_group >= catalog.next_group => {
+                format!("node {} has not heard of group {first_group} yet: its catalog is behind", self.name)
+            }
+            Some(own) => format!(
+                "the collection '{name}' is another one than was meant: it begins with group {own}, not {first_group}"
+            ),
+            None => {
+                let names: Vec<&str> = catalog.collections.iter().map(|c| c.name.as_str()).collect();
+                let message = format!("no collection is called '{name}'; there is: {}", names.join(", "));
+                return Err(error(Code::UnknownCollection, message));
+            }
+        };
+        Err(self.placed(Code::StaleRoute, message))
     }
 
     /// A shard of a collection; whether this node has a replica of it is another question.
@@ -178,7 +193,7 @@ impl Node {
         if self.is_stopping() {
             return Err(error(Code::ShuttingDown, format!("node {} is stopping", self.name)));
         }
-        let collection = self.collection(&write.collection)?;
+        let collection = self.collection(&write.collection, write.first_group)?;
         let group = self.hosted(&collection, write.shard)?;
         if !self.repl.leads(group) {
             return Err(self.failure(group, Failure::NotLeader));
@@ -259,7 +274,7 @@ impl Node {
     }
 
     fn get(&mut self, id: RequestId, get: GetRequest, deadline: u64) -> Answer<()> {
-        let collection = self.collection(&get.collection)?;
+        let collection = self.collection(&get.collection, get.first_group)?;
         let group = GroupId(self.shard_info(&collection, get.shard)?.group);
         if get.ids.len() > GET_IDS_MAX {
             return Err(error(
@@ -279,7 +294,7 @@ impl Node {
     }
 
     fn scan(&mut self, id: RequestId, scan: ScanRequest, deadline: u64) -> Answer<()> {
-        let collection = self.collection(&scan.collection)?;
+        let collection = self.collection(&scan.collection, scan.first_group)?;
         let group = GroupId(self.shard_info(&collection, scan.shard)?.group);
         let limit = scan.limit as usize;
         if limit == 0 || limit > SCAN_RECORDS_MAX {
@@ -294,7 +309,7 @@ impl Node {
     }
 
     fn count(&mut self, id: RequestId, count: CountRequest, deadline: u64) -> Answer<()> {
-        let collection = self.collection(&count.collection)?;
+        let collection = self.collection(&count.collection, count.first_group)?;
         let group = GroupId(self.shard_info(&collection, count.shard)?.group);
         check_prefix(&count.prefix)?;
         let level = read_level(&collection, &count.fresh)?;
@@ -303,7 +318,7 @@ impl Node {
     }
 
     fn conflict_page(&mut self, id: RequestId, asked: &ConflictsRequest, deadline: u64) -> Answer<()> {
-        let collection = self.collection(&asked.collection)?;
+        let collection = self.collection(&asked.collection, asked.first_group)?;
         let group = GroupId(self.shard_info(&collection, asked.shard)?.group);
         let limit = asked.limit as usize;
         if limit == 0 || limit > CONFLICT_PAGE_MAX {
@@ -322,7 +337,7 @@ impl Node {
     }
 
     fn search(&mut self, id: RequestId, search: &SearchRequest, body: &[u8], deadline: u64) -> Answer<()> {
-        let collection = self.collection(&search.collection)?;
+        let collection = self.collection(&search.collection, search.first_group)?;
         if search.shards.len() > SHARDS_MAX as usize {
             return Err(error(
                 Code::TooLarge,

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, assert_error, bytes_of, founding, get, id_in, put, write};
+use common::{Cluster, FIRST_GROUP, assert_error, bytes_of, founding, get, id_in, put, write};
 use slowdb_proto::limits::{ID_BYTES_MAX, SCAN_RECORDS_MAX};
 use slowdb_proto::{
     Admin, ClientId, Code, CollectionSettings, CountRequest, Freshness, GetRequest, GroupPosition, Position,
@@ -23,7 +23,7 @@ fn seen(written: &WriteReply) -> Vec<GroupPosition> {
 fn session(shard: u32, seen: Vec<GroupPosition>, wait_ms: u32, id: &str) -> RequestKind {
     let fresh = Freshness { level: Some(ReadLevel::Session), seen, wait_ms };
     let (collection, ids) = ("default".to_owned(), vec![id.to_owned()]);
-    RequestKind::Get(GetRequest { collection, shard, fresh, ids })
+    RequestKind::Get(GetRequest { collection, first_group: FIRST_GROUP, shard, fresh, ids })
 }
 
 fn request(kind: RequestKind) -> Request {
@@ -152,16 +152,18 @@ fn positions_of_dropped_collections_are_passed_over_and_of_groups_to_come_they_s
     assert!(matches!(cluster.admin(create(), false), Reply::Admin(_)));
     let at = |group, index| GroupPosition { group, position: Position { term: 9, index, offset: 0 } };
     let old = old.expect("it was there");
-    let read = |seen| {
+    let read = |first_group, seen| {
         let RequestKind::Get(get) = session(0, seen, 100, &id) else { panic!("a get") };
-        RequestKind::Get(GetRequest { collection: "other".into(), ..get })
+        RequestKind::Get(GetRequest { collection: "other".into(), first_group, ..get })
     };
     for node in 0..3 {
+        let mut new = old;
         cluster.wait("the new one", |cluster| {
-            groups(cluster, node).is_some_and(|new| new != old)
-                && matches!(cluster.ask(node, read(vec![at(old, 77)]), b"").0, Reply::Records { .. })
+            new = groups(cluster, node).unwrap_or(old);
+            new != old
+                && matches!(cluster.ask(node, read(new, vec![at(old, 77)]), b"").0, Reply::Records { .. })
         });
-        let error = cluster.refused(node, read(vec![at(old + 50, 2)]), b"");
+        let error = cluster.refused(node, read(new, vec![at(old + 50, 2)]), b"");
         assert_error(&error, Code::Behind, &format!("has not heard of group {} yet", old + 50));
     }
 }
@@ -242,6 +244,7 @@ fn a_search_names_the_shards_that_it_goes_without() {
     for level in [ReadLevel::One, ReadLevel::Session, ReadLevel::Quorum] {
         let search = SearchRequest {
             collection: "default".into(),
+            first_group: FIRST_GROUP,
             shards: (0..8).collect(),
             fresh: Freshness::at(level),
             k: 3,
@@ -263,6 +266,7 @@ fn a_search_names_the_shards_that_it_goes_without() {
 fn scan(shard: u32, after: Option<&str>, limit: u32) -> ScanRequest {
     ScanRequest {
         collection: "default".into(),
+        first_group: FIRST_GROUP,
         shard,
         fresh: Freshness::at(ReadLevel::Quorum),
         prefix: String::new(),
@@ -312,7 +316,8 @@ fn pages_of_any_replicas_show_each_record_once_in_order() {
     assert_eq!(records.iter().map(|record| &record.id).collect::<Vec<_>>(), begins);
     for (prefix, wanted) in [(String::new(), ids.len()), (prefix, begins.len()), ("no such".into(), 0)] {
         let fresh = Freshness::at(ReadLevel::Quorum);
-        let count = CountRequest { collection: "default".into(), shard: 0, fresh, prefix };
+        let count =
+            CountRequest { collection: "default".into(), first_group: FIRST_GROUP, shard: 0, fresh, prefix };
         let (reply, _) = cluster.ask(2, RequestKind::Count(count), b"");
         assert!(matches!(reply, Reply::Counted { records, .. } if records == wanted as u64), "{reply:?}");
     }

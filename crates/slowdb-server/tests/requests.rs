@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{Cluster, assert_error, bytes_of, founding, get, id_in, put, write};
+use common::{Cluster, FIRST_GROUP, assert_error, bytes_of, founding, get, id_in, put, write};
 use slowdb_proto::limits::{BATCH_WRITES_MAX, GET_IDS_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX, SEARCH_K_MAX};
 use slowdb_proto::{
-    ClusterId, Code, Freshness, Metric, OpsBuilder, ReadLevel, Reply, Request, RequestKind, SearchRequest,
-    WriteLevel,
+    ClusterId, Code, ConflictsRequest, CountRequest, Freshness, GetRequest, Metric, OpsBuilder, ReadLevel,
+    Reply, Request, RequestKind, ScanRequest, SearchRequest, WriteLevel, WriteRequest,
 };
 
 const V: [f32; 4] = [1.0, 2.0, 3.0, 4.0];
@@ -18,7 +18,7 @@ fn single() -> Cluster {
 fn search(shards: &[u32], k: u32) -> SearchRequest {
     let collection = "default".to_owned();
     let fresh = Freshness::at(ReadLevel::One);
-    SearchRequest { collection, shards: shards.to_vec(), fresh, k, metric: None }
+    SearchRequest { collection, first_group: FIRST_GROUP, shards: shards.to_vec(), fresh, k, metric: None }
 }
 
 /// One write by hand: what no builder would make.
@@ -262,4 +262,60 @@ fn a_node_that_stops_takes_no_writes() {
     let error = cluster.refused(0, RequestKind::Write(write(0, 2, WriteLevel::Quorum)), &batch.finish());
     assert_error(&error, Code::ShuttingDown, "node ada is stopping");
     assert!(cluster.get(0, 0, &id).is_some(), "reads go on");
+}
+
+/// Whoever placed ids on the shards of a collection that is gone must not be told of others.
+#[test]
+fn requests_for_a_collection_of_the_same_name_that_is_gone_or_to_come_are_stale_routes() {
+    let mut cluster = single();
+    let id = id_in(0, 2, 0);
+    cluster.written(0, write(0, 1, WriteLevel::Quorum), &put(&id, &V));
+    let before = cluster.state(0, 0);
+    for (first_group, says) in [(0, "it begins with group 1, not 0"), (3, "has not heard of group 3 yet")] {
+        let (collection, fresh) = ("default".to_owned(), Freshness::at(ReadLevel::Quorum));
+        let kinds = [
+            RequestKind::Write(WriteRequest { first_group, ..write(0, 2, WriteLevel::Quorum) }),
+            RequestKind::Search(SearchRequest { first_group, ..search(&[0], 1) }),
+            RequestKind::Get(GetRequest {
+                collection: collection.clone(),
+                first_group,
+                // More than there are here, which is nothing final either.
+                shard: 7,
+                fresh: fresh.clone(),
+                ids: vec![id.clone()],
+            }),
+            RequestKind::Count(CountRequest {
+                collection: collection.clone(),
+                first_group,
+                shard: 0,
+                fresh: fresh.clone(),
+                prefix: String::new(),
+            }),
+            RequestKind::Scan(ScanRequest {
+                collection: collection.clone(),
+                first_group,
+                shard: 0,
+                fresh: fresh.clone(),
+                prefix: String::new(),
+                after: None,
+                limit: 1,
+                vectors: false,
+                payloads: false,
+            }),
+            RequestKind::Conflicts(ConflictsRequest {
+                collection,
+                first_group,
+                shard: 0,
+                fresh,
+                from: slowdb_proto::Position::START,
+                limit: 1,
+                losers: false,
+            }),
+        ];
+        for kind in kinds {
+            let error = cluster.refused(0, kind, &put(&id, &V));
+            assert_error(&error, Code::StaleRoute, says);
+        }
+    }
+    assert_eq!(cluster.state(0, 0), before, "nothing was changed");
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, assert_error, bytes_of, founding, get, id_in, put, write};
+use common::{Cluster, FIRST_GROUP, assert_error, bytes_of, founding, get, id_in, put, write};
 use slowdb_proto::{
     Admin, Code, Condition, ConflictPolicy, Freshness, GetRequest, OpsBuilder, ReadLevel, Reply, Request,
     RequestKind, ScanRequest, SearchRequest, SettingsChange, WriteLevel, WriteRequest,
@@ -42,7 +42,7 @@ fn open_write(sequence: u64) -> WriteRequest {
 /// A read of shard 0 that names no level.
 fn open_get(id: &str) -> RequestKind {
     let (collection, ids) = ("default".to_owned(), vec![id.to_owned()]);
-    RequestKind::Get(GetRequest { collection, shard: 0, fresh: fresh(None), ids })
+    RequestKind::Get(GetRequest { collection, first_group: FIRST_GROUP, shard: 0, fresh: fresh(None), ids })
 }
 
 #[test]
@@ -110,9 +110,16 @@ fn levels_below_the_floor_are_refused() {
     let low = fresh(Some(ReadLevel::One));
     let ids = vec![id.clone()];
     let reads = [
-        RequestKind::Get(GetRequest { collection: collection.clone(), shard: 0, fresh: low.clone(), ids }),
+        RequestKind::Get(GetRequest {
+            collection: collection.clone(),
+            first_group: FIRST_GROUP,
+            shard: 0,
+            fresh: low.clone(),
+            ids,
+        }),
         RequestKind::Search(SearchRequest {
             collection: collection.clone(),
+            first_group: FIRST_GROUP,
             shards: vec![0],
             fresh: low.clone(),
             k: 1,
@@ -120,6 +127,7 @@ fn levels_below_the_floor_are_refused() {
         }),
         RequestKind::Scan(ScanRequest {
             collection,
+            first_group: FIRST_GROUP,
             shard: 0,
             fresh: low,
             prefix: String::new(),

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, MIN_FREE, assert_error, founding, id_in, put, write};
+use common::{Cluster, FIRST_GROUP, MIN_FREE, assert_error, founding, id_in, put, write};
 use slowdb_proto::{
     Admin, Code, ErrorReply, NodeState, OpsBuilder, ReadLevel, Reply, RequestKind, SearchRequest,
     SpaceStatus, WriteLevel,
@@ -66,6 +66,7 @@ fn a_leader_without_room_refuses_puts_and_goes_on_with_all_else() {
     assert!(cluster.get(leader, 0, &known).is_some());
     let search = SearchRequest {
         collection: "default".to_owned(),
+        first_group: FIRST_GROUP,
         shards: vec![0],
         fresh: slowdb_proto::Freshness::at(ReadLevel::Quorum),
         metric: None,

@@ -20,6 +20,8 @@ use slowdb_proto::{
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const COLLECTION: &str = "default";
+/// Of the collection that is there from the start, and never dropped.
+const FIRST_GROUP: u64 = 1;
 
 /// What a client does next.
 #[derive(Debug)]
@@ -209,6 +211,7 @@ impl Client {
         let write = |level| {
             RequestKind::Write(WriteRequest {
                 collection: COLLECTION.into(),
+                first_group: FIRST_GROUP,
                 shard: current.shard,
                 level: Some(level),
                 client,
@@ -221,6 +224,7 @@ impl Client {
             Ask::Resolve { .. } => write(WriteLevel::Quorum),
             Ask::Conflicts { .. } => RequestKind::Conflicts(ConflictsRequest {
                 collection: COLLECTION.into(),
+                first_group: FIRST_GROUP,
                 shard: current.shard,
                 fresh: Freshness::at(ReadLevel::Quorum),
                 from: current.from,
@@ -233,15 +237,16 @@ impl Client {
                     ReadLevel::One | ReadLevel::Quorum => Vec::new(),
                 };
                 let fresh = Freshness { seen, ..Freshness::at(*level) };
-                let (collection, shard) = (COLLECTION.into(), current.shard);
+                let (collection, first_group, shard) = (COLLECTION.into(), FIRST_GROUP, current.shard);
                 let all = keys.len() as u32;
                 match by {
                     By::Get => {
                         let ids = keys.iter().map(|key| names.name(*key).to_owned()).collect();
-                        RequestKind::Get(GetRequest { collection, shard, fresh, ids })
+                        RequestKind::Get(GetRequest { collection, first_group, shard, fresh, ids })
                     }
                     By::Scan => RequestKind::Scan(ScanRequest {
                         collection,
+                        first_group,
                         shard,
                         fresh,
                         prefix: String::new(),
@@ -252,6 +257,7 @@ impl Client {
                     }),
                     By::Search => RequestKind::Search(SearchRequest {
                         collection,
+                        first_group,
                         shards: vec![shard],
                         fresh,
                         k: all,

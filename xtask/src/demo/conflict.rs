@@ -34,8 +34,9 @@ pub(super) async fn run(cluster: &mut Cluster, input: &Input) -> Result<()> {
     detail("while clients go on to reach all three");
     cluster.relays().context("the cluster has no relays")?.isolate(&old);
     let late = step("old side, at one", async {
-        let late =
-            overtaken::write_at_one(&direct, "default", cluster.shape().num_shards, &plan.old_side).await?;
+        let map = client.map();
+        let default = map.collections.iter().find(|it| it.name == "default").context("no collection")?;
+        let late = overtaken::write_at_one(&direct, default, &plan.old_side).await?;
         ensure!(!late.is_empty(), "{old} acknowledged nothing: it had stepped down already");
         let said = format!("{} of {} writes acknowledged by {old} alone", late.len(), plan.old_side.len());
         Ok((late, said))

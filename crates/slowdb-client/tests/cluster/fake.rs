@@ -75,6 +75,7 @@ struct Stored {
 /// What all nodes share: a perfect replicated store.
 #[derive(Default)]
 struct Store {
+    first_group: u64,
     records: BTreeMap<String, Stored>,
     done: HashMap<(ClientId, u64), WriteReply>,
     executed: u64,
@@ -122,7 +123,7 @@ impl FakeCluster {
             map: Mutex::new(map(&seeds, shards)),
             beliefs: Mutex::default(),
             manners: Mutex::default(),
-            store: Mutex::default(),
+            store: Mutex::new(Store { first_group: 1, ..Store::default() }),
             catalog: Mutex::default(),
             seen: Mutex::default(),
             count: watch::Sender::new(0),
@@ -172,6 +173,16 @@ impl FakeCluster {
         drop(map);
         self.world.beliefs.lock().unwrap().values_mut().for_each(|beliefs| drop(beliefs.remove(&shard)));
         self.tell(to, shard, to, term);
+    }
+
+    /// The collection is dropped, and made anew with so many shards, from this group on. Nobody leads yet.
+    pub(crate) fn replace(&self, shards: u32, first_group: u64) {
+        let mut map = self.world.map.lock().unwrap();
+        map.epoch += 1;
+        map.collections[0].shards = shards_from(first_group, shards);
+        self.world.beliefs.lock().unwrap().clear();
+        let mut store = self.world.store.lock().unwrap();
+        (store.first_group, store.records) = (first_group, BTreeMap::new());
     }
 
     /// All nodes learn who leads a shard.
@@ -281,18 +292,6 @@ fn map(addresses: &[String], shards: u32) -> ClusterMap {
         address: address.clone(),
         zone: None,
     };
-    let replica = |shard: u32, i: u32| ReplicaInfo {
-        replica: u64::from(shard * 3 + i + 1),
-        node: format!("n{}", (shard + i) % 3 + 1),
-        voter: true,
-    };
-    let shard = |shard: u32| ShardInfo {
-        shard,
-        group: u64::from(shard) + 1,
-        replicas: (0..3).map(|i| replica(shard, i)).collect(),
-        leader: None,
-        term: 0,
-    };
     ClusterMap {
         cluster: CLUSTER,
         epoch: 1,
@@ -305,8 +304,37 @@ fn map(addresses: &[String], shards: u32) -> ClusterMap {
             metric: Metric::L2,
             replication_factor: 3,
             settings: CollectionSettings::default(),
-            shards: (0..shards).map(shard).collect(),
+            shards: shards_from(1, shards),
         }],
+    }
+}
+
+fn shards_from(first_group: u64, shards: u32) -> Vec<ShardInfo> {
+    let replica = |shard: u32, i: u32| ReplicaInfo {
+        replica: u64::from(shard * 3 + i + 1),
+        node: format!("n{}", (shard + i) % 3 + 1),
+        voter: true,
+    };
+    let shard = |shard: u32| ShardInfo {
+        shard,
+        group: first_group + u64::from(shard),
+        replicas: (0..3).map(|i| replica(shard, i)).collect(),
+        leader: None,
+        term: 0,
+    };
+    (0..shards).map(shard).collect()
+}
+
+/// First group of the collection that a request means.
+pub(crate) fn first_group_of(kind: &RequestKind) -> Option<u64> {
+    match kind {
+        RequestKind::Write(it) => Some(it.first_group),
+        RequestKind::Get(it) => Some(it.first_group),
+        RequestKind::Search(it) => Some(it.first_group),
+        RequestKind::Scan(it) => Some(it.first_group),
+        RequestKind::Count(it) => Some(it.first_group),
+        RequestKind::Conflicts(it) => Some(it.first_group),
+        _ => None,
     }
 }
 
@@ -400,6 +428,10 @@ impl World {
         kind: RequestKind,
         body: &[u8],
     ) -> Result<(Reply, Bytes), ErrorReply> {
+        let own = self.map.lock().unwrap().collections.first().and_then(CollectionInfo::first_group);
+        if first_group_of(&kind).is_some_and(|meant| own != Some(meant)) {
+            return Err(error(Code::StaleRoute));
+        }
         match kind {
             RequestKind::Map => Ok((Reply::Map(self.map_of(node)), Bytes::new())),
             RequestKind::Write(write) => {
@@ -501,7 +533,8 @@ impl Store {
             };
             replaced += u32::from(before.is_some());
         }
-        let (writes, replaced, group) = (ops.writes(), Some(replaced), u64::from(write.shard) + 1);
+        let (writes, replaced, group) =
+            (ops.writes(), Some(replaced), self.first_group + u64::from(write.shard));
         let reply = WriteReply { first, writes, replaced, unmet, durable_on: 2, replicas: 3, group };
         self.done.insert((write.client, write.sequence), reply.clone());
         reply
@@ -526,7 +559,7 @@ impl Store {
     /// All shards are applied up to the last write of any.
     fn at(&self, shard: u32) -> ShardPosition {
         let applied = Position { term: 1, index: self.executed, offset: 0 };
-        ShardPosition { shard, group: u64::from(shard) + 1, applied, latest: applied }
+        ShardPosition { shard, group: self.first_group + u64::from(shard), applied, latest: applied }
     }
 
     fn scan(&self, scan: &ScanRequest, num_shards: u32) -> (Reply, Bytes) {

@@ -6,4 +6,5 @@ mod fake;
 mod fake_catalog;
 mod joining;
 mod reads;
+mod replaced;
 mod routing;

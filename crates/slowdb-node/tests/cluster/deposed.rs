@@ -1,6 +1,6 @@
 //! Leaders that are none any more, or cannot know whether they are.
 
-use crate::nodes::{self, DEADLINE, Direct, Nodes, small};
+use crate::nodes::{self, DEADLINE, Direct, FIRST_GROUP, Nodes, small};
 use slowdb_client::{ReadOptions, WriteOptions};
 use slowdb_proto::{
     ClientId, Freshness, OpsBuilder, ReadLevel, Reply, RequestKind, WriteLevel, WriteRequest,
@@ -25,7 +25,15 @@ fn get(shard: u32) -> RequestKind {
 
 fn put(shard: u32, sequence: u64) -> RequestKind {
     let (collection, client, level) = ("default".into(), ClientId([7; 16]), Some(WriteLevel::Quorum));
-    RequestKind::Write(WriteRequest { collection, shard, level, client, sequence, retry: false })
+    RequestKind::Write(WriteRequest {
+        collection,
+        first_group: FIRST_GROUP,
+        shard,
+        level,
+        client,
+        sequence,
+        retry: false,
+    })
 }
 
 fn body(n: f32) -> Vec<u8> {

@@ -80,9 +80,18 @@ pub(crate) fn small(dimension: u32) -> Shape {
     Shape { nodes: 3, dimension, replication_factor: 3, num_shards: 4, ..Shape::default() }
 }
 
+/// First group of the collection that is there from the start.
+pub(crate) const FIRST_GROUP: u64 = 1;
+
 /// Asks for the record `x` of a shard of the collection that is there from the start.
 pub(crate) fn get(shard: u32, fresh: Freshness) -> RequestKind {
-    RequestKind::Get(GetRequest { collection: "default".into(), shard, fresh, ids: vec!["x".into()] })
+    RequestKind::Get(GetRequest {
+        collection: "default".into(),
+        first_group: FIRST_GROUP,
+        shard,
+        fresh,
+        ids: vec!["x".into()],
+    })
 }
 
 /// How a command ended, and the JSON object that it printed.

@@ -52,7 +52,9 @@ async fn cut_off(policy: Option<&str>) -> Sides {
         .zip([value(10.0), value(11.0), None, value(13.0), value(14.0)])
         .map(|(id, value)| (id.clone(), value))
         .collect();
-    let late = write_at_one(&direct, "default", num_shards, &wanted).await.expect("it answers");
+    let map = client.map();
+    let default = map.collections.iter().find(|it| it.name == "default").expect("it is there from the start");
+    let late = write_at_one(&direct, default, &wanted).await.expect("it answers");
     assert_eq!(late.len(), 5, "a leader that was just cut off leads on for a while");
     Sides { nodes, client, old, late, ids }
 }

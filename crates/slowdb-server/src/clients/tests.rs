@@ -21,6 +21,7 @@ fn beginning(kind: RequestKind, body_len: usize) -> Vec<u8> {
 fn write() -> RequestKind {
     RequestKind::Write(WriteRequest {
         collection: "default".to_owned(),
+        first_group: 1,
         shard: 0,
         level: Some(WriteLevel::Quorum),
         client: ClientId([7; 16]),

@@ -533,16 +533,27 @@ fn note_map(maps: &mut BTreeMap<u64, ClusterMap>, reply: Reply) {
     assert_eq!(maps.entry(map.epoch).or_insert_with(|| map.clone()), &map);
 }
 
+/// Of the collection that is there from the start.
+pub(crate) const FIRST_GROUP: u64 = 1;
+
 pub(crate) fn write(shard: u32, sequence: u64, level: WriteLevel) -> WriteRequest {
     let client = ClientId([7; 16]);
     let level = Some(level);
-    WriteRequest { collection: "default".to_owned(), shard, level, client, sequence, retry: false }
+    WriteRequest {
+        collection: "default".to_owned(),
+        first_group: FIRST_GROUP,
+        shard,
+        level,
+        client,
+        sequence,
+        retry: false,
+    }
 }
 
 pub(crate) fn get(shard: u32, level: ReadLevel, ids: &[&str]) -> RequestKind {
     let ids = ids.iter().map(|id| (*id).to_owned()).collect();
     let (collection, fresh) = ("default".to_owned(), Freshness::at(level));
-    RequestKind::Get(GetRequest { collection, shard, fresh, ids })
+    RequestKind::Get(GetRequest { collection, first_group: FIRST_GROUP, shard, fresh, ids })
 }
 
 pub(crate) fn put(id: &str, vector: &[f32]) -> Vec<u8> {
