@@ -4,7 +4,10 @@ use crate::catalog::AtCatalog;
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::error::ClientError;
-use slowdb_proto::{Admin, AdminReply, AdminRequest, ClusterMap, ClusterView, Explain, Reply, RequestKind};
+use slowdb_proto::{
+    Admin, AdminReply, AdminRequest, ClusterMap, ClusterView, CollectionInfo, Explain, Meant, Reply,
+    RequestKind,
+};
 
 impl Client {
     /// The cluster as the catalog's leader sees it: nodes, what is being moved, and what will be.
@@ -17,7 +20,8 @@ impl Client {
     }
 
     /// Changes the cluster, or with `dry_run` only says what would come of it. The reply comes when the
-    /// change is decided, not when all is moved that follows from it.
+    /// change is decided, not when all is moved that follows from it. It is made to the collection or node that has the
+    /// name when it is called: a later one of that name is left alone, however often the request has to be sent.
     ///
     /// # Errors
     /// [`ClientError::Refused`] with the reason and what to do about it; [`ClientError::TimedOut`] if nothing
@@ -25,7 +29,8 @@ impl Client {
     pub async fn admin(&self, admin: Admin, dry_run: bool) -> Result<AdminReply, ClientError> {
         let what = what(&admin);
         let at = self.at_catalog(&what, !dry_run);
-        let request = RequestKind::Admin(AdminRequest { admin: admin.clone(), dry_run });
+        let meant = if dry_run { None } else { self.meant(&admin, at.deadline).await? };
+        let request = RequestKind::Admin(AdminRequest { admin: admin.clone(), meant, dry_run });
         let outcome = at
             .run(request, |reply| match reply {
                 Reply::Admin(reply) => Ok(reply),
@@ -36,7 +41,7 @@ impl Client {
             // An attempt that was not acknowledged may be why another one was refused.
             Err(error @ ClientError::OutcomeUnknown { .. }) => {
                 return match tokio::time::timeout(at.deadline.left(), self.newest_map()).await {
-                    Ok(Ok(map)) if is_done(&admin, &map) => {
+                    Ok(Ok(map)) if is_done(&admin, meant, &map) => {
                         let notes = vec!["done by an attempt that was not acknowledged".to_owned()];
                         Ok(AdminReply { changed: true, moves: Vec::new(), notes })
                     }
@@ -50,6 +55,24 @@ impl Client {
             self.inner.refresh_from(&leader, at.deadline.left()).await;
         }
         Ok(reply)
+    }
+
+    /// Which collection or node a change is about, as the catalog's leader has it; `None` if there is none of that name.
+    async fn meant(&self, admin: &Admin, deadline: Deadline) -> Result<Option<Meant>, ClientError> {
+        let at = AtCatalog { inner: &self.inner, what: &what(admin), deadline, is_change: false };
+        Ok(match admin {
+            Admin::SetNodeState { node, .. } | Admin::RemoveNode { node } => {
+                let (_, view) = at.run(RequestKind::Cluster, cluster_view).await?;
+                let found = view.nodes.iter().find(|it| it.id == *node);
+                found.and_then(|it| it.storage).map(Meant::Node)
+            }
+            Admin::DropCollection { name } | Admin::AlterCollection { name, .. } => {
+                let map = self.map_at(&at).await?;
+                let found = map.collections.iter().find(|it| it.name == *name);
+                found.and_then(|it| it.first_group()).map(Meant::Collection)
+            }
+            Admin::CreateCollection { .. } | Admin::Rebalance => None,
+        })
     }
 
     /// Why things are where they are, and what happens next: sentences for people.
@@ -69,7 +92,10 @@ impl Client {
     /// # Errors
     /// As [`Client::cluster`].
     pub async fn newest_map(&self) -> Result<ClusterMap, ClientError> {
-        let at = self.at_catalog("the map of the catalog's leader", false);
+        self.map_at(&self.at_catalog("the map of the catalog's leader", false)).await
+    }
+
+    async fn map_at(&self, at: &AtCatalog<'_>) -> Result<ClusterMap, ClientError> {
         let (leader, _) = at.run(RequestKind::Cluster, cluster_view).await?;
         if self.inner.refresh_from(&leader, at.deadline.left()).await.is_none() {
             let last = Some(format!("node {leader} leads the catalog, and gave no map"));
@@ -92,8 +118,11 @@ fn cluster_view(reply: Reply) -> Result<ClusterView, Box<Reply>> {
 }
 
 /// Whether a map shows that a change was made. Not all do.
-fn is_done(admin: &Admin, map: &ClusterMap) -> bool {
-    let collection = |name: &str| map.collections.iter().find(|it| it.name == name);
+fn is_done(admin: &Admin, meant: Option<Meant>, map: &ClusterMap) -> bool {
+    let is_meant = |it: &&CollectionInfo| {
+        meant.is_none_or(|meant| it.first_group().map(Meant::Collection) == Some(meant))
+    };
+    let collection = |name: &str| map.collections.iter().find(|it| it.name == name).filter(is_meant);
     match admin {
         Admin::CreateCollection { name, dimension, metric, num_shards, replication_factor, settings } => {
             collection(name).is_some_and(|it| {

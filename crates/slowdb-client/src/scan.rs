@@ -104,7 +104,7 @@ impl Scan {
     /// enough others are left, and is named by [`Scan::missing`]. After an error the same page can be asked for again,
     /// but for [`ClientError::Replaced`]: there are no more pages of a collection that is gone.
     pub async fn next_page(&mut self) -> Result<Option<ScanPage>, ClientError> {
-        let deadline = self.collection.deadline(self.options.timeout);
+        let mut deadline = self.collection.deadline(self.options.timeout);
         while self.shard < self.shape.num_shards {
             let shards = self.shape.num_shards;
             match self.page(deadline).await {
@@ -130,6 +130,7 @@ impl Scan {
                     self.missing.push(MissingShard { shard: self.shard, reason: error.to_string() });
                     self.after = None;
                     self.shard += 1;
+                    deadline = self.collection.deadline(self.options.timeout);
                 }
             }
         }

@@ -145,6 +145,8 @@ pub struct NodeView {
     pub leads: u32,
     /// What it is in the catalog's own group.
     pub catalog: Standing,
+    /// Id of its storage path; not known of a founding node until it was heard.
+    pub storage: Option<[u8; 16]>,
 }
 
 /// A group on its way from what it is to what is wanted.
@@ -242,11 +244,23 @@ pub enum Admin {
     },
 }
 
+/// Which of those that have a name one after the other.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meant {
+    /// The collection whose first shard has this group.
+    Collection(u64),
+    /// The node whose storage path has this id.
+    Node([u8; 16]),
+}
+
 /// An operator's request.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct AdminRequest {
     /// What to do.
     pub admin: Admin,
+    /// Which collection or node it is about, so that a request that is sent again cannot meet a successor; `None`: whichever
+    /// has the name.
+    pub meant: Option<Meant>,
     /// Only say what would come of it.
     pub dry_run: bool,
 }

@@ -16,8 +16,8 @@ mod settings;
 mod status;
 
 pub use cluster::{
-    Admin, AdminReply, AdminRequest, ClusterView, Explain, JoinReply, JoinRequest, MoveView, NodeState,
-    NodeView, PlannedMove, ReplicaView, Standing, Wanted,
+    Admin, AdminReply, AdminRequest, ClusterView, Explain, JoinReply, JoinRequest, Meant, MoveView,
+    NodeState, NodeView, PlannedMove, ReplicaView, Standing, Wanted,
 };
 pub use codec::{
     DecodeError, KIND_REPLY, KIND_REQUEST, decode_reply, decode_request, encode_reply, encode_request,

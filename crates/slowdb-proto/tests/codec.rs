@@ -6,7 +6,7 @@ use slowdb_proto::{
     Admin, AdminReply, AdminRequest, Became, ClientId, ClusterId, ClusterMap, ClusterView, Code,
     CollectionInfo, CollectionSettings, ConflictEntry, ConflictPage, ConflictsRequest, CountRequest,
     DecodeError, ErrorReply, Explain, Freshness, GetRequest, GroupKind, GroupPosition, GroupStatus, Hit,
-    JoinReply, JoinRequest, LateStatus, LogStatus, Loser, Metric, MissingShard, MoveView, NodeInfo,
+    JoinReply, JoinRequest, LateStatus, LogStatus, Loser, Meant, Metric, MissingShard, MoveView, NodeInfo,
     NodeState, NodeStatus, NodeView, PageRecord, PeerStatus, PlannedMove, Position, ReadLevel, RecordInfo,
     ReplicaInfo, ReplicaView, Reply, Request, RequestKind, Role, ScanRequest, ScrubStatus, SearchRequest,
     SettingsChange, ShardInfo, ShardPosition, SiblingInfo, SpaceStatus, Standing, Unmet, Wanted, WriteLevel,
@@ -110,7 +110,9 @@ fn admins() -> Vec<AdminRequest> {
         Admin::DropCollection { name: name() },
         Admin::AlterCollection { name: name(), replication_factor: Some(5), settings: change },
     ];
-    all.map(|admin| AdminRequest { admin, dry_run: true }).to_vec()
+    let meant = [None, Some(Meant::Collection(7)), Some(Meant::Node([6; 16]))];
+    let about = all.into_iter().zip(meant.into_iter().cycle());
+    about.map(|(admin, meant)| AdminRequest { admin, meant, dry_run: true }).collect()
 }
 
 /// What the catalog's leader answers.
@@ -135,6 +137,7 @@ fn catalog_replies(node: NodeInfo) -> Vec<Reply> {
         replicas: 3,
         leads: 1,
         catalog: Standing::Voter,
+        storage: Some([6; 16]),
     };
     let replica = ReplicaView {
         replica: 4,

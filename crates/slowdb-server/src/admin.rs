@@ -6,7 +6,7 @@ use crate::placement;
 use crate::requests::{Answer, error};
 use slowdb_proto::limits::{DIMENSION_MAX, REPLICATION_FACTOR_MAX, SHARDS_MAX};
 use slowdb_proto::{
-    Admin, AdminReply, AdminRequest, ClusterView, Code, ErrorReply, Explain, JoinReply, JoinRequest,
+    Admin, AdminReply, AdminRequest, ClusterView, Code, ErrorReply, Explain, JoinReply, JoinRequest, Meant,
     MoveView, NodeState, NodeView, PlannedMove, ReplicaView, Reply, Standing, check_name,
 };
 use slowdb_repl::{Failure, GroupId, Now};
@@ -146,6 +146,7 @@ impl Node {
                 replicas: catalog.shards().filter(holds).count() as u32,
                 leads: catalog.shards().filter(leads).count() as u32,
                 catalog: catalog.own.replica_on(&node.id).map_or(Standing::None, |replica| replica.standing),
+                storage: node.storage,
             }
         };
         let specs = std::iter::once(&catalog.own).chain(catalog.shards().map(|(_, shard)| &shard.spec));
@@ -201,7 +202,12 @@ impl Node {
 
     pub(crate) fn ask_admin(&mut self, now: Now, id: RequestId, request: AdminRequest) -> Answer<()> {
         let catalog = self.leading_catalog()?;
-        let AdminRequest { admin, dry_run } = request;
+        let AdminRequest { admin, meant, dry_run } = request;
+        if let Some(done) = meant.map(|meant| done_already(catalog, &admin, meant)).transpose()?.flatten() {
+            let reply = Reply::Admin(AdminReply { changed: false, moves: Vec::new(), notes: vec![done] });
+            self.reply(id, reply);
+            return Ok(());
+        }
         let (change, notes) = change_for(catalog, &self.with_low_cordoned(catalog), admin)?;
         let mut after = catalog.clone();
         if let Some(change) = &change {
@@ -272,6 +278,45 @@ impl Node {
                 Ok(lines)
             }
         }
+    }
+}
+
+/// Whether what was meant by a change is gone, and with it the need for the change; an error if the change was to be made to
+/// it. It is enough to look at what is applied here: what could take the name meanwhile is not taken into the log before
+/// it is applied that the name is free.
+fn done_already(catalog: &Catalog, admin: &Admin, meant: Meant) -> Answer<Option<String>> {
+    match (admin, meant) {
+        (Admin::DropCollection { name } | Admin::AlterCollection { name, .. }, Meant::Collection(group)) => {
+            let found = catalog.collection(name).and_then(|it| it.shards.first());
+            if found.is_some_and(|shard| shard.spec.group == group) {
+                return Ok(None);
+            }
+            let left = found.map_or("", |_| "; there is another one of that name, which was left alone");
+            let what =
+                format!("the collection '{name}' that begins with group {group} is gone already{left}");
+            match admin {
+                Admin::DropCollection { .. } => Ok(Some(what)),
+                _ => Err(error(Code::Refused, what)),
+            }
+        }
+        (Admin::RemoveNode { node } | Admin::SetNodeState { node, .. }, Meant::Node(storage)) => {
+            let found = catalog.node(node).filter(|found| found.storage.is_none_or(|it| it == storage));
+            let removes = matches!(admin, Admin::RemoveNode { .. });
+            match found {
+                Some(found) if !found.leaving => Ok(None),
+                Some(_) if removes => Ok(Some(format!("node {node} is being removed already"))),
+                Some(_) => Err(error(Code::Refused, format!("node {node} is being removed"))),
+                None if removes && catalog.removed.iter().any(|(_, old)| *old == storage) => {
+                    Ok(Some(format!("the node {node} that was meant is removed already")))
+                }
+                None => {
+                    let what = format!("the node {node} that was meant is not part of the cluster any more");
+                    Err(error(Code::Refused, what))
+                }
+            }
+        }
+        (Admin::CreateCollection { .. } | Admin::Rebalance, _) => Ok(None),
+        _ => Err(error(Code::BadRequest, format!("{meant:?} is not what {admin:?} is about"))),
     }
 }
 

@@ -4,8 +4,8 @@ mod common;
 
 use common::{Cluster, founding, get, id_in, put, write};
 use slowdb_proto::{
-    Admin, Code, CollectionSettings, NodeState, ReadLevel, Reply, RequestKind, SettingsChange, Standing,
-    WriteLevel,
+    Admin, AdminRequest, Code, CollectionSettings, Meant, NodeState, ReadLevel, Reply, RequestKind,
+    SettingsChange, Standing, WriteLevel,
 };
 
 const V: [f32; 2] = [1.0, 2.0];
@@ -366,4 +366,54 @@ fn a_lost_disk_is_replaced_under_another_id_at_the_same_address() {
     check_replicas(&mut cluster, 3);
     assert!(matches!(cluster.admin(Admin::RemoveNode { node: "cyd".into() }, false), Reply::Admin(_)));
     cluster.wait("three nodes", |cluster| cluster.view().nodes.len() == 3);
+}
+
+/// The reply of the first attempt was lost, and somebody made another one before the second.
+#[test]
+fn a_change_that_is_sent_again_does_not_meet_a_successor_of_that_name() {
+    let mut cluster = grown();
+    let create = || Admin::CreateCollection {
+        name: "images".into(),
+        dimension: 4,
+        metric: slowdb_proto::Metric::L2,
+        num_shards: 1,
+        replication_factor: 3,
+        settings: CollectionSettings::default(),
+    };
+    let group = |cluster: &mut Cluster| {
+        let leader = cluster.catalog_leader();
+        let Reply::Map(map) = cluster.ask(leader, RequestKind::Map, b"").0 else { panic!("a map") };
+        map.collections.iter().find(|it| it.name == "images").and_then(|it| it.first_group())
+    };
+    assert!(matches!(cluster.admin(create(), false), Reply::Admin(done) if done.changed));
+    let meant = group(&mut cluster).map(Meant::Collection);
+    assert!(meant.is_some());
+    let drop = || Admin::DropCollection { name: "images".into() };
+    let send = |cluster: &mut Cluster, admin| cluster.admin_of(AdminRequest { admin, meant, dry_run: false });
+    assert!(matches!(send(&mut cluster, drop()), Reply::Admin(done) if done.changed));
+    let Reply::Admin(again) = send(&mut cluster, drop()) else { panic!("it is gone, as was wanted") };
+    assert!(!again.changed && again.notes[0].contains("is gone already"), "{again:?}");
+    assert!(matches!(cluster.admin(create(), false), Reply::Admin(done) if done.changed));
+    let successor = group(&mut cluster);
+    let Reply::Admin(again) = send(&mut cluster, drop()) else { panic!("it is gone, as was wanted") };
+    assert!(!again.changed && again.notes[0].contains("left alone"), "{again:?}");
+    let settings = SettingsChange::default();
+    let alter = Admin::AlterCollection { name: "images".into(), replication_factor: Some(1), settings };
+    let refused = send(&mut cluster, alter);
+    assert!(
+        matches!(&refused, Reply::Error(e) if e.code == Code::Refused && e.message.contains("is gone already")),
+        "{refused:?}"
+    );
+    assert_eq!(group(&mut cluster), successor);
+
+    let node = |state| Admin::SetNodeState { node: "bob".into(), state };
+    let other = |admin| AdminRequest { admin, meant: Some(Meant::Node([77; 16])), dry_run: false };
+    for admin in [node(NodeState::Draining), Admin::RemoveNode { node: "bob".into() }] {
+        let refused = cluster.admin_of(other(admin));
+        assert!(
+            matches!(&refused, Reply::Error(e) if e.code == Code::Refused && e.message.contains("not part")),
+            "{refused:?}"
+        );
+    }
+    assert!(cluster.view().nodes.iter().all(|node| node.state == NodeState::Active));
 }

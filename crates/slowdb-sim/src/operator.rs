@@ -312,7 +312,7 @@ impl Cluster {
         {
             self.log.push(self.now, Event::GivenUp { node });
         }
-        self.ask_leader(operator, RequestKind::Admin(AdminRequest { admin, dry_run: false }));
+        self.ask_leader(operator, RequestKind::Admin(AdminRequest { admin, meant: None, dry_run: false }));
     }
 
     fn take_away(&mut self, node: usize) {

@@ -2,7 +2,7 @@
 
 use crate::fake::{CLUSTER, FakeCluster, Manner, SHORT, error};
 use slowdb_client::{Admin, Client, ClientError, ClientOptions, Explain, Metric, NodeState};
-use slowdb_proto::{Code, CollectionSettings, ErrorReply, RequestKind};
+use slowdb_proto::{Code, CollectionSettings, ErrorReply, Meant, RequestKind};
 
 fn drain() -> Admin {
     Admin::SetNodeState { node: "n3".into(), state: NodeState::Draining }
@@ -66,7 +66,7 @@ async fn a_killed_leader_is_left_for_its_successor() {
     let client = cluster.client().await;
     client.cluster().await.expect("a view");
     cluster.manner("n1", Manner::Mute);
-    let change = tokio::spawn(async move { client.admin(drain(), false).await });
+    let change = tokio::spawn(async move { client.admin(Admin::Rebalance, false).await });
     cluster.wait_for(|seen| seen.node == "n1" && matches!(seen.kind, RequestKind::Admin(_))).await;
     cluster.wait_for(|seen| seen.node == "n3" && seen.kind == RequestKind::Map).await;
     // n3 still believes in n1: who says so of itself counts.
@@ -116,7 +116,7 @@ async fn a_change_that_may_have_been_made_is_never_said_to_have_failed() {
 
     let client = hasty_client(&cluster).await;
     cluster.manner("n1", Manner::Refuse(error(Code::Unavailable)));
-    let failure = client.admin(drain(), false).await.expect_err("no majority");
+    let failure = client.admin(Admin::Rebalance, false).await.expect_err("no majority");
     assert!(matches!(failure, ClientError::OutcomeUnknown { .. }), "{failure}");
     let failure = client.admin(drain(), true).await.expect_err("no majority");
     assert!(matches!(failure, ClientError::TimedOut { .. }), "{failure}");
@@ -149,4 +149,29 @@ async fn a_collection_that_the_first_attempt_made_is_made() {
     cluster.manner("n1", Manner::DoButSay(error(Code::Timeout)));
     let failure = client.admin(create(6), false).await.expect_err("it is of another shape");
     assert!(matches!(failure, ClientError::OutcomeUnknown { .. }), "{failure}");
+}
+
+/// Whoever made another one of that name in between must not lose it to the second attempt.
+#[tokio::test]
+async fn a_change_that_is_sent_again_names_what_the_first_attempt_was_about() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.catalog(|catalog| catalog.elect("n1"));
+    let client = cluster.client().await;
+    let name = || "default".to_owned();
+    let settings = slowdb_proto::SettingsChange::default();
+    let changes = [
+        (Admin::DropCollection { name: name() }, Meant::Collection(1)),
+        (Admin::AlterCollection { name: name(), replication_factor: None, settings }, Meant::Collection(1)),
+        (drain(), Meant::Node([9; 16])),
+        (Admin::RemoveNode { node: "n3".into() }, Meant::Node([9; 16])),
+    ];
+    for (admin, meant) in changes {
+        cluster.manner("n1", Manner::DoButSay(error(Code::Timeout)));
+        client.admin(admin.clone(), false).await.expect("done by the second attempt");
+        let requests = cluster.seen().into_iter().filter_map(|seen| match seen.kind {
+            RequestKind::Admin(request) if request.admin == admin => Some(request.meant),
+            _ => None,
+        });
+        assert_eq!(requests.collect::<Vec<_>>(), [Some(meant); 2]);
+    }
 }

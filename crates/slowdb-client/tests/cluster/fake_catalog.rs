@@ -57,7 +57,7 @@ impl Catalog {
     }
 
     fn admin(&mut self, request: AdminRequest, map: &mut ClusterMap) -> Result<Reply, ErrorReply> {
-        let AdminRequest { admin, dry_run } = request;
+        let AdminRequest { admin, dry_run, .. } = request;
         let changed = !dry_run && !self.changes.contains(&admin);
         if let Admin::CreateCollection { name, dimension, metric, replication_factor, settings, .. } = &admin
         {
@@ -99,6 +99,7 @@ fn view(leader: &str, map: &ClusterMap) -> ClusterView {
         replicas: 1,
         leads: 0,
         catalog: Standing::Voter,
+        storage: Some([9; 16]),
     };
     ClusterView {
         cluster: map.cluster,

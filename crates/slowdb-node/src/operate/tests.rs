@@ -29,6 +29,7 @@ pub(crate) fn moving(replicas: Vec<ReplicaView>) -> ClusterView {
         replicas: 4,
         leads: 1,
         catalog: Standing::Voter,
+        storage: None,
     };
     let reason = "node n3 is draining".to_owned();
     let shard = Some(("default".to_owned(), 3));

@@ -301,8 +301,12 @@ impl Cluster {
     }
 
     pub(crate) fn admin(&mut self, admin: Admin, dry_run: bool) -> Reply {
+        self.admin_of(AdminRequest { admin, meant: None, dry_run })
+    }
+
+    pub(crate) fn admin_of(&mut self, request: AdminRequest) -> Reply {
         let leader = self.catalog_leader();
-        self.ask(leader, RequestKind::Admin(AdminRequest { admin, dry_run }), b"").0
+        self.ask(leader, RequestKind::Admin(request), b"").0
     }
 
     /// Waits until everything is where it is wanted.
