@@ -253,6 +253,11 @@ fn the_log_behind_a_snapshot_on_its_way_is_kept() {
 
 /// One more group of the three nodes, with more replicas to follow; the first node leads it and has written to it.
 fn one_more_group(trio: &mut Trio, group: GroupId, first_replica: u64) {
+    one_more_group_of(trio, group, first_replica, 4);
+}
+
+/// The same, with so many items in its list.
+fn one_more_group_of(trio: &mut Trio, group: GroupId, first_replica: u64, items: u64) {
     let member = |at: u64| Member {
         replica: ReplicaId(at + first_replica),
         node: NodeId::new(&format!("n{at}")),
@@ -265,7 +270,7 @@ fn one_more_group(trio: &mut Trio, group: GroupId, first_replica: u64) {
     }
     trio.tick_all(60);
     let leader = (0..3).find(|at| trio.peers[*at].repl.leads(group)).expect("it has a leader");
-    for n in 0..4 {
+    for n in 0..items {
         let proposal = Proposal {
             token: Token(first_replica * 1_000 + n),
             level: AckLevel::Quorum,
@@ -318,5 +323,21 @@ fn groups_that_wait_for_their_turn_do_not_take_their_senders_for_lost() {
     for n in 0..8 {
         let list = trio.peers[3].repl.machine(GroupId(GROUP.0 + n)).expect("it has a replica");
         assert_eq!(list.applied.len(), 4, "group {n}");
+    }
+}
+
+/// At half a part a second: were each of them counted as a part, the last would have to wait for 16 seconds.
+#[test]
+fn small_snapshots_take_of_the_pace_what_they_are() {
+    let limits = Limits { snapshot_bytes_per_second: 256 * 1024, ..Limits::default() };
+    let mut trio = Trio::growing_with(9, limits, 1);
+    let others: Vec<GroupId> = (1..8).map(|n| GroupId(GROUP.0 + n)).collect();
+    for (n, group) in others.iter().enumerate() {
+        one_more_group_of(&mut trio, *group, 10 * n as u64 + 11, 1);
+    }
+    trio.tick_all(50 * 2);
+    for group in std::iter::once(&GROUP).chain(&others) {
+        let list = trio.peers[3].repl.machine(*group).expect("it has a replica");
+        assert_eq!(list.applied.len(), 1, "group {group}");
     }
 }

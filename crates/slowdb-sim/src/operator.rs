@@ -304,15 +304,21 @@ impl Cluster {
         let operator = self.nodes.len();
         self.log.push(self.now, Event::Operator { what: format!("{admin:?}") });
         if let Admin::RemoveNode { node } = &admin
-            && self
-                .catalog
-                .as_ref()
-                .is_some_and(|catalog| catalog.nodes.iter().any(|n| n.id == *node && n.down))
-            && let Some(node) = (0..self.nodes.len()).find(|at| node_name(*at) == *node)
+            && let Some(at) = (0..self.nodes.len()).find(|at| node_name(*at) == *node)
+            && self.is_away(at)
         {
-            self.log.push(self.now, Event::GivenUp { node });
+            self.log.push(self.now, Event::GivenUp { node: at });
         }
         self.ask_leader(operator, RequestKind::Admin(AdminRequest { admin, meant: None, dry_run: false }));
+    }
+
+    /// Whether nobody speaks with a node, whether or not that has been noticed.
+    fn is_away(&self, node: usize) -> bool {
+        let is_cut = |other| self.network.is_cut(node, other) || self.network.is_cut(other, node);
+        let others = (0..self.nodes.len()).filter(|other| *other != node && self.nodes[*other].present);
+        let name = node_name(node);
+        let is_down = self.catalog.iter().flat_map(|catalog| &catalog.nodes).any(|n| n.id == name && n.down);
+        is_down || self.nodes[node].running.is_none() || others.into_iter().all(is_cut)
     }
 
     fn take_away(&mut self, node: usize) {

@@ -154,8 +154,8 @@ impl Receiving {
         Some(Wanted { part, again })
     }
 
-    /// A part arrived. Gives by how many bytes it took more of the pace than a part counts; parts that there are not, as
-    /// is known with the last one, give back what they counted.
+    /// A part arrived. Gives by how many bytes it took more of the pace than a part counts; the last one, which may be
+    /// small, and parts that there are not, as is known with it, give back what they counted too much.
     pub(super) fn take(&mut self, part: SnapshotPart, ticks: u64) -> i64 {
         let SnapshotPart { number, last, body } = part;
         let is_due = (self.handed..self.asked_end).contains(&number) && !self.arrived.contains_key(&number);
@@ -167,10 +167,11 @@ impl Receiving {
         self.in_vain = 0;
         self.bytes += body.len() as u64;
         let mut more = body.len().saturating_sub(PART_BYTES) as i64;
+        let unused = PART_BYTES.saturating_sub(body.len()) as i64;
         self.arrived.insert(number, body);
         if last {
             let end = number + 1;
-            more -= (self.asked_end - end) as i64 * PART_BYTES as i64;
+            more -= unused + (self.asked_end - end) as i64 * PART_BYTES as i64;
             self.parts = Some(end);
             self.asked_end = end;
             self.asked.split_off(&end);
