@@ -10,6 +10,7 @@ use slowdb_proto::{NodeState, Standing, Wanted};
 use slowdb_ring::{PlanNode, PlanShard};
 use slowdb_server::{CatalogProbe, NodeProbe, SpecProbe, SpecReplica};
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 /// What decides where replicas belong.
 #[derive(PartialEq)]
@@ -115,7 +116,9 @@ fn balance(catalog: &CatalogProbe) -> Result<(), String> {
     let holds = |node: &str| {
         shards(catalog).iter().filter(|spec| spec.replicas.iter().any(|it| it.node == node)).count()
     };
-    even(&active, shards(catalog).len(), &holds)?;
+    let everywhere = |spec: &&SpecProbe| spec.replication_factor as usize >= active.len();
+    let least = shards(catalog).iter().filter(everywhere).count();
+    even(&active, least..=shards(catalog).len(), &holds)?;
     leaders(catalog, &active)?;
     zones(catalog, &active)
 }
@@ -151,14 +154,22 @@ fn leaders(catalog: &CatalogProbe, active: &[&NodeProbe]) -> Result<(), String> 
     Ok(())
 }
 
-/// Every node has its share by weight, rounded down or up; a node has at most one replica of each shard.
-fn even(active: &[&NodeProbe], most: usize, count: &dyn Fn(&str) -> usize) -> Result<(), String> {
+/// Every node has its share by weight, rounded down or up, if each can have so many: at most one replica of each shard, and
+/// one of each that has to be everywhere.
+fn even(
+    active: &[&NodeProbe],
+    possible: RangeInclusive<usize>,
+    count: &dyn Fn(&str) -> usize,
+) -> Result<(), String> {
     let counts: Vec<(&str, u32, usize)> =
         active.iter().map(|node| (node.id.as_str(), node.weight, count(&node.id))).collect();
     let weights: usize = counts.iter().map(|(_, weight, _)| *weight as usize).sum();
     let total: usize = counts.iter().map(|(.., count)| count).sum();
-    let is_over = |weight: u32| total * weight as usize > most * weights;
-    if counts.iter().any(|(_, weight, _)| is_over(*weight)) {
+    let has_other = |weight: u32| {
+        let share = total * weight as usize;
+        share > possible.end() * weights || share < possible.start() * weights
+    };
+    if counts.iter().any(|(_, weight, _)| has_other(*weight)) {
         return Ok(());
     }
     let fits = |(_, weight, count): &(&str, u32, usize)| {
@@ -280,5 +291,17 @@ mod tests {
         let check = |groups: &[&[(u64, &str)]]| check(&[event(catalog(1, groups), 0), (0, Event::Quiet)]);
         assert_eq!(check(&[&[(1, "a")], &[(2, "b")]]), Ok(()));
         assert!(check(&[&[(1, "a")], &[(2, "a")]]).is_err());
+    }
+
+    #[test]
+    fn a_share_that_no_node_can_have_is_no_measure() {
+        // One node is to have twice as much as the other, and both have to have the first two shards.
+        let mut weighted = catalog(1, &[&[(1, "a"), (2, "b")], &[(3, "a"), (4, "b")], &[(5, "a")]]);
+        weighted.nodes[0].weight = 2;
+        assert_eq!(check(&[event(weighted.clone(), 0), (0, Event::Quiet)]), Ok(()));
+        // Without those it is: one of three is not its share.
+        let few: &[&[(u64, &str)]] = &[&[(1, "a")], &[(2, "b")], &[(3, "b")]];
+        let few = CatalogProbe { nodes: weighted.nodes, ..catalog(1, few) };
+        assert!(check(&[event(few, 0), (0, Event::Quiet)]).is_err());
     }
 }
