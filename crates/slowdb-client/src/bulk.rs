@@ -102,6 +102,8 @@ pub struct BulkWriter {
     /// The number of the first write of each batch that is under way.
     firsts: BTreeSet<u64>,
     report: BulkReport,
+    /// Records that stand at quorum without having reached the level.
+    at_quorum: u64,
     failed: Option<ClientError>,
 }
 
@@ -152,6 +154,7 @@ impl BulkWriter {
             under_way: JoinSet::new(),
             firsts: BTreeSet::new(),
             report: BulkReport::default(),
+            at_quorum: 0,
             failed: None,
         })
     }
@@ -273,7 +276,12 @@ impl BulkWriter {
                     progress(BulkProgress { written: self.report.written, through });
                 }
             }
-            Err(error) => drop(self.failed.get_or_insert(error)),
+            Err(error) => {
+                if error.code() == Code::LevelNotReached.as_str() {
+                    self.at_quorum += outcome.writes as u64;
+                }
+                self.failed.get_or_insert(error);
+            }
         }
     }
 
@@ -281,6 +289,7 @@ impl BulkWriter {
     async fn stop(&mut self) -> ClientError {
         while self.wait_for_one().await {}
         let source = self.failed.clone().expect("only called after a failure");
-        ClientError::Partial { written: self.report.written, source: Box::new(source) }
+        let (written, at_quorum) = (self.report.written, self.at_quorum);
+        ClientError::Partial { written, at_quorum, source: Box::new(source) }
     }
 }

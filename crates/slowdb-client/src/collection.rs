@@ -300,7 +300,7 @@ impl Collection {
         let deadline = self.deadline(options.timeout);
         loop {
             match self.write_all(puts, options).await {
-                Err(ClientError::Partial { written: 0, source })
+                Err(ClientError::Partial { written: 0, at_quorum: 0, source })
                     if matches!(*source, ClientError::Replaced { .. }) && !deadline.is_over() => {}
                 outcome => return outcome,
             }

@@ -134,10 +134,12 @@ pub enum ClientError {
         last: Option<String>,
     },
     /// Some batches of a bulk write were acknowledged, and one was not.
-    #[error("{written} records were written, then: {source}")]
+    #[error("{}, then: {source}", so_far(*written, *at_quorum))]
     Partial {
         /// Records acknowledged.
         written: u64,
+        /// Records besides that stand at quorum, as their nodes said, but have not reached the level that was asked for.
+        at_quorum: u64,
         /// Why the rest was not.
         source: Box<ClientError>,
     },
@@ -211,6 +213,16 @@ impl From<OpsError> for ClientError {
 fn list(tried: &[Unreached]) -> String {
     let all: Vec<String> = tried.iter().map(|t| format!("{}: {}", t.address, t.reason)).collect();
     all.join("; ")
+}
+
+fn so_far(written: u64, at_quorum: u64) -> String {
+    match at_quorum {
+        0 => format!("{written} records were written"),
+        _ => format!(
+            "{written} records were written at the level asked for, and {at_quorum} more stand at quorum but have not \
+             reached it"
+        ),
+    }
 }
 
 fn there_is(current: &Option<Position>) -> String {

@@ -203,8 +203,9 @@ impl AtLeader<'_> {
 
     fn no_such_shard(&self) -> ClientError {
         let (name, shards) = (self.collection, self.shape.num_shards);
-        let message = format!("there is no shard {}: collection '{name}' has {shards}", self.shard);
-        ClientError::BadInput { code: Code::BadRequest, message }
+        let last = shards.saturating_sub(1);
+        let message = format!("there is no shard {}: '{name}' has 0 to {last}", self.shard);
+        ClientError::BadInput { code: Code::NotFound, message }
     }
 
     fn take_hint(&self, node: &str, term: u64, error: &ErrorReply) {

@@ -84,7 +84,12 @@ impl Pool {
         let slot = self.slot(address);
         let connection = match tokio::time::timeout(within, self.connection(&slot, address, within)).await {
             Ok(connection) => connection?,
-            Err(_) => return Err(Failure::NotSent(format!("{address}: no connection within {within:?}"))),
+            Err(_) => {
+                return Err(Failure::NotSent(format!(
+                    "{address}: no connection within {} ms",
+                    within.as_millis()
+                )));
+            }
         };
         let left = deadline.left();
         let timeout_ms = told(left).as_millis().clamp(1, u128::from(TIMEOUT_MS_MAX)) as u32;

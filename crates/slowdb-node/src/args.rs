@@ -21,7 +21,7 @@ pub(crate) struct Cli {
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done; 1 refused or failed; 2 wrong arguments or input, nothing was sent;
-            3 no node answered, or not in time; 4 not found.
+            3 no node answered, or not in time; 4 no such record, collection, shard, node or conflict.
 
 Example, in two terminals:
   slowdb-node start --node-id n1 --storage-path ./data --dimension 3
@@ -91,14 +91,14 @@ Examples:
 
 Log messages go to stderr; the environment variable SLOWDB_LOG filters them (default: info).")]
 pub(crate) struct StartArgs {
-    /// Name of this node: 1 to 64 of a-z A-Z 0-9 - _ .
+    /// Name of this node: 1 to 64 of a-z A-Z 0-9 - _ and dots, not starting with a dot or '-'
     #[arg(long, value_name = "ID", value_parser = name)]
     pub(crate) node_id: Option<String>,
     /// Directory for data; this node's files are in DIR/ID/
     #[arg(long, value_name = "DIR")]
     pub(crate) storage_path: Option<PathBuf>,
     /// Components of each vector: a new cluster starts with the collection 'default'
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) dimension: Option<u32>,
     /// How the collection 'default' of a new cluster measures similarity: l2, l1, inner_product or cosine
     /// [default: cosine]
@@ -114,7 +114,7 @@ pub(crate) struct StartArgs {
     #[arg(long, value_name = "ID=HOST:PORT,…", value_delimiter = ',', value_parser = initial_node)]
     pub(crate) initial_nodes: Option<Vec<(String, String)>>,
     /// Nodes of a cluster that is there already, to become part of it; a node that joins never founds one
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', value_parser = address)]
     pub(crate) join: Option<Vec<String>>,
     /// Where others find this node, if that is not where it listens; another one than before moves the node
     #[arg(long, value_name = "HOST:PORT")]
@@ -161,7 +161,7 @@ pub(crate) struct StartArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SeedArgs {
     /// Nodes to ask, tried in turn
-    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "localhost:8000")]
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', default_value = "localhost:8000", value_parser = address)]
     pub(crate) connect: Vec<String>,
     /// Certificates [default: those that the first start on this machine made]
     #[arg(long, value_name = "DIR")]
@@ -193,8 +193,8 @@ pub(crate) struct CollectionArgs {
     /// for reads with --session: session]
     #[arg(long, value_name = "LEVEL", value_parser = consistency)]
     pub(crate) consistency: Option<Consistency>,
-    /// Go on from what earlier commands wrote and read: a file, which is then brought up to date, or what
-    /// an earlier command printed, or 'new'
+    /// Go on from what earlier commands wrote and read: what an earlier command printed; 'new'; or a file, which is
+    /// then brought up to date. A file that is not there yet is made, and has to be written as a path, with a '/'
     #[arg(long, value_name = "FILE|SESSION")]
     pub(crate) session: Option<String>,
 }
@@ -252,7 +252,7 @@ pub(crate) struct CountArgs {
     #[arg(long)]
     pub(crate) prefix: Option<String>,
     /// Share of the shards, 0 to 1, that is enough; those that did not answer are named on stderr
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) min_coverage: f64,
     #[command(flatten)]
     pub(crate) on: CollectionArgs,
@@ -293,8 +293,9 @@ pub(crate) struct GetArgs {
 pub(crate) struct DeleteArgs {
     /// The record's id
     pub(crate) id: String,
-    #[command(flatten)]
-    pub(crate) only: ConditionArgs,
+    /// Only if the record has this version, as 'get' prints it
+    #[arg(long, value_name = "TERM.INDEX.OFFSET")]
+    pub(crate) if_version: Option<Position>,
     #[command(flatten)]
     pub(crate) on: CollectionArgs,
 }
@@ -313,17 +314,18 @@ Examples:
 pub(crate) struct ImportArgs {
     /// .jsonl, .npy ('<f4', C order, 2-D) or .fvecs
     pub(crate) file: PathBuf,
-    /// Keeps how far it got in this file, and goes on from there if it is there; it is removed in the end
+    /// Keeps how far it got in this file, and goes on from there if it is there and of the same files (--ids
+    /// included); it is removed in the end
     #[arg(long, value_name = "FILE")]
     pub(crate) progress: Option<PathBuf>,
     /// Of .npy and .fvecs: one id a line; without it, ids are row numbers from 0
     #[arg(long, value_name = "FILE")]
     pub(crate) ids: Option<PathBuf>,
     /// Most records in a batch
-    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = count, allow_negative_numbers = true)]
     pub(crate) batch: usize,
     /// Batches under way at once
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count, allow_negative_numbers = true)]
     pub(crate) in_flight: usize,
     #[command(flatten)]
     pub(crate) on: CollectionArgs,
@@ -340,7 +342,7 @@ Examples:
   slowdb-node search --queries queries.npy --json   (one object a line)")]
 pub(crate) struct SearchArgs {
     /// How many records for each query
-    #[arg(short, default_value_t = 10)]
+    #[arg(short, default_value_t = 10, value_parser = count, allow_negative_numbers = true)]
     pub(crate) k: usize,
     #[command(flatten)]
     pub(crate) query: Query,
@@ -348,7 +350,7 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_parser = metric)]
     pub(crate) metric: Option<Metric>,
     /// Share of the shards, 0 to 1, that is enough; those that did not answer are named
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) min_coverage: f64,
     #[command(flatten)]
     pub(crate) on: CollectionArgs,
@@ -364,7 +366,7 @@ Examples:
   slowdb-node scan --vectors --json > records.jsonl")]
 pub(crate) struct ScanArgs {
     /// Stop after so many records
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub(crate) limit: Option<usize>,
     /// Only records whose ids begin with this
     #[arg(long)]
@@ -376,7 +378,7 @@ pub(crate) struct ScanArgs {
     #[arg(long)]
     pub(crate) payloads: bool,
     /// Share of the shards, 0 to 1, that is enough; those that did not answer are named on stderr
-    #[arg(long, value_name = "SHARE", default_value_t = 1.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, allow_negative_numbers = true)]
     pub(crate) min_coverage: f64,
     #[command(flatten)]
     pub(crate) on: CollectionArgs,
@@ -462,6 +464,10 @@ pub(crate) struct DiscardArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code 0: the cluster was asked; whether it is healthy is the first line, and 'healthy' of --json. A script that
+wants an exit code for it:
+  slowdb-node status --json | jq --exit-status .healthy")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
@@ -502,12 +508,21 @@ pub(crate) fn consistency(text: &str) -> Result<Consistency, String> {
 pub(crate) fn initial_node(text: &str) -> Result<(String, String), String> {
     let wrong = || format!("'{text}' is not ID=HOST:PORT");
     let (id, address) = text.split_once('=').ok_or_else(wrong)?;
-    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
-    let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
-    if host.is_empty() || !is_port {
-        return Err(wrong());
+    Ok((name(id)?, self::address(address).map_err(|_| wrong())?))
+}
+
+/// Reads `HOST:PORT`.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && is_port(port) => Ok(text.to_owned()),
+        _ => Err(format!("'{text}' is not HOST:PORT")),
     }
-    Ok((name(id)?, address.to_owned()))
+}
+
+/// Reads how many of something; what is too many is for others to say.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("'{text}' is no whole number from 0 on"))
 }
 
 /// Reads the time-out of a request.
@@ -642,6 +657,32 @@ mod tests {
         assert_eq!(put(&["--if-version", "3.12.1"]).expect("good"), Some(version));
         put(&["--if-version", "3.12"]).expect_err("that is no version");
         put(&["--if-version", "3.12.1", "--if-absent"]).expect_err("one of them");
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_told_so_and_not_taken_for_a_flag() {
+        let refused = |line: &str| {
+            let words = std::iter::once("slowdb-node").chain(line.split_whitespace());
+            Cli::try_parse_from(words).expect_err(line).to_string()
+        };
+        for line in [
+            "search --id a -k -1",
+            "scan --limit -1",
+            "start --dimension -3",
+            "collections create c --dimension -3",
+            "collections create c --dimension 0",
+            "collections create c --dimension 3 --num-shards 0",
+            "import a.npy --batch -1",
+        ] {
+            let text = refused(line);
+            assert!(text.contains("invalid value") && !text.contains("unexpected"), "{line}: {text}");
+        }
+        for line in ["status --connect localhost", "status --connect=", "start --join there:99999"] {
+            assert!(refused(line).contains("is not HOST:PORT"), "{line}");
+        }
+        assert!(refused("delete a --if-absent").contains("unexpected"));
+        // What is no share is said by the client, with the range.
+        Cli::try_parse_from(["slowdb-node", "count", "--min-coverage", "-1"]).expect("a number");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use crate::args::{ConflictsArgs, ConflictsCommand, OneConflictArgs, ReplayArgs, name};
 use crate::connect::client;
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, visible};
+use crate::payload::PayloadView;
 use crate::records::PositionView;
 use clap::Args;
 use serde::Serialize;
@@ -44,7 +45,7 @@ struct ConflictView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<&'a [f32]>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<String>,
+    payload: Option<PayloadView>,
 }
 
 #[derive(Serialize)]
@@ -80,12 +81,8 @@ fn view(conflict: &Conflict) -> ConflictView<'_> {
         lost,
         payload_bytes,
         vector: record.map(|record| &record.vector[..]),
-        payload: record.map(|record| hex(&record.payload)),
+        payload: record.and_then(|record| PayloadView::of(&record.payload)),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn human(view: &ConflictView<'_>) -> String {
@@ -99,15 +96,14 @@ fn human(view: &ConflictView<'_>) -> String {
         let components: Vec<String> = vector.iter().map(f32::to_string).collect();
         format!("\n{}", components.join(","))
     });
-    let payload = view.payload.as_ref().filter(|payload| !payload.is_empty());
     format!(
         "{}  {}  '{}'  decided at {}{met}{lost}{}{}",
         view.conflict,
         view.became,
-        view.id,
+        visible(view.id),
         view.decided,
         vector.unwrap_or_default(),
-        payload.map(|payload| format!("\npayload {payload}")).unwrap_or_default()
+        view.payload.as_ref().map(|payload| format!("\npayload {payload}")).unwrap_or_default()
     )
 }
 

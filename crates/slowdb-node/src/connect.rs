@@ -8,6 +8,7 @@ use slowdb_client::{
     Client, ClientOptions, Collection, Identity, ReadLevel, ReadOptions, Role, WriteOptions,
 };
 use slowdb_proto::Consistency;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) async fn client(args: &ConnectArgs) -> Result<Client, Failure> {
@@ -17,10 +18,25 @@ pub(crate) async fn client(args: &ConnectArgs) -> Result<Client, Failure> {
 fn options(seeds: &SeedArgs, timeout: Duration) -> Result<ClientOptions, Failure> {
     let certs = match &seeds.certs {
         Some(dir) => dir.clone(),
-        None => certs::default_dir()?,
+        None => made_by_start(certs::default_dir()?)?,
     };
     let identity = Identity::load(&certs, Role::Client)?;
     Ok(ClientOptions { timeout, ..ClientOptions::new(&seeds.connect, identity) })
+}
+
+/// The directory of this user's certificates, if a node has made them.
+fn made_by_start(dir: PathBuf) -> Result<PathBuf, Failure> {
+    if dir.exists() {
+        return Ok(dir);
+    }
+    Err(Failure::bad_input(
+        "bad_certificates",
+        format!(
+            "no certificates in {}: the first 'slowdb-node start' on this machine makes them, so start a node first; for a \
+             cluster elsewhere copy its certificates here, and give --certs DIR",
+            dir.display()
+        ),
+    ))
 }
 
 /// A client each of whose requests may take so long.
@@ -57,4 +73,17 @@ pub(crate) fn read_options(args: &CollectionArgs) -> Result<ReadOptions, Failure
 pub(crate) fn write_options(args: &CollectionArgs) -> Result<WriteOptions, Failure> {
     let level = args.consistency.map(Consistency::for_write).transpose().map_err(Failure::usage)?;
     Ok(WriteOptions { level, ..WriteOptions::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn before_the_first_start_one_is_told_to_start_a_node() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let failure = made_by_start(dir.path().join("certs")).expect_err("nobody made them");
+        assert!(failure.exit == 2 && failure.message.contains("start a node first"), "{}", failure.message);
+        assert_eq!(made_by_start(dir.path().to_owned()).expect("they are there"), dir.path());
+    }
 }

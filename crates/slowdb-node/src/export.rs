@@ -6,6 +6,7 @@ use crate::connect::{self, read_options};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::payload::PayloadView;
+use crate::start::on;
 use serde::Serialize;
 use slowdb_client::vectors::NpyWriter;
 use slowdb_client::{CountOptions, ScanOptions, ScanRecord};
@@ -13,6 +14,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use tokio::signal::unix::SignalKind;
 
 const PAGE: usize = 10_000;
 
@@ -38,6 +40,16 @@ struct Line<'a> {
 
 /// `export FILE`
 pub(crate) async fn run(args: ExportArgs, output: Output) -> Result<(), Failure> {
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let stopped = || Failure::refused("interrupted", "interrupted: nothing of the file was kept");
+    tokio::select! {
+        done = export(args, output) => done,
+        _ = terminate.recv() => Err(stopped()),
+        _ = interrupt.recv() => Err(stopped()),
+    }
+}
+
+async fn export(args: ExportArgs, output: Output) -> Result<(), Failure> {
     let start = Instant::now();
     let kind = Kind::of(&args)?;
     let level = read_options(&args.on)?.level;
@@ -97,6 +109,7 @@ impl Kind {
             }
         };
         let ids = if let Kind::Npy { ids } = &kind { Some(ids) } else { None };
+        [Some(file), ids].into_iter().flatten().try_for_each(|path| check_dir(path))?;
         let there = [Some(file), ids].into_iter().flatten().find(|path| !args.force && path.exists());
         if let Some(path) = there {
             return Err(Failure::usage(format!("{} is there already: --force replaces it", path.display())));
@@ -105,27 +118,46 @@ impl Kind {
     }
 }
 
-/// A file under a name for the meantime: what is under its own name is whole.
-struct Part {
-    path: PathBuf,
-    part: PathBuf,
-    file: BufWriter<File>,
+/// Before anything is asked of the cluster.
+fn check_dir(path: &Path) -> Result<(), Failure> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    match dir.filter(|dir| !dir.is_dir()) {
+        Some(dir) => {
+            Err(Failure::usage(format!("{}: there is no directory {}", path.display(), dir.display())))
+        }
+        None => Ok(()),
+    }
 }
 
-impl Part {
-    fn create(path: &Path) -> Result<Part, Failure> {
+/// A file under a name for the meantime: what is under its own name is whole. It is removed if it is not kept.
+struct Draft {
+    path: PathBuf,
+    part: PathBuf,
+}
+
+impl Draft {
+    fn create(path: &Path) -> Result<(Draft, BufWriter<File>), Failure> {
         let mut part = path.to_owned().into_os_string();
         part.push(".part");
         let part = PathBuf::from(part);
-        let file = File::create(&part).map_err(|error| cannot_write(path, &error))?;
-        Ok(Part { path: path.to_owned(), part, file: BufWriter::with_capacity(1 << 20, file) })
+        let file = File::create(&part)
+            .map_err(|error| Failure::bad_file(format!("{} cannot be written: {error}", path.display())))?;
+        Ok((Draft { path: path.to_owned(), part }, BufWriter::with_capacity(1 << 20, file)))
     }
 
-    fn finish(self) -> Result<PathBuf, Failure> {
+    /// Gives it its name.
+    fn keep(self, file: BufWriter<File>) -> Result<PathBuf, Failure> {
         let failed = |error: std::io::Error| cannot_write(&self.path, &error);
-        let file = self.file.into_inner().map_err(|error| failed(error.into_error()))?;
+        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
         file.sync_all().and_then(|()| std::fs::rename(&self.part, &self.path)).map_err(failed)?;
-        Ok(self.path)
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // If it was kept it is not there any more; if it cannot be removed, its name says what it is.
+        let _ = std::fs::remove_file(&self.part);
     }
 }
 
@@ -134,19 +166,28 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 enum Target {
-    Npy { vectors: NpyWriter<BufWriter<File>>, path: PathBuf, part: PathBuf, ids: Part, left_out: u64 },
-    JsonLines(Part),
+    Npy {
+        vectors: NpyWriter<BufWriter<File>>,
+        draft: Draft,
+        ids: BufWriter<File>,
+        ids_draft: Draft,
+        left_out: u64,
+    },
+    JsonLines {
+        lines: BufWriter<File>,
+        draft: Draft,
+    },
 }
 
 impl Target {
     fn create(path: &Path, kind: Kind, dimension: usize) -> Result<Target, Failure> {
-        let Part { path, part, file } = Part::create(path)?;
+        let (draft, file) = Draft::create(path)?;
         Ok(match kind {
-            Kind::JsonLines => Target::JsonLines(Part { path, part, file }),
+            Kind::JsonLines => Target::JsonLines { lines: file, draft },
             Kind::Npy { ids } => {
-                let ids = Part::create(&ids)?;
-                let vectors = NpyWriter::new(file, dimension).map_err(|error| cannot_write(&path, &error))?;
-                Target::Npy { vectors, path, part, ids, left_out: 0 }
+                let (ids_draft, ids) = Draft::create(&ids)?;
+                let vectors = NpyWriter::new(file, dimension).map_err(|error| cannot_write(path, &error))?;
+                Target::Npy { vectors, draft, ids, ids_draft, left_out: 0 }
             }
         })
     }
@@ -155,21 +196,21 @@ impl Target {
         let vector = record.vector.as_deref().unwrap_or_default();
         let payload = record.payload.as_deref().unwrap_or_default();
         match self {
-            Target::JsonLines(part) => {
+            Target::JsonLines { lines, draft } => {
                 let line = Line { id: &record.id, vector, payload: PayloadView::of(payload) };
-                let written = serde_json::to_writer(&mut part.file, &line).map_err(std::io::Error::from);
-                let written = written.and_then(|()| part.file.write_all(b"\n"));
-                written.map_err(|error| cannot_write(&part.path, &error))
+                let written = serde_json::to_writer(&mut *lines, &line).map_err(std::io::Error::from);
+                let written = written.and_then(|()| lines.write_all(b"\n"));
+                written.map_err(|error| cannot_write(&draft.path, &error))
             }
-            Target::Npy { vectors, path, ids, left_out, .. } => {
+            Target::Npy { vectors, draft, ids, ids_draft, left_out } => {
                 if record.id.contains(['\n', '\r']) {
                     let id: String = record.id.escape_debug().take(80).collect();
                     let message = format!("the id '{id}' does not fit into a line: export to .jsonl");
                     return Err(Failure::bad_input("bad_id", message));
                 }
                 *left_out += u64::from(!payload.is_empty());
-                vectors.write(vector).map_err(|error| cannot_write(path, &error))?;
-                writeln!(ids.file, "{}", record.id).map_err(|error| cannot_write(&ids.path, &error))
+                vectors.write(vector).map_err(|error| cannot_write(&draft.path, &error))?;
+                writeln!(ids, "{}", record.id).map_err(|error| cannot_write(&ids_draft.path, &error))
             }
         }
     }
@@ -177,13 +218,55 @@ impl Target {
     /// The file of ids, if there is one, and how many payloads were left out.
     fn finish(self) -> Result<(Option<PathBuf>, u64), Failure> {
         match self {
-            Target::JsonLines(part) => part.finish().map(|_| (None, 0)),
-            Target::Npy { vectors, path, part, ids, left_out } => {
-                let file = vectors.finish().map_err(|error| cannot_write(&path, &error))?;
-                let ids = ids.finish()?;
-                Part { path, part, file }.finish()?;
+            Target::JsonLines { lines, draft } => draft.keep(lines).map(|_| (None, 0)),
+            Target::Npy { vectors, draft, ids, ids_draft, left_out } => {
+                let file = vectors.finish().map_err(|error| cannot_write(&draft.path, &error))?;
+                let ids = ids_draft.keep(ids)?;
+                draft.keep(file)?;
                 Ok((Some(ids), left_out))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.expect("an entry").file_name().to_string_lossy().into_owned()
+        };
+        let mut names: Vec<String> = std::fs::read_dir(dir).expect("a directory").map(name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_export_that_does_not_end_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (npy, lines) = (dir.path().join("v.npy"), dir.path().join("r.jsonl"));
+        let npy_kind = || Kind::Npy { ids: dir.path().join("v.ids.txt") };
+        let target = Target::create(&npy, npy_kind(), 2).expect("made");
+        assert_eq!(names(dir.path()), ["v.ids.txt.part", "v.npy.part"]);
+        drop(target);
+        drop(Target::create(&lines, Kind::JsonLines, 2).expect("made"));
+        assert_eq!(names(dir.path()), [""; 0]);
+        Target::create(&npy, npy_kind(), 2).expect("made").finish().expect("whole");
+        Target::create(&lines, Kind::JsonLines, 2).expect("made").finish().expect("whole");
+        assert_eq!(names(dir.path()), ["r.jsonl", "v.ids.txt", "v.npy"]);
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_a_bad_argument() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let failure = check_dir(&dir.path().join("no/r.jsonl")).expect_err("no such directory");
+        assert!(
+            failure.exit == 2 && failure.message.contains("there is no directory"),
+            "{}",
+            failure.message
+        );
+        check_dir(&dir.path().join("r.jsonl")).expect("there is one");
+        check_dir(Path::new("r.jsonl")).expect("the current one");
     }
 }

@@ -6,8 +6,9 @@
 //! | 1 | refused or failed; the code says why |
 //! | 2 | wrong arguments, configuration or input; nothing was sent |
 //! | 3 | no node answered, or not in time |
-//! | 4 | not found |
+//! | 4 | not found: no such record, collection, shard, node or conflict |
 
+use crate::output::visible;
 use slowdb_client::vectors::FileError;
 use slowdb_client::{CertError, ClientError};
 
@@ -48,7 +49,7 @@ impl Failure {
 
     /// No records have these ids.
     pub(crate) fn not_found(ids: &[&str]) -> Self {
-        let names: Vec<String> = ids.iter().take(5).map(|id| format!("'{id}'")).collect();
+        let names: Vec<String> = ids.iter().take(5).map(|id| format!("'{}'", visible(id))).collect();
         let more =
             if ids.len() > names.len() { format!(", … ({} in all)", ids.len()) } else { String::new() };
         let message = format!("there is no record {}{more}", names.join(", "));
@@ -94,12 +95,19 @@ impl Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = match (&error, error.code()) {
+            (_, "not_found" | "unknown_collection") => NOT_FOUND,
             (ClientError::BadInput { .. }, _) => USAGE,
-            (_, "not_found") => NOT_FOUND,
             (_, "unreachable" | "timeout" | "unavailable" | "unknown_outcome") => UNREACHABLE,
             _ => REFUSED,
         };
-        Failure::new(error.code(), error.to_string(), exit)
+        let is_late = matches!(
+            error,
+            ClientError::TimedOut { .. }
+                | ClientError::OutcomeUnknown { .. }
+                | ClientError::ShardUnavailable { .. }
+        );
+        let longer = if is_late { "; --timeout sets how long it may take" } else { "" };
+        Failure::new(error.code(), format!("{error}{longer}"), exit)
     }
 }
 
@@ -116,5 +124,33 @@ impl From<FileError> for Failure {
 impl From<CertError> for Failure {
     fn from(error: CertError) -> Self {
         Failure::new("bad_certificates", error.to_string(), USAGE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slowdb_proto::Code;
+
+    #[test]
+    fn what_is_not_there_has_an_exit_code_of_its_own() {
+        let unknown = ClientError::UnknownCollection { name: "words".into(), known: "'default'".into() };
+        let no_shard = ClientError::BadInput { code: Code::NotFound, message: "there is no shard 9".into() };
+        let bad = ClientError::BadInput { code: Code::NotFinite, message: "NaN".into() };
+        for (error, exit) in [(unknown, 4), (no_shard, 4), (bad, 2)] {
+            assert_eq!(Failure::from(error).exit, exit);
+        }
+    }
+
+    #[test]
+    fn what_took_too_long_says_how_to_wait_longer() {
+        let late = ClientError::ShardUnavailable {
+            collection: "default".into(),
+            shard: 3,
+            waited_ms: 1_000,
+            last: None,
+        };
+        let failure = Failure::from(late);
+        assert!(failure.exit == 3 && failure.message.contains("--timeout"), "{}", failure.message);
     }
 }

@@ -29,8 +29,7 @@ pub(crate) async fn run(args: ImportArgs, output: Output) -> Result<(), Failure>
     let rows = Rows::open(&args.file, args.ids.as_deref())?;
     let (client, collection, carried) = connect::client_and_collection(&args.on).await?;
     let dimension = collection.dimension().await?;
-    if dimension != rows.dimension() {
-        let got = rows.dimension();
+    if let Some(got) = rows.dimension().filter(|got| *got != dimension) {
         let message = format!(
             "{} has vectors of {got} components, the collection '{}' of {dimension}",
             args.file.display(),
@@ -39,7 +38,10 @@ pub(crate) async fn run(args: ImportArgs, output: Output) -> Result<(), Failure>
         return Err(Failure::bad_input("wrong_dimension", message));
     }
     let progress = match &args.progress {
-        Some(path) => Some(Arc::new(Progress::open(path, &args.file, &client, &collection)?)),
+        Some(path) => {
+            let ids = args.ids.as_deref();
+            Some(Arc::new(Progress::open(path, &args.file, ids, &client, &collection)?))
+        }
         None => None,
     };
     let bar = bar::records(rows.count(), output);
@@ -62,10 +64,11 @@ pub(crate) async fn run(args: ImportArgs, output: Output) -> Result<(), Failure>
         let skipped = skipped.map(|skipped| format!(" after {skipped} that were there")).unwrap_or_default();
         format!(
             "wrote {} records{skipped} in {:.1} s ({rate:.0} a second), into {} shards; longest wait for a batch \
-             {wait:.0?}",
+             {} ms",
             i.written,
             i.seconds,
-            report.shards.len()
+            report.shards.len(),
+            wait.as_millis()
         )
     })
 }

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -100,6 +101,12 @@ pub(crate) fn table(head: &[&str], right: &[usize], rows: &[Vec<String>]) -> Str
     lines.join("\n")
 }
 
+/// A name that somebody chose, as it can be shown on a terminal: without control characters and what else cannot be seen.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| matches!(c, '\'' | '"') || c.escape_debug().len() == 1;
+    if text.chars().all(is_plain) { text.into() } else { text.escape_debug().to_string().into() }
+}
+
 /// Bytes as people read them.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -120,6 +127,19 @@ mod tests {
     fn tables_are_aligned() {
         let rows = [vec!["n1".to_owned(), "5".to_owned()], vec!["long".to_owned(), "12345".to_owned()]];
         assert_eq!(table(&["NODE", "LOG"], &[1], &rows), "NODE    LOG\nn1        5\nlong  12345");
+    }
+
+    #[test]
+    fn names_cannot_command_the_terminal() {
+        for (name, shown) in [
+            ("cat", "cat"),
+            ("it's \u{e4} \"cat\"", "it's \u{e4} \"cat\""),
+            ("\u{1b}[2Jcat", "\\u{1b}[2Jcat"),
+            ("two\nlines\r", "two\\nlines\\r"),
+            ("\u{9b}31m \u{202e}", "\\u{9b}31m \\u{202e}"),
+        ] {
+            assert_eq!(visible(name), shown);
+        }
     }
 
     #[test]

@@ -12,14 +12,54 @@ use std::time::{Duration, Instant, SystemTime};
 /// It is written so often at most.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Which import it is of. Another file, or one that was changed, is another import.
+/// Which import it is of. Other files, or files that were changed, are another import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Import {
-    file: PathBuf,
-    bytes: u64,
-    modified_ns: u128,
+    #[serde(flatten)]
+    file: Source,
+    /// The file of ids, if they are not the numbers of the rows or in the file itself.
+    ids: Option<Source>,
     cluster: String,
     collection: String,
+}
+
+/// A file as it was when it was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Source {
+    file: PathBuf,
+    bytes: u64,
+    modified_ns: u64,
+}
+
+impl Source {
+    fn of(file: &Path) -> Result<Source, Failure> {
+        let unreadable = |error| Failure::bad_file(format!("{}: {error}", file.display()));
+        let metadata = std::fs::metadata(file).map_err(unreadable)?;
+        let modified = metadata.modified().map_err(unreadable)?;
+        let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(Source {
+            file: file.canonicalize().map_err(unreadable)?,
+            bytes: metadata.len(),
+            modified_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} with {} bytes", self.file.display(), self.bytes)
+    }
+}
+
+impl std::fmt::Display for Import {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}, ", self.file)?;
+        match &self.ids {
+            Some(ids) => write!(f, "ids from {ids}")?,
+            None => f.write_str("without --ids")?,
+        }
+        write!(f, ", into '{}' of cluster {}", self.collection, self.cluster)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,23 +78,24 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Reads how far an earlier run got, if there was one.
+    /// Reads how far an earlier run with the same `file` and `ids` got, if there was one.
     pub(crate) fn open(
         path: &Path,
         file: &Path,
+        ids: Option<&Path>,
         client: &Client,
         collection: &Collection,
     ) -> Result<Progress, Failure> {
-        let unreadable = |error| Failure::bad_file(format!("{}: {error}", file.display()));
-        let metadata = std::fs::metadata(file).map_err(unreadable)?;
-        let modified = metadata.modified().map_err(unreadable)?;
         let import = Import {
-            file: file.canonicalize().map_err(unreadable)?,
-            bytes: metadata.len(),
-            modified_ns: modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos(),
+            file: Source::of(file)?,
+            ids: ids.map(Source::of).transpose()?,
             cluster: client.cluster_id().to_string(),
             collection: collection.name().to_owned(),
         };
+        Progress::of(path, import)
+    }
+
+    fn of(path: &Path, import: Import) -> Result<Progress, Failure> {
         let from = match std::fs::read(path) {
             Ok(bytes) => {
                 let name = path.display();
@@ -63,16 +104,9 @@ impl Progress {
                 })?;
                 if reached.import != import {
                     let message = format!(
-                        "{name} is of another import: {} with {} bytes into '{}' of cluster {}; this is {} with {} \
-                         bytes into '{}' of cluster {}, or the file was changed since. Remove it to begin anew",
-                        reached.import.file.display(),
-                        reached.import.bytes,
-                        reached.import.collection,
-                        reached.import.cluster,
-                        import.file.display(),
-                        import.bytes,
-                        import.collection,
-                        import.cluster
+                        "{name} is of another import: {}; this is {import}, or a file was changed since. Remove it to \
+                         begin anew",
+                        reached.import,
                     );
                     return Err(Failure::bad_file(message));
                 }
@@ -121,5 +155,36 @@ impl Progress {
     pub(crate) fn done(&self) {
         // If it stays, the next run finds that nothing is left to do.
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_goes_on_with_the_same_files_only() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("written");
+            Source::of(&path).expect("it is there")
+        };
+        let import = |ids: Option<Source>| Import {
+            file: file("vectors.npy", "vectors"),
+            ids,
+            cluster: "c".into(),
+            collection: "default".into(),
+        };
+        let (rows, names) = (import(None), Some(file("names.txt", "a\nb\n")));
+        let kept = dir.path().join("progress");
+        Progress::of(&kept, rows.clone()).expect("nothing yet").save(7).expect("saved");
+        assert_eq!(Progress::of(&kept, rows.clone()).expect("the same").from(), 7);
+        let failure = Progress::of(&kept, Import { ids: names, ..rows.clone() }).err().expect("other ids");
+        let wanted = ["without --ids", "names.txt with 4 bytes", "is of another import"];
+        assert!(wanted.iter().all(|wanted| failure.message.contains(wanted)), "{}", failure.message);
+        assert_eq!(failure.exit, 2);
+        let other = Import { collection: "words".into(), ..rows };
+        assert!(Progress::of(&kept, other).is_err(), "another collection");
     }
 }

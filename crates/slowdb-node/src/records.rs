@@ -3,10 +3,11 @@
 use crate::args::{DeleteArgs, GetArgs, PutArgs};
 use crate::connect::{collection, read_options, write_options};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, visible};
 use crate::payload::{self, PayloadView};
 use serde::Serialize;
 use slowdb_client::{Position, Put, Record, Sibling, Written};
+use slowdb_proto::Condition;
 use slowdb_proto::limits::DIMENSION_MAX;
 use std::io::{IsTerminal, Read};
 
@@ -37,6 +38,8 @@ impl std::fmt::Display for PositionView {
 struct WrittenView<'a> {
     id: &'a str,
     position: PositionView,
+    /// The position as `--if-version` takes it.
+    version: String,
     shard: u32,
     durable_on: u32,
     replicas: u32,
@@ -73,6 +76,7 @@ fn written_view<'a>(id: &'a str, written: &Written, session: Option<String>) -> 
     WrittenView {
         id,
         position: written.position.into(),
+        version: written.position.to_string(),
         shard: written.shard,
         durable_on: written.durable_on,
         replicas: written.replicas,
@@ -100,14 +104,14 @@ pub(crate) async fn put(args: PutArgs, output: Output) -> Result<(), Failure> {
         None => "wrote",
     };
     output.print(&written_view(&args.id, &written, carried.save()?), |w| {
-        format!("{verb} '{}' ({})", w.id, place(w))
+        format!("{verb} '{}' ({})", visible(w.id), place(w))
     })
 }
 
 fn place(written: &WrittenView<'_>) -> String {
     format!(
-        "shard {}, position {}, durable on {} of {} replicas",
-        written.shard, written.position, written.durable_on, written.replicas
+        "shard {}, version {}, durable on {} of {} replicas",
+        written.shard, written.version, written.durable_on, written.replicas
     )
 }
 
@@ -158,7 +162,7 @@ fn human_record(view: &RecordView<'_>) -> String {
     let vector = components(view.vector);
     let mut text = format!(
         "'{}' (shard {}, version {}), {} components\n{vector}{}",
-        view.id,
+        visible(view.id),
         view.shard,
         view.version,
         view.vector.len(),
@@ -179,7 +183,7 @@ fn human_record(view: &RecordView<'_>) -> String {
 pub(crate) async fn delete(args: DeleteArgs, output: Output) -> Result<(), Failure> {
     let options = write_options(&args.on)?;
     let (collection, carried) = collection(&args.on).await?;
-    let written = match args.only.condition() {
+    let written = match args.if_version.map(Condition::IfVersion) {
         Some(condition) => collection.delete_if(&args.id, condition, &options).await?,
         None => collection.delete(&args.id, &options).await?,
     };
@@ -188,16 +192,27 @@ pub(crate) async fn delete(args: DeleteArgs, output: Output) -> Result<(), Failu
     if written.existed == Some(false) {
         return Err(Failure::not_found(&[&args.id]));
     }
-    output.print(&written_view(&args.id, &written, session), |w| format!("removed '{}' ({})", w.id, place(w)))
+    output.print(&written_view(&args.id, &written, session), |w| {
+        format!("removed '{}' ({})", visible(w.id), place(w))
+    })
 }
 
 /// Reads `0.1,0.2,…`.
 pub(crate) fn parse_vector(text: &str) -> Result<Vec<f32>, Failure> {
     let parse = |(at, part): (usize, &str)| {
-        part.trim().parse().map_err(|_| {
-            let part: String = part.chars().take(40).collect();
-            Failure::bad_input("bad_request", format!("component {at} of the vector is no number: '{part}'"))
-        })
+        let part = part.trim();
+        let shown: String = part.chars().take(40).collect();
+        let number: f32 = part.parse().map_err(|_| {
+            let message = format!("component {at} of the vector is no number: '{shown}'");
+            Failure::bad_input("bad_request", message)
+        })?;
+        // An infinity that was not written as one.
+        if number.is_infinite() && part.contains(|c: char| c.is_ascii_digit()) {
+            let what =
+                format!("component {at} is {shown}, which is too large for 32 bits: at most {:e}", f32::MAX);
+            return Err(Failure::bad_input("not_finite", what));
+        }
+        Ok(number)
     };
     text.split(',').enumerate().map(parse).collect()
 }
@@ -228,6 +243,12 @@ mod tests {
     #[test]
     fn vectors_are_read() {
         assert_eq!(parse_vector("1, -2.5,3e-2").expect("good"), [1.0, -2.5, 0.03]);
+        let large = parse_vector("1,-1e39").expect_err("too large");
+        assert!(
+            large.code == "not_finite" && large.message.contains("-1e39, which is too large"),
+            "{large:?}"
+        );
+        assert!(parse_vector("inf").expect("for others to refuse")[0].is_infinite());
         for text in ["", "1,", "1;2", "a,b"] {
             assert_eq!(parse_vector(text).expect_err(text).exit, 2);
         }

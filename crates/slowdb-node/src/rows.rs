@@ -3,7 +3,7 @@
 
 use crate::failure::Failure;
 use crate::ids::{Ids, Seen};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use slowdb_client::vectors::Vectors;
 use slowdb_proto::limits::{DIMENSION_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX};
@@ -40,6 +40,15 @@ impl Rows {
             let (rows, dimension) = JsonLines::check(path)?;
             return Ok(Rows::Lines { lines: JsonLines::open(path)?, rows, dimension });
         }
+        let is_known = path.extension().is_some_and(|ending| ending == "npy" || ending == "fvecs");
+        if !is_known {
+            let what = match std::fs::metadata(path) {
+                Err(error) => format!("cannot be opened: {error}"),
+                Ok(it) if it.is_dir() => "it is a directory".to_owned(),
+                Ok(_) => "what kind of file is it? The name has to end in .jsonl, .npy or .fvecs".to_owned(),
+            };
+            return Err(Failure::bad_file(format!("{}: {what}", path.display())));
+        }
         let mut vectors = Vectors::open(path)?;
         let ids = Ids::open(ids, vectors.rows())?;
         vectors.check()?;
@@ -54,11 +63,12 @@ impl Rows {
         }
     }
 
-    /// Components of each vector.
-    pub(crate) fn dimension(&self) -> usize {
+    /// Components of each vector; `None` if there is none to tell.
+    pub(crate) fn dimension(&self) -> Option<usize> {
         match self {
-            Rows::Matrix { vectors, .. } => vectors.dimension(),
-            Rows::Lines { dimension, .. } => *dimension,
+            Rows::Matrix { vectors, .. } => Some(vectors.dimension()),
+            Rows::Lines { rows: 0, .. } => None,
+            Rows::Lines { dimension, .. } => Some(*dimension),
         }
     }
 
@@ -89,8 +99,13 @@ pub(crate) struct JsonLines {
 struct Line<'a> {
     id: String,
     vector: Vec<f32>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "there")]
     payload: Option<&'a RawValue>,
+}
+
+/// A payload that is `null` is one, unlike one that is left out.
+fn there<'de, D: Deserializer<'de>>(payload: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(payload).map(Some)
 }
 
 impl JsonLines {
@@ -120,9 +135,6 @@ impl JsonLines {
             }
             ids.note(&row.id, lines.number);
             rows += 1;
-        }
-        if rows == 0 {
-            return Err(Failure::bad_file(format!("{} holds no records", path.display())));
         }
         let suspects = ids.suspects();
         if !suspects.is_empty() {
@@ -158,7 +170,8 @@ impl JsonLines {
             return Err(self.bad("bad_id", &what));
         }
         if let Some(component) = vector.iter().position(|component| !component.is_finite()) {
-            let what = format!("component {component} is {}; all must be finite numbers", vector[component]);
+            // JSON knows no infinities.
+            let what = format!("component {component} is too large for 32 bits: at most {:e}", f32::MAX);
             return Err(self.bad("not_finite", &what));
         }
         let payload = payload.map_or("", |payload| payload.get());
@@ -170,7 +183,7 @@ impl JsonLines {
         row.id = id;
         row.vector = vector;
         row.payload.clear();
-        row.payload.extend_from_slice(if payload == "null" { b"" } else { payload.as_bytes() });
+        row.payload.extend_from_slice(payload.as_bytes());
         Ok(true)
     }
 }
@@ -188,7 +201,7 @@ mod tests {
         for _ in 0..rows.count() {
             let mut row = Row::default();
             assert!(rows.next(&mut row)?);
-            assert_eq!(row.vector.len(), rows.dimension());
+            assert_eq!(Some(row.vector.len()), rows.dimension());
             all.push(row);
         }
         Ok(all)
@@ -197,11 +210,30 @@ mod tests {
     #[test]
     fn lines_are_records() {
         let text = "{\"id\":\"a\",\"vector\":[0.1,-2],\"payload\":{\"k\": [1, 2]},\"shard\":3}\n\n\
-                    {\"vector\":[1e-3,4],\"id\":\"b \\u00e4\",\"payload\":null}";
+                    {\"vector\":[1e-3,4],\"id\":\"b \\u00e4\",\"payload\":null}\n\
+                    {\"id\":\"c\",\"vector\":[0,0]}";
         let rows = read(text).expect("good");
         let a = Row { id: "a".into(), vector: vec![0.1, -2.0], payload: b"{\"k\": [1, 2]}".to_vec() };
-        let b = Row { id: "b \u{e4}".into(), vector: vec![0.001, 4.0], payload: Vec::new() };
-        assert_eq!(rows, [a, b]);
+        let b = Row { id: "b \u{e4}".into(), vector: vec![0.001, 4.0], payload: b"null".to_vec() };
+        let c = Row { id: "c".into(), vector: vec![0.0, 0.0], payload: Vec::new() };
+        assert_eq!(rows, [a, b, c]);
+        // What an export of nothing has written.
+        assert_eq!(read("\n").expect("no records"), []);
+    }
+
+    #[test]
+    fn what_is_no_file_of_records_is_told_why() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let unknown = dir.path().join("vectors.bin");
+        std::fs::write(&unknown, "x").expect("written");
+        for (path, wanted) in [
+            (unknown.as_path(), "has to end in .jsonl, .npy or .fvecs"),
+            (dir.path(), "it is a directory"),
+            (&dir.path().join("nofile"), "cannot be opened"),
+        ] {
+            let failure = Rows::open(path, None).err().expect(wanted);
+            assert!(failure.exit == 2 && failure.message.contains(wanted), "{}", failure.message);
+        }
     }
 
     #[test]
@@ -216,7 +248,11 @@ mod tests {
                 "line 2: 1 components, the first vector has 2",
             ),
             ("{\"id\":\"\",\"vector\":[1,2]}", "bad_id", "line 2: the id has 0 bytes"),
-            ("{\"id\":\"b\",\"vector\":[1,1e39]}", "not_finite", "line 2: component 1 is inf"),
+            (
+                "{\"id\":\"b\",\"vector\":[1,1e39]}",
+                "not_finite",
+                "line 2: component 1 is too large for 32 bits",
+            ),
             ("{\"id\":\"b\"}", "bad_file", "line 2: no record: missing field `vector`"),
             ("[1,2]", "bad_file", "line 2: no record"),
             ("{\"id\":\"b\",\"vector\":[1,2]} x", "bad_file", "line 2: no record"),
@@ -227,7 +263,6 @@ mod tests {
             assert!(failure.message.contains(wanted), "'{}' should say '{wanted}'", failure.message);
             assert_eq!((failure.code.as_str(), failure.exit), (code, 2));
         }
-        assert!(read("\n\n").expect_err("nothing").message.contains("holds no records"));
     }
 
     #[test]
@@ -248,7 +283,7 @@ mod tests {
             let mut row = Row::default();
             for _ in 0..rows.count() {
                 assert!(rows.next(&mut row).expect("it was checked"));
-                assert_eq!(row.vector.len(), rows.dimension());
+                assert_eq!(Some(row.vector.len()), rows.dimension());
                 assert!((1..=ID_BYTES_MAX).contains(&row.id.len()) && row.payload.len() <= PAYLOAD_BYTES_MAX);
                 assert!(row.vector.iter().all(|component| component.is_finite()));
                 if !row.payload.is_empty() {

@@ -3,7 +3,7 @@
 use crate::args::ScanArgs;
 use crate::connect::{collection, read_options};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, visible};
 use crate::payload::PayloadView;
 use crate::records::PositionView;
 use serde::Serialize;
@@ -19,6 +19,8 @@ struct RecordView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<PayloadView>,
     position: PositionView,
+    /// The position as `--if-version` takes it.
+    version: String,
     shard: u32,
 }
 
@@ -46,6 +48,7 @@ pub(crate) async fn run(args: ScanArgs, output: Output) -> Result<(), Failure> {
                 vector: record.vector.as_deref(),
                 payload: record.payload.as_deref().and_then(PayloadView::of),
                 position: record.position.into(),
+                version: record.position.to_string(),
                 shard: page.at.shard,
             };
             output.print(&view, human)?;
@@ -65,5 +68,5 @@ fn human(view: &RecordView<'_>) -> String {
         format!("  {}", components.join(","))
     });
     let payload = view.payload.as_ref().map(|payload| format!("  {payload}"));
-    format!("{}{}{}", view.id, vector.unwrap_or_default(), payload.unwrap_or_default())
+    format!("{}{}{}", visible(view.id), vector.unwrap_or_default(), payload.unwrap_or_default())
 }

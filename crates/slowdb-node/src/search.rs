@@ -3,7 +3,7 @@
 use crate::args::SearchArgs;
 use crate::connect::{collection, read_options};
 use crate::failure::Failure;
-use crate::output::{Output, table};
+use crate::output::{Output, table, visible};
 use crate::records::parse_vector;
 use crate::session::Carried;
 use serde::Serialize;
@@ -133,7 +133,7 @@ fn hits(results: &Results<'_>, metric: Metric) -> String {
     if results.results.is_empty() {
         return "nothing found: the collection is empty".to_owned();
     }
-    let rows: Vec<Vec<String>> =
-        results.results.iter().map(|hit| vec![format!("{:.6}", hit.score), hit.id.to_owned()]).collect();
+    let row = |hit: &HitView<'_>| vec![format!("{:.6}", hit.score), visible(hit.id).into_owned()];
+    let rows: Vec<Vec<String>> = results.results.iter().map(row).collect();
     table(&[&metric.as_str().to_uppercase(), "ID"], &[0], &rows)
 }

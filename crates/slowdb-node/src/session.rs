@@ -12,18 +12,30 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    /// From `new`, a session's text, or the name of a file that holds one or is to.
+    /// From `new`, a session's text, or the name of a file that holds one or is to. What is neither a session nor a file
+    /// that is there, and has no `/`, may be a session that was damaged on the way: to begin a new one with it would read
+    /// less than was seen.
     pub(crate) fn open(argument: Option<&str>) -> Result<Self, Failure> {
         let Some(argument) = argument else { return Ok(Carried::default()) };
-        if let Ok(session) = argument.parse() {
-            return Ok(Carried { session: Some(session), file: None });
-        }
+        let damaged = match argument.parse() {
+            Ok(session) => return Ok(Carried { session: Some(session), file: None }),
+            Err(error) => error,
+        };
         let file = PathBuf::from(argument);
         let session = match std::fs::read_to_string(&file) {
             Ok(text) => text.trim().parse().map_err(|error| {
                 Failure::bad_file(format!("{}: {error}. Remove it to begin another session", file.display()))
             })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Session::new(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && argument.contains('/') => {
+                Session::new()
+            }
+            Err(error) if !argument.contains('/') => {
+                let message = format!(
+                    "--session: {damaged}; there is no such file either ({error}). To begin a session in a new file, write \
+                     it as a path: ./NAME"
+                );
+                return Err(Failure::usage(message));
+            }
             Err(error) => return Err(unusable(&file, &error)),
         };
         Ok(Carried { session: Some(session), file: Some(file) })
@@ -69,6 +81,10 @@ mod tests {
         let kept = Carried::open(Some(&file)).expect("a file that is to be");
         assert_eq!(kept.save().expect("saved"), Some("new".into()));
         assert_eq!(std::fs::read_to_string(&file).expect("it is there"), "new\n");
+        for damaged in ["News", "session", "00112233445566778899aabbccddeeff.AQID", &"7".repeat(500)] {
+            let failure = Carried::open(Some(damaged)).expect_err("no session, and no file");
+            assert!(failure.exit == 2 && failure.message.contains("is no session"), "{}", failure.message);
+        }
         std::fs::write(&file, "what is this").expect("written");
         assert_eq!(Carried::open(Some(&file)).expect_err("no session").exit, 2);
     }

@@ -100,7 +100,8 @@ fn start_failure(error: &StartError) -> Failure {
     }
 }
 
-fn on(kind: SignalKind) -> Result<Signal, Failure> {
+/// A signal to this process; it does not end it any more.
+pub(crate) fn on(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::internal(format!("cannot listen for signals: {error}")))
 }
 

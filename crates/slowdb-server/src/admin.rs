@@ -237,7 +237,7 @@ impl Node {
                 let shard = found.shards.get(*shard as usize).ok_or_else(|| {
                     let count = found.shards.len();
                     error(
-                        Code::BadRequest,
+                        Code::NotFound,
                         format!("there is no shard {shard}: '{collection}' has shards 0 to {}", count - 1),
                     )
                 })?;
@@ -245,8 +245,7 @@ impl Node {
             }
             Explain::Node { node } => {
                 let found = catalog.node(node);
-                let found =
-                    found.ok_or_else(|| error(Code::BadRequest, format!("there is no node {node}")))?;
+                let found = found.ok_or_else(|| error(Code::NotFound, format!("there is no node {node}")))?;
                 let mut lines = vec![format!(
                     "node {node} is {}{}, weight {}, at {}{}",
                     found.state.as_str(),
@@ -333,7 +332,7 @@ fn change_for(
         Admin::SetNodeState { node, state } => {
             let found = catalog
                 .node(&node)
-                .ok_or_else(|| error(Code::BadRequest, format!("there is no node {node}")))?;
+                .ok_or_else(|| error(Code::NotFound, format!("there is no node {node}")))?;
             if found.state == state {
                 notes.push(format!("node {node} is {} already", state.as_str()));
                 return Ok((None, notes));
@@ -358,7 +357,10 @@ fn change_for(
             }
             CatalogChange::State { node, state }
         }
-        Admin::RemoveNode { node } => CatalogChange::Remove { node },
+        Admin::RemoveNode { node } => {
+            catalog.node(&node).ok_or_else(|| error(Code::NotFound, format!("there is no node {node}")))?;
+            CatalogChange::Remove { node }
+        }
         Admin::CreateCollection { name, dimension, metric, num_shards, replication_factor, settings } => {
             check_name(&name).map_err(|e| error(Code::BadRequest, format!("collection: {e}")))?;
             let range = |what: &str, value: u32, max: u32| {
@@ -385,7 +387,12 @@ fn change_for(
             CatalogChange::Create { name, dimension, metric, replication_factor, settings, shards }
         }
         Admin::DropCollection { name } => {
-            catalog.collection(&name).ok_or_else(|| unknown_collection(catalog, &name))?;
+            let found = catalog.collection(&name).ok_or_else(|| unknown_collection(catalog, &name))?;
+            let replicas: usize = found.shards.iter().map(|shard| shard.spec.replicas.len()).sum();
+            notes.push(format!(
+                "{} shards go, {replicas} replicas with all their records",
+                found.shards.len()
+            ));
             CatalogChange::Drop { name }
         }
         Admin::AlterCollection { name, replication_factor, settings } => {

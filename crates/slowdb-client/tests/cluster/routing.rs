@@ -436,8 +436,12 @@ async fn a_bulk_write_that_fails_says_how_much_was_written() {
         Some(error) => error,
         None => writer.finish().await.expect_err("shard 1 refuses"),
     };
-    let ClientError::Partial { written, source } = &error else { panic!("{error}") };
+    let ClientError::Partial { written, at_quorum, source } = &error else { panic!("{error}") };
     assert_eq!(*written as usize, cluster.ids().len());
+    assert!(
+        *at_quorum >= 1 && error.to_string().contains(&format!(" and {at_quorum} more stand at quorum")),
+        "{error}"
+    );
     assert_eq!((source.code(), error.code()), ("level_not_reached", "level_not_reached"));
     // Up to there nothing is missing, whatever was written after it.
     let there = cluster.ids();

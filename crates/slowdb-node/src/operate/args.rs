@@ -1,7 +1,9 @@
 //! The command line of the operator's commands.
 
 use crate::args::{ConnectArgs, SeedArgs, consistency, metric, name, time};
-use clap::{Args, Subcommand};
+use clap::builder::RangedI64ValueParser;
+use clap::{Args, Subcommand, value_parser};
+use slowdb_proto::limits::{DIMENSION_MAX, REPLICATION_FACTOR_MAX, SHARDS_MAX};
 use slowdb_proto::{ConflictPolicy, Metric, ReadLevel, SettingsChange, WriteLevel};
 use std::time::Duration;
 
@@ -39,7 +41,8 @@ pub(crate) enum NodesCommand {
 const VIEW_HELP: &str = "\
 With --json, one object:
   {\"cluster\",\"epoch\",\"leader\",\"settled\",\"nodes\":[…],\"moves\":[…],\"planned\":[…],\"lost\":[…]}
-  nodes:   {\"node\",\"address\",\"zone\",\"weight\",\"state\",\"down\",\"silent_ms\",\"replicas\",\"leads\",\"catalog\"}
+  nodes:   {\"node\",\"address\",\"zone\",\"weight\",\"state\",\"down\",\"silent_ms\",\"replicas\",\"should_lead\",
+            \"catalog\"}
            state: active, cordoned or draining
   moves:   {\"group\",\"collection\",\"shard\",\"reason\",\"replicas\":[…]}; no collection: the catalog
   replicas of a move:
@@ -164,20 +167,20 @@ With --json, one object:
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    /// Its name: 1 to 64 of a-z A-Z 0-9 - _ .
+    /// Its name: 1 to 64 of a-z A-Z 0-9 - _ and dots, not starting with a dot or '-'
     #[arg(value_parser = name)]
     pub(crate) name: String,
     /// Components of each vector
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = up_to(DIMENSION_MAX))]
     pub(crate) dimension: u32,
     /// How it measures similarity: l2, l1, inner_product or cosine
     #[arg(long, default_value = "cosine", value_parser = metric)]
     pub(crate) metric: Metric,
     /// Its shards
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, allow_negative_numbers = true, value_parser = up_to(SHARDS_MAX))]
     pub(crate) num_shards: u32,
     /// Replicas of each shard, as far as there are nodes
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, allow_negative_numbers = true, value_parser = up_to(REPLICATION_FACTOR_MAX))]
     pub(crate) replication_factor: u32,
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
@@ -233,7 +236,7 @@ pub(crate) struct AlterArgs {
     #[arg(value_parser = name)]
     pub(crate) name: String,
     /// Replicas of each shard, as far as there are nodes
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = up_to(REPLICATION_FACTOR_MAX))]
     pub(crate) replication_factor: Option<u32>,
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
@@ -271,6 +274,11 @@ pub(crate) enum ExplainCommand {
         #[command(flatten)]
         connect: ConnectArgs,
     },
+}
+
+/// Reads a number from 1 on.
+fn up_to(max: u32) -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..=i64::from(max))
 }
 
 /// Reads the level of a write.

@@ -69,13 +69,13 @@ fn nodes(view: &Cluster) -> String {
                 node.weight.to_string(),
                 format!("{}{}", node.state, if node.down { ", DOWN" } else { "" }),
                 node.replicas.to_string(),
-                node.leads.to_string(),
+                node.should_lead.to_string(),
                 node.catalog.to_owned(),
                 format!("{:.1} s ago", node.silent_ms as f64 / 1e3),
             ]
         })
         .collect();
-    let head = ["NODE", "ADDRESS", "ZONE", "WEIGHT", "STATE", "REPLICAS", "LEADS", "CATALOG", "HEARD"];
+    let head = ["NODE", "ADDRESS", "ZONE", "WEIGHT", "STATE", "REPLICAS", "SHOULD LEAD", "CATALOG", "HEARD"];
     table(&head, &[3, 5, 6, 8], &rows)
 }
 

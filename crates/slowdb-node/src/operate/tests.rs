@@ -107,7 +107,7 @@ fn json_is_small_and_leaves_out_what_is_not_known() {
     assert_eq!((&json["settled"], &json["leader"]), (&false.into(), &"n1".into()));
     let node = serde_json::json!({
         "node": "n1", "address": "n1:8000", "zone": null, "weight": 1, "state": "active", "down": false,
-        "silent_ms": 120, "replicas": 4, "leads": 1, "catalog": "voter",
+        "silent_ms": 120, "replicas": 4, "should_lead": 1, "catalog": "voter",
     });
     assert_eq!(json["nodes"][0], node);
     let copied = serde_json::json!({

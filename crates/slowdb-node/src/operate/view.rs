@@ -34,7 +34,8 @@ pub(crate) struct Node {
     pub(crate) down: bool,
     pub(crate) silent_ms: u64,
     pub(crate) replicas: u32,
-    pub(crate) leads: u32,
+    /// Shards that it should lead; how many it does, `status` says.
+    pub(crate) should_lead: u32,
     pub(crate) catalog: &'static str,
 }
 
@@ -155,7 +156,7 @@ impl From<&NodeView> for Node {
             down: view.down,
             silent_ms: view.silent_ms,
             replicas: view.replicas,
-            leads: view.leads,
+            should_lead: view.leads,
             catalog: view.catalog.as_str(),
         }
     }

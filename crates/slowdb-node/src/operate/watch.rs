@@ -90,7 +90,9 @@ impl Watch<'_> {
         let Some((at, timeout)) = deadline else { return looking.await };
         match tokio::time::timeout_at(at.into(), looking).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Failure::too_late(format!("not done within {timeout:?}: {last}"))),
+            Err(_) => {
+                Err(Failure::too_late(format!("not done within {:.1} s: {last}", timeout.as_secs_f64())))
+            }
         }
     }
 }

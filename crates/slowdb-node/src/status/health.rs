@@ -22,6 +22,7 @@ pub(crate) fn problems(
             problems.push(format!("node {}: {warning}", node.node));
         }
     }
+    problems.extend(nodes.iter().filter_map(|node| unreached(node, nodes)));
     group_problems("the catalog", &[catalog], &mut problems);
     for collection in collections {
         let name = format!("collection '{}'", collection.name);
@@ -29,6 +30,28 @@ pub(crate) fn problems(
         conflicts(collection, &mut problems);
     }
     problems
+}
+
+/// A node that answers here, and not those that it should work with. One that answers nobody is named once already.
+fn unreached(node: &NodeView, nodes: &[NodeView]) -> Option<String> {
+    let misses = |other: &&NodeView| {
+        let peers = other.said.iter().flat_map(|said| &said.peers);
+        peers.into_iter().any(|peer| peer.node == node.node && !peer.connected)
+    };
+    let missing: Vec<&str> = nodes.iter().filter(misses).map(|other| other.node.as_str()).collect();
+    (node.reachable && !missing.is_empty())
+        .then(|| format!("node {} answers here, but {} cannot reach it", node.node, missing.join(", ")))
+}
+
+/// A node that the catalog's leader takes for lost. One that does not answer here either is named already.
+pub(crate) fn down(node: &NodeView) -> Option<String> {
+    (node.reachable && node.down == Some(true)).then(|| {
+        format!(
+            "node {} answers here, but is DOWN for the catalog's leader, which has not heard of it for too long: its \
+             replicas are rebuilt on others",
+            node.node
+        )
+    })
 }
 
 fn fewest_voters(collection: &CollectionView) -> usize {

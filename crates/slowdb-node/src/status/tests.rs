@@ -4,7 +4,7 @@ use crate::operate;
 use slowdb_client::{ClientError, ClusterMap, ClusterStatus, Metric, NodeReport, Position, Unreached};
 use slowdb_proto::{
     ClusterId, CollectionInfo, FollowerStatus, GroupKind, GroupStatus, LateStatus, LogStatus, NodeInfo,
-    NodeStatus, ReplicaInfo, Role, ScrubStatus, ShardInfo, SpaceStatus,
+    NodeStatus, PeerStatus, ReplicaInfo, Role, ScrubStatus, ShardInfo, SpaceStatus,
 };
 
 fn group(group: u64, role: Role, index: u64, digest: u8) -> GroupStatus {
@@ -145,6 +145,22 @@ fn a_silent_node_is_one_problem_and_two_are_the_loss_of_the_majority() {
 }
 
 #[test]
+fn a_node_that_others_do_not_reach_is_a_problem_though_it_answers_here() {
+    let mut cluster = cluster();
+    for node in [0, 2] {
+        let peers = &mut cluster.nodes[node].status.as_mut().expect("it answers").peers;
+        peers.push(PeerStatus { node: "n2".into(), address: "n2:1".into(), connected: false });
+    }
+    let view = StatusView::new(&cluster);
+    assert!(!view.healthy);
+    assert_eq!(view.problems, ["node n2 answers here, but n1, n3 cannot reach it"]);
+    // If it answers nobody, that is said once.
+    silence(&mut cluster, 1);
+    let problems = StatusView::new(&cluster).problems;
+    assert!(problems.len() == 1 && problems[0].contains("does not answer"), "{problems:?}");
+}
+
+#[test]
 fn a_shard_without_a_leader_is_named() {
     let mut cluster = cluster();
     said(&mut cluster, 0, 1).role = Role::Candidate;
@@ -203,7 +219,8 @@ fn what_the_catalogs_leader_says_is_shown_and_missed() {
     said.nodes[1].down = true;
     let view =
         StatusView::new(&cluster()).with_cluster(Ok(operate::Cluster::new(&said, &Default::default())));
-    assert!(view.healthy, "{:?}", view.problems);
+    assert!(!view.healthy && view.problems.len() == 1, "{:?}", view.problems);
+    assert!(view.problems[0].starts_with("node n2 answers here, but is DOWN"), "{:?}", view.problems);
     let json = serde_json::to_value(&view).expect("JSON");
     assert_eq!((&json["nodes"][2]["state"], &json["nodes"][1]["down"]), (&"draining".into(), &true.into()));
     assert_eq!(json["moves"][0]["replicas"][0]["of_bytes"], 2 << 20);

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 /// The whole cluster.
 #[derive(Debug, Serialize)]
 pub(crate) struct StatusView {
-    /// Every node answers, every group has a leader, no replicas differ, no node warns.
+    /// Every node answers and reaches the others, none is down, every group has a leader, no replicas differ, no node
+    /// warns.
     pub(crate) healthy: bool,
     /// What is wrong, in words. Empty if healthy.
     pub(crate) problems: Vec<String>,
@@ -277,6 +278,8 @@ impl StatusView {
                 (node.state, node.down) = (Some(said.state), Some(said.down));
             }
         }
+        self.problems.extend(self.nodes.iter().filter_map(health::down));
+        self.healthy = self.problems.is_empty();
         self.moves = Some(cluster.moves);
         self
     }

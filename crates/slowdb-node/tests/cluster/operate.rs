@@ -53,19 +53,24 @@ async fn an_operator_looks_changes_and_asks_why() {
     assert!(low.exit == 1 && low.message().contains("takes writes at quorum"), "{low:?}");
     let below = nodes.cli(&["collections", "alter", "words", "--write-level", "one"]);
     assert!(below.exit == 1 && below.message().contains("below their floor quorum"), "{below:?}");
+    let dropped = nodes.cli(&["collections", "drop", "words", "--dry-run"]);
+    let notes = json!(["2 shards go, 6 replicas with all their records"]);
+    assert_eq!((&good(&dropped)["notes"], &dropped.json["changed"]), (&notes, &json!(false)));
     assert_eq!(good(&nodes.cli(&["collections", "drop", "words"]))["changed"], true);
     let listed = nodes.cli(&["collections", "list"]);
     assert_eq!(good(&listed)["collections"].as_array().map(Vec::len), Some(1));
 
     // What cannot be is refused in words that name it.
-    for (args, name) in [
-        (["nodes", "drain", "n9"], "n9"),
-        (["nodes", "remove", "n2"], "n2"),
-        (["collections", "drop", "words"], "words"),
-        (["explain", "shard", "99"], "99"),
-        (["explain", "node", "n9"], "n9"),
+    for (args, name, exit) in [
+        (["nodes", "drain", "n9"], "n9", 4),
+        (["nodes", "remove", "n9"], "n9", 4),
+        (["nodes", "remove", "n2"], "n2", 1),
+        (["collections", "drop", "words"], "words", 4),
+        (["explain", "shard", "99"], "99", 4),
+        (["explain", "node", "n9"], "n9", 4),
+        (["conflicts", "show", "99:1.1.1"], "there is no shard 99: 'default' has 0 to ", 4),
     ] {
         let refused = nodes.cli(&args);
-        assert!(refused.exit == 1 && refused.message().contains(name), "{args:?}: {refused:?}");
+        assert!(refused.exit == exit && refused.message().contains(name), "{args:?}: {refused:?}");
     }
 }
