@@ -135,7 +135,10 @@ mod tests {
         for seed in 0..2_000 {
             assert_eq!(draw(seed), draw(seed), "seed {seed}");
         }
+        // Of nothing little can be made but nothing.
+        let corpus = [corpus[0].clone(), corpus[2].clone()];
+        let draw = |seed| Mutator::new(&corpus, seed).draw();
         let changed = (0..2_000).filter(|seed| !corpus.contains(&draw(*seed))).count();
-        assert!(changed > 1_700, "{changed} of 2000 are changed");
+        assert!(changed > 1_800, "{changed} of 2000 are changed");
     }
 }
