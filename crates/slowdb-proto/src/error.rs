@@ -16,7 +16,7 @@ pub enum Code {
     BadId,
     /// A batch, payload or frame is over its limit.
     TooLarge,
-    /// No record has this id.
+    /// No record has this id; no node or shard is called so.
     NotFound,
     /// No collection has this name.
     UnknownCollection,

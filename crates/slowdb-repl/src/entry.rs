@@ -291,12 +291,11 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    #[test]
-    fn a_late_proposal_keeps_what_it_had_beside_others() {
-        let on_time = ProposalHeader {
+    pub(crate) fn on_time() -> ProposalHeader {
+        ProposalHeader {
             level: AckLevel::Quorum,
             retry: false,
             writes: 2,
@@ -305,7 +304,12 @@ mod tests {
             hlc: 77,
             origin: 5,
             late: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_late_proposal_keeps_what_it_had_beside_others() {
+        let on_time = on_time();
         let late = Late { was: Position { term: 4, index: 12, offset: 3 }, fork: 11 };
         let late = ProposalHeader { level: AckLevel::One, retry: true, late: Some(late), ..on_time };
         let mut builder = EntryBuilder::new(6, 0);

@@ -2,6 +2,7 @@
 //! `tests/core_hostile.rs`, what the log makes of hostile records in `wal/tests/fuzz.rs`.
 
 use crate::engine::wire::{self, FrameBuilder, GroupMessage, Payload};
+use crate::entry::tests::on_time;
 use crate::entry::{AckLevel, EntryBuilder, EntryView, Late, ProposalHeader};
 use crate::ids::{GroupId, Member, Membership, NodeId, Part, ReplicaId};
 use crate::links::Stamp;
@@ -37,16 +38,7 @@ fn fuzz_membership() {
 }
 
 fn proposals() -> [(ProposalHeader, &'static [u8]); 2] {
-    let on_time = ProposalHeader {
-        level: AckLevel::Quorum,
-        retry: false,
-        writes: 2,
-        client: [3; 16],
-        sequence: 9,
-        hlc: 77,
-        origin: 5,
-        late: None,
-    };
+    let on_time = on_time();
     let late = Some(Late { was: Position::new(4, 12, 3), fork: 11 });
     [(on_time, b"on time"), (ProposalHeader { level: AckLevel::One, retry: true, late, ..on_time }, b"")]
 }
@@ -101,17 +93,6 @@ fn fuzz_overtaken_proposal() {
 
 fn consensus() -> Vec<Payload> {
     use MessageType as T;
-    let types = [
-        T::MsgAppendResponse,
-        T::MsgRequestVote,
-        T::MsgRequestVoteResponse,
-        T::MsgHeartbeat,
-        T::MsgHeartbeatResponse,
-        T::MsgTimeoutNow,
-        T::MsgRequestPreVote,
-        T::MsgRequestPreVoteResponse,
-        T::MsgAppend,
-    ];
     let message = |msg_type: MessageType| {
         let mut message = Message::default();
         (message.msg_type, message.from, message.to) = (msg_type, 1, 2);
@@ -130,7 +111,7 @@ fn consensus() -> Vec<Payload> {
         }
         Payload::Consensus(message)
     };
-    types.into_iter().map(message).collect()
+    wire::MESSAGE_TYPES.into_iter().map(message).collect()
 }
 
 fn notes() -> Vec<Payload> {

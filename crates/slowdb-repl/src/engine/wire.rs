@@ -340,20 +340,20 @@ fn decode_entry(reader: &mut Reader<'_>, body: &Bytes, body_at: &mut usize) -> R
 
 /// Only what replicas really send each other: local messages, forwarded proposals and forwarded reads are
 /// never taken from the network.
+pub(crate) const MESSAGE_TYPES: [MessageType; 9] = [
+    MessageType::MsgAppend,
+    MessageType::MsgAppendResponse,
+    MessageType::MsgRequestVote,
+    MessageType::MsgRequestVoteResponse,
+    MessageType::MsgHeartbeat,
+    MessageType::MsgHeartbeatResponse,
+    MessageType::MsgTimeoutNow,
+    MessageType::MsgRequestPreVote,
+    MessageType::MsgRequestPreVoteResponse,
+];
+
 fn message_type(byte: u8) -> Result<MessageType, WireError> {
-    use MessageType as T;
-    const ALLOWED: [MessageType; 9] = [
-        T::MsgAppend,
-        T::MsgAppendResponse,
-        T::MsgRequestVote,
-        T::MsgRequestVoteResponse,
-        T::MsgHeartbeat,
-        T::MsgHeartbeatResponse,
-        T::MsgTimeoutNow,
-        T::MsgRequestPreVote,
-        T::MsgRequestPreVoteResponse,
-    ];
-    ALLOWED
+    MESSAGE_TYPES
         .into_iter()
         .find(|allowed| *allowed as u8 == byte)
         .ok_or(WireError::Malformed("a message of a type that does not cross the network"))
