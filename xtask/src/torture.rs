@@ -169,7 +169,9 @@ async fn finish(
     .await?;
     if what == "drain" {
         let end = Instant::now() + SETTLE_DEADLINE;
-        while let Err(error) = client.admin(Admin::RemoveNode { node: node.to_owned() }, false).await {
+        while let Err(error) =
+            client.admin(Admin::RemoveNode { node: node.to_owned(), lost: false }, false).await
+        {
             ensure!(Instant::now() < end, "{node} cannot be removed: {error}");
             tokio::time::sleep(PAUSE).await;
         }

@@ -61,7 +61,7 @@ impl Client {
     async fn meant(&self, admin: &Admin, deadline: Deadline) -> Result<Option<Meant>, ClientError> {
         let at = AtCatalog { inner: &self.inner, what: &what(admin), deadline, is_change: false };
         Ok(match admin {
-            Admin::SetNodeState { node, .. } | Admin::RemoveNode { node } => {
+            Admin::SetNodeState { node, .. } | Admin::RemoveNode { node, .. } => {
                 let (_, view) = at.run(RequestKind::Cluster, cluster_view).await?;
                 let found = view.nodes.iter().find(|it| it.id == *node);
                 found.and_then(|it| it.storage).map(Meant::Node)
@@ -135,7 +135,7 @@ fn is_done(admin: &Admin, meant: Option<Meant>, map: &ClusterMap) -> bool {
             let stays = replication_factor.is_none_or(|factor| factor == it.replication_factor);
             stays && settings.of(it.settings) == it.settings
         }),
-        Admin::RemoveNode { node } => map.nodes.iter().all(|it| it.id != *node),
+        Admin::RemoveNode { node, .. } => map.nodes.iter().all(|it| it.id != *node),
         Admin::SetNodeState { .. } | Admin::Rebalance => false,
     }
 }
@@ -144,7 +144,7 @@ fn is_done(admin: &Admin, meant: Option<Meant>, map: &ClusterMap) -> bool {
 fn what(admin: &Admin) -> String {
     match admin {
         Admin::SetNodeState { node, state } => format!("making node {node} {}", state.as_str()),
-        Admin::RemoveNode { node } => format!("removing node {node}"),
+        Admin::RemoveNode { node, .. } => format!("removing node {node}"),
         Admin::Rebalance => "rebalancing".to_owned(),
         Admin::CreateCollection { name, .. } => format!("making collection '{name}'"),
         Admin::DropCollection { name } => format!("dropping collection '{name}'"),

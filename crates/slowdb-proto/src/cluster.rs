@@ -206,10 +206,13 @@ pub enum Admin {
         /// From now on.
         state: NodeState,
     },
-    /// A node is part of the cluster no more. It has to be empty, or silent for long.
+    /// A node is part of the cluster no more. It has to be without replicas.
     RemoveNode {
         /// The node.
         node: String,
+        /// It is down and will not come back, and what only it kept is given up. A node that is up is removed once it has
+        /// said that it keeps nothing.
+        lost: bool,
     },
     /// Look for a better placement now.
     Rebalance,

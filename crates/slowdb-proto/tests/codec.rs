@@ -104,7 +104,7 @@ fn admins() -> Vec<AdminRequest> {
     let change = SettingsChange { conflicts: Some(settings.conflicts), ..SettingsChange::default() };
     let all = [
         Admin::SetNodeState { node: node(), state: NodeState::Draining },
-        Admin::RemoveNode { node: node() },
+        Admin::RemoveNode { node: node(), lost: true },
         Admin::Rebalance,
         created,
         Admin::DropCollection { name: name() },

@@ -19,6 +19,9 @@ const REPLICAS_MAX: usize = 200_000;
 /// After this many milliseconds a new leader of the catalog has mostly applied what it holds.
 const NEW_LEADER_RETRY_MS: u32 = 20;
 
+/// A node that holds nothing says so about as often.
+const NOT_VACANT_RETRY_MS: u32 = 500;
+
 /// What is answered when the change of the catalog that it needs has been decided.
 pub(crate) enum AdminAsk {
     Join { node: String },
@@ -203,6 +206,7 @@ impl Node {
     pub(crate) fn ask_admin(&mut self, now: Now, id: RequestId, request: AdminRequest) -> Answer<()> {
         let catalog = self.leading_catalog()?;
         let AdminRequest { admin, meant, dry_run } = request;
+        let lost = matches!(admin, Admin::RemoveNode { lost: true, .. });
         if let Some(done) = meant.map(|meant| done_already(catalog, &admin, meant)).transpose()?.flatten() {
             let reply = Reply::Admin(AdminReply { changed: false, moves: Vec::new(), notes: vec![done] });
             self.reply(id, reply);
@@ -212,6 +216,9 @@ impl Node {
         let mut after = catalog.clone();
         if let Some(change) = &change {
             after.change(change.clone()).map_err(|why| error(Code::Refused, why))?;
+        }
+        if let Some(CatalogChange::Remove { node }) = change.as_ref().filter(|_| !dry_run) {
+            self.check_removable(catalog, node, lost)?;
         }
         match change.filter(|_| !dry_run) {
             Some(change) => self.propose_asked(now, id, &change, AdminAsk::Admin { notes }),
@@ -223,6 +230,34 @@ impl Node {
                 let reply = Reply::Admin(AdminReply { changed: false, moves, notes });
                 self.effects.push(Effect::Reply { id, reply, body: Vec::new() });
                 Ok(())
+            }
+        }
+    }
+
+    /// Whether nothing is lost with a node that is to be removed, or whoever asks for it says that it is lost already.
+    fn check_removable(&self, catalog: &Catalog, node: &str, lost: bool) -> Answer<()> {
+        let is_down = catalog.node(node).is_some_and(|node| node.down);
+        match (is_down, lost) {
+            (true, true) => Ok(()),
+            (true, false) => Err(error(
+                Code::Refused,
+                format!(
+                    "node {node} is down, and may keep writes that were acknowledged at 'one' and that no other node has:                      start it again, or say that it is lost (--lost), and they with it"
+                ),
+            )),
+            (false, true) => Err(error(
+                Code::Refused,
+                format!(
+                    "node {node} is not down, so nothing of it is lost: remove it without saying so (--lost)"
+                ),
+            )),
+            (false, false) if self.is_vacant(node) => Ok(()),
+            (false, false) => {
+                let message = format!(
+                    "node {node} has not said yet that it keeps no write that only it has; one that was acknowledged at                      'one' and overtaken by a failover waits there until its shard takes it (status shows how many wait)"
+                );
+                let error = ErrorReply::new(Code::Unavailable, message);
+                Err(Box::new(ErrorReply { retry_after_ms: NOT_VACANT_RETRY_MS, ..error }))
             }
         }
     }
@@ -298,7 +333,7 @@ fn done_already(catalog: &Catalog, admin: &Admin, meant: Meant) -> Answer<Option
                 _ => Err(error(Code::Refused, what)),
             }
         }
-        (Admin::RemoveNode { node } | Admin::SetNodeState { node, .. }, Meant::Node(storage)) => {
+        (Admin::RemoveNode { node, .. } | Admin::SetNodeState { node, .. }, Meant::Node(storage)) => {
             let found = catalog.node(node).filter(|found| found.storage.is_none_or(|it| it == storage));
             let removes = matches!(admin, Admin::RemoveNode { .. });
             match found {
@@ -357,7 +392,7 @@ fn change_for(
             }
             CatalogChange::State { node, state }
         }
-        Admin::RemoveNode { node } => {
+        Admin::RemoveNode { node, lost: _ } => {
             catalog.node(&node).ok_or_else(|| error(Code::NotFound, format!("there is no node {node}")))?;
             CatalogChange::Remove { node }
         }

@@ -166,6 +166,7 @@ fn fuzz_told() {
         Told::Report(Report { group: 1, index: 8, intent: 4, members }),
         Told::Progress(vec![(4, 5, 6), (7, 8, 9)]),
         Told::LowSpace { free: 7, enough: 8 },
+        Told::Vacant { epoch: 9 },
     ];
     Target::new("fuzz_told", told.map(|told| told.encode())).run(|bytes| {
         let Some(told) = Told::decode(bytes) else { return false };

@@ -418,6 +418,9 @@ fn told() {
     let bytes = Told::LowSpace { free: 7, enough: 8 }.encode();
     let at = bytes.len() - size;
     assert_eq!((bytes[at], u32_at(&bytes, at + 8), u32_at(&bytes, at + 16)), (2, 7, 8));
+    let bytes = Told::Vacant { epoch: 9 }.encode();
+    let at = bytes.len() - size;
+    assert_eq!((bytes[at], u32_at(&bytes, at + 8)), (3, 9));
 }
 
 #[test]

@@ -41,6 +41,7 @@ mod tend;
 mod tombstones;
 mod transfer;
 mod unguarded;
+mod vacancy;
 mod verify;
 
 #[cfg(doctest)]

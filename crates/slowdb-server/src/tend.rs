@@ -6,6 +6,7 @@ use crate::node::{Effect, Node, RequestId};
 use crate::placement::{self, Sizes};
 use crate::reconcile::{Sight, Step, next_step};
 use crate::shard::ShardMachine;
+use crate::vacancy::Vacancies;
 use bytes::Bytes;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::util::AlignedVec;
@@ -28,6 +29,8 @@ const AGAIN_TICKS: u64 = 25;
 const LEAD_BACK_TICKS: u64 = 250;
 /// Ticks between words on how far snapshots have arrived.
 const PROGRESS_TICKS: u64 = 25;
+/// Ticks between words of a node that holds nothing.
+const VACANT_TICKS: u64 = 25;
 /// Snapshots that are spoken of at a time.
 const PROGRESS_MAX: usize = 1_000;
 /// Ticks between two hand-overs of one group: who gets leadership may just have lost it for a reason.
@@ -54,6 +57,8 @@ pub(crate) struct Tending {
     ticks: u64,
     /// Replica → when it was told, and how far its snapshot has arrived.
     progress: BTreeMap<u64, (u64, u64, u64)>,
+    /// Who holds nothing, as the catalog's leader knows it.
+    vacancies: Vacancies,
     /// Until when the network of this node counts as slow.
     far_until: u64,
     /// Epoch of the catalog, and nodes short of space, at which there was nothing to want that is not wanted already.
@@ -124,6 +129,7 @@ impl Node {
         }
         if self.repl.leads(CATALOG) {
             self.listen(now);
+            self.look_for_vacancies();
             if self.tending.own.is_empty() {
                 self.tend_cluster(now);
             }
@@ -132,6 +138,39 @@ impl Node {
         if self.tending.ticks.is_multiple_of(PROGRESS_TICKS) {
             self.tell_progress();
         }
+        if self.tending.ticks.is_multiple_of(VACANT_TICKS) {
+            self.tell_vacant();
+        }
+    }
+
+    /// Tells the catalog's leader that nothing is held here, if that is so.
+    fn tell_vacant(&mut self) {
+        let holds = self.repl.groups().any(|id| id != CATALOG) || self.repl.quarantined_groups().count() > 0;
+        let Some(catalog) = self.catalog().filter(|catalog| !holds && catalog.cluster.is_some()) else {
+            return;
+        };
+        if catalog.shards().any(|(_, shard)| shard.spec.replica_on(&self.name).is_some()) {
+            return;
+        }
+        let epoch = catalog.epoch;
+        if self.repl.leads(CATALOG) {
+            self.tending.vacancies.hear(&self.name, epoch);
+        } else {
+            self.repl.forward(CATALOG, Bytes::from(Told::Vacant { epoch }.encode()));
+        }
+    }
+
+    fn look_for_vacancies(&mut self) {
+        let Some((_, term)) = self.repl.leader(CATALOG).filter(|_| self.knows_catalog()) else { return };
+        let catalog = self.repl.machine(CATALOG).and_then(Machine::catalog);
+        if let Some(catalog) = catalog {
+            self.tending.vacancies.look(term, catalog.catalog());
+        }
+    }
+
+    /// Whether a node that is up may be removed: nothing would be lost with it. As the catalog's leader.
+    pub(crate) fn is_vacant(&self, node: &str) -> bool {
+        self.repl.leader(CATALOG).is_some_and(|(_, term)| self.tending.vacancies.is_vacant(term, node))
     }
 
     /// Tells the catalog's leader how far snapshots have arrived here.
@@ -349,6 +388,10 @@ impl Node {
                     self.tending.progress.insert(replica, (at, bytes, of_bytes));
                 }
             }
+            Some(Told::Vacant { epoch }) if group == CATALOG => {
+                self.look_for_vacancies();
+                self.tending.vacancies.hear(from.as_str(), epoch);
+            }
             Some(Told::LowSpace { free, enough }) => self.space.heard(from.as_str(), free, enough, self.now),
             _ => tracing::warn!(node = %from, %group, "it sent something that only leaders may decide"),
         }
@@ -482,6 +525,8 @@ pub(crate) enum Told {
         /// From how many on it takes writes again.
         enough: u64,
     },
+    /// The sender has no replica of any shard, and keeps nothing of any that it had, at this epoch of the catalog.
+    Vacant { epoch: u64 },
 }
 
 impl Told {

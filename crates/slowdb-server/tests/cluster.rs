@@ -26,6 +26,22 @@ fn grown() -> Cluster {
     cluster
 }
 
+fn remove(node: &str, lost: bool) -> Admin {
+    Admin::RemoveNode { node: node.into(), lost }
+}
+
+/// Removes a node that is up, as soon as it has said that it keeps nothing.
+fn remove_empty(cluster: &mut Cluster, node: &str) {
+    cluster.wait("it is removed", |cluster| match cluster.admin(remove(node, false), false) {
+        Reply::Admin(_) => true,
+        Reply::Error(error) if error.code == Code::Unavailable => {
+            assert!(error.message.contains("has not said yet"), "{error}");
+            false
+        }
+        other => panic!("{other:?}"),
+    });
+}
+
 /// Every node that is said to hold a shard has the record that was written first, and digests are equal.
 fn check_replicas(cluster: &mut Cluster, wanted: usize) {
     for shard in 0..4 {
@@ -90,7 +106,7 @@ fn a_drained_node_is_empty_and_can_be_removed() {
     let mut cluster = grown();
     cluster.join("dan", None);
     cluster.settled("balance");
-    let refused = cluster.admin(Admin::RemoveNode { node: "bob".into() }, false);
+    let refused = cluster.admin(remove("bob", false), false);
     assert!(
         matches!(&refused, Reply::Error(e) if e.code == Code::Refused && e.message.contains("still has")),
         "{refused:?}"
@@ -107,7 +123,12 @@ fn a_drained_node_is_empty_and_can_be_removed() {
         Some((0, 0))
     );
     check_replicas(&mut cluster, 3);
-    assert!(matches!(cluster.admin(Admin::RemoveNode { node: "bob".into() }, false), Reply::Admin(_)));
+    let refused = cluster.admin(remove("bob", true), false);
+    assert!(
+        matches!(&refused, Reply::Error(e) if e.code == Code::Refused && e.message.contains("is not down")),
+        "{refused:?}"
+    );
+    remove_empty(&mut cluster, "bob");
     cluster.wait("three nodes", |cluster| cluster.view().nodes.len() == 3);
     // It is refused should it come back.
     let refused = cluster.ask_to_join("bob", 1, None);
@@ -280,17 +301,15 @@ fn nodes_are_removed_one_after_the_other_and_never_the_majority() {
         assert!(matches!(cluster.admin(drain, false), Reply::Admin(_)));
     }
     cluster.settled("two empty nodes");
-    assert!(matches!(cluster.admin(Admin::RemoveNode { node: "bob".into() }, false), Reply::Admin(_)));
+    remove_empty(&mut cluster, "bob");
     // At once the next: refused until the first is gone, and then it goes.
-    cluster.wait("the second is removed too", |cluster| {
-        match cluster.admin(Admin::RemoveNode { node: "cyd".into() }, false) {
-            Reply::Admin(_) => true,
-            Reply::Error(error) if error.code == Code::Refused => {
-                assert!(error.message.contains("is being removed"), "{error}");
-                false
-            }
-            other => panic!("{other:?}"),
+    cluster.wait("the second is removed too", |cluster| match cluster.admin(remove("cyd", false), false) {
+        Reply::Admin(_) => true,
+        Reply::Error(error) if error.code == Code::Refused => {
+            assert!(error.message.contains("is being removed"), "{error}");
+            false
         }
+        other => panic!("{other:?}"),
     });
     cluster.wait("three nodes", |cluster| cluster.view().nodes.len() == 3);
     cluster.settled("all is well");
@@ -315,12 +334,17 @@ fn a_node_that_is_needed_for_the_catalogs_majority_is_not_removed() {
     let bob = cluster.at("bob");
     cluster.kill(bob);
     cluster.wait("it is noticed", |cluster| cluster.view().nodes.iter().any(|node| node.down));
-    let refused = cluster.admin(Admin::RemoveNode { node: "cyd".into() }, false);
+    let refused = cluster.admin(remove("cyd", false), false);
     assert!(
         matches!(&refused, Reply::Error(e) if e.message.contains("needed for a majority")),
         "{refused:?}"
     );
-    assert!(matches!(cluster.admin(Admin::RemoveNode { node: "bob".into() }, false), Reply::Admin(_)));
+    let refused = cluster.admin(remove("bob", false), false);
+    assert!(
+        matches!(&refused, Reply::Error(e) if e.code == Code::Refused && e.message.contains("--lost")),
+        "{refused:?}"
+    );
+    assert!(matches!(cluster.admin(remove("bob", true), false), Reply::Admin(_)));
     cluster.wait("two nodes", |cluster| cluster.view().nodes.len() == 2);
 }
 
@@ -364,7 +388,7 @@ fn a_lost_disk_is_replaced_under_another_id_at_the_same_address() {
         view.moves.is_empty() && view.nodes.iter().any(|node| node.id == "cyd" && node.replicas == 0)
     });
     check_replicas(&mut cluster, 3);
-    assert!(matches!(cluster.admin(Admin::RemoveNode { node: "cyd".into() }, false), Reply::Admin(_)));
+    assert!(matches!(cluster.admin(remove("cyd", true), false), Reply::Admin(_)));
     cluster.wait("three nodes", |cluster| cluster.view().nodes.len() == 3);
 }
 
@@ -408,7 +432,7 @@ fn a_change_that_is_sent_again_does_not_meet_a_successor_of_that_name() {
 
     let node = |state| Admin::SetNodeState { node: "bob".into(), state };
     let other = |admin| AdminRequest { admin, meant: Some(Meant::Node([77; 16])), dry_run: false };
-    for admin in [node(NodeState::Draining), Admin::RemoveNode { node: "bob".into() }] {
+    for admin in [node(NodeState::Draining), remove("bob", false)] {
         let refused = cluster.admin_of(other(admin));
         assert!(
             matches!(&refused, Reply::Error(e) if e.code == Code::Refused && e.message.contains("not part")),

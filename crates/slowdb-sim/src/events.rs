@@ -270,7 +270,7 @@ pub enum Event {
         /// The node.
         node: usize,
     },
-    /// The operator removes a node that is away: what only it has is given up.
+    /// The operator removes a node as lost: what only it has is given up.
     GivenUp {
         /// The node.
         node: usize,

@@ -273,7 +273,7 @@ impl Cluster {
         // Where nothing else changes, who was called in is waited for, and every shard keeps three replicas.
         let waits = self.options.changes.is_some_and(|changes| changes.every == 0) && self.unused().is_none();
         let Some(crowded) = crowded.filter(|_| !waits) else {
-            return Act::Admin(Admin::RemoveNode { node: name });
+            return Act::Admin(remove(catalog, name));
         };
         if let Some(node) = self.unused() {
             return Act::Join(node);
@@ -303,22 +303,12 @@ impl Cluster {
     pub(crate) fn act(&mut self, admin: Admin) {
         let operator = self.nodes.len();
         self.log.push(self.now, Event::Operator { what: format!("{admin:?}") });
-        if let Admin::RemoveNode { node } = &admin
+        if let Admin::RemoveNode { node, lost: true } = &admin
             && let Some(at) = (0..self.nodes.len()).find(|at| node_name(*at) == *node)
-            && self.is_away(at)
         {
             self.log.push(self.now, Event::GivenUp { node: at });
         }
         self.ask_leader(operator, RequestKind::Admin(AdminRequest { admin, meant: None, dry_run: false }));
-    }
-
-    /// Whether nobody speaks with a node, whether or not that has been noticed.
-    fn is_away(&self, node: usize) -> bool {
-        let is_cut = |other| self.network.is_cut(node, other) || self.network.is_cut(other, node);
-        let others = (0..self.nodes.len()).filter(|other| *other != node && self.nodes[*other].present);
-        let name = node_name(node);
-        let is_down = self.catalog.iter().flat_map(|catalog| &catalog.nodes).any(|n| n.id == name && n.down);
-        is_down || self.nodes[node].running.is_none() || others.into_iter().all(is_cut)
     }
 
     fn take_away(&mut self, node: usize) {
@@ -409,8 +399,8 @@ impl Cluster {
                 && (!holds_any || self.random.chance(100))
                 && active > 0
             {
-                menu.push(Act::Admin(Admin::RemoveNode { node: node.id.clone() }));
-                menu.push(Act::Admin(Admin::RemoveNode { node: node.id.clone() }));
+                menu.push(Act::Admin(remove(catalog, node.id.clone())));
+                menu.push(Act::Admin(remove(catalog, node.id.clone())));
             }
         }
         if !lost {
@@ -457,6 +447,12 @@ enum Act {
 fn pick(random: &mut Random, mut menu: Vec<Act>) -> Option<Act> {
     let at = random.index(menu.len());
     (!menu.is_empty()).then(|| menu.swap_remove(at))
+}
+
+/// Who is down cannot say that nothing is lost with it.
+fn remove(catalog: &CatalogProbe, node: String) -> Admin {
+    let lost = catalog.nodes.iter().any(|known| known.id == node && known.down);
+    Admin::RemoveNode { node, lost }
 }
 
 fn set_conflicts(name: String, policy: ConflictPolicy) -> Admin {

@@ -347,7 +347,7 @@ fn a_node_comes_back_to_a_cluster_in_which_it_knows_nobody() {
             };
             cluster.catalog.as_ref().is_some_and(|catalog| !holds(catalog))
         });
-        story.act(Admin::RemoveNode { node: node_name(0) });
+        story.act(Admin::RemoveNode { node: node_name(0), lost: false });
         story.until("the first node is gone", |cluster| !cluster.nodes[0].present);
         let away = |cluster: &Cluster| cluster.nodes[1].running.is_none();
         assert!(away(&story.cluster), "it has seen nothing of all that");
@@ -377,7 +377,7 @@ fn a_node_that_lost_its_disk_may_not_join_before_it_is_removed() {
         events.filter(|(_, event)| matches!(event, Event::Answered { what } if what.contains(says))).count()
     };
     story.until("it is refused", |cluster| answered(cluster, "with another storage path") > 0);
-    story.act(Admin::RemoveNode { node: node_name(1) });
+    story.act(Admin::RemoveNode { node: node_name(1), lost: true });
     story.until("it is back, and everything in its place", |cluster| cluster.unsettled().is_none());
     let read = story.ask(vec![story.read()]);
     assert_eq!(value(&read[0]), Some(1));
@@ -401,7 +401,7 @@ fn a_node_whose_disk_has_rotted_says_so_and_comes_back_as_new() {
             catalog.groups.iter().skip(1).flat_map(|spec| &spec.replicas).any(|it| it.node == node)
         };
         story.until("its replicas are elsewhere", |cluster| !holds(cluster, &node_name(1)));
-        story.act(Admin::RemoveNode { node: node_name(1) });
+        story.act(Admin::RemoveNode { node: node_name(1), lost: true });
         story.until("it is back, and everything in its place", |cluster| cluster.unsettled().is_none());
         let read = story.ask(vec![story.read()]);
         assert_eq!(value(&read[0]), Some(1));

@@ -217,7 +217,7 @@ async fn drain(client: &Client, node: &str) -> Said<()> {
 }
 
 async fn remove(cluster: &mut Cluster, client: &Client, node: &str) -> Said<()> {
-    client.admin(Admin::RemoveNode { node: node.to_owned() }, false).await?;
+    client.admin(Admin::RemoveNode { node: node.to_owned(), lost: false }, false).await?;
     let view =
         movement::settled(client, SETTLE_DEADLINE, |view| view.nodes.iter().all(|info| info.id != node))
             .await?;

@@ -94,7 +94,8 @@ async fn what_is_refused_is_said_at_once_in_the_clusters_words() {
     let client = cluster.client().await;
     let refusal = ErrorReply::new(Code::Refused, "node n3 holds 4 replicas; drain it first");
     cluster.manner("n1", Manner::Refuse(refusal.clone()));
-    let failure = client.admin(Admin::RemoveNode { node: "n3".into() }, false).await.expect_err("refused");
+    let failure =
+        client.admin(Admin::RemoveNode { node: "n3".into(), lost: false }, false).await.expect_err("refused");
     assert!(matches!(&failure, ClientError::Refused(error) if *error == refusal), "{failure}");
     assert_eq!((failure.code(), failure.to_string()), ("refused", refusal.message));
     assert_eq!(asked(&cluster), ["n1"]);
@@ -163,7 +164,7 @@ async fn a_change_that_is_sent_again_names_what_the_first_attempt_was_about() {
         (Admin::DropCollection { name: name() }, Meant::Collection(1)),
         (Admin::AlterCollection { name: name(), replication_factor: None, settings }, Meant::Collection(1)),
         (drain(), Meant::Node([9; 16])),
-        (Admin::RemoveNode { node: "n3".into() }, Meant::Node([9; 16])),
+        (Admin::RemoveNode { node: "n3".into(), lost: false }, Meant::Node([9; 16])),
     ];
     for (admin, meant) in changes {
         cluster.manner("n1", Manner::DoButSay(error(Code::Timeout)));

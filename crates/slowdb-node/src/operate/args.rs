@@ -33,9 +33,9 @@ pub(crate) enum NodesCommand {
     /// Let a node hold its share again, whether it is cordoned or draining
     #[command(after_help = CHANGE_HELP)]
     Uncordon(NodeChangeArgs),
-    /// Take a node out of the cluster for good: it has to be empty (see drain), or silent for long
-    #[command(after_help = CHANGE_HELP)]
-    Remove(NodeChangeArgs),
+    /// Take a node out of the cluster for good: it has to be empty (see drain), or down and its replicas elsewhere
+    #[command(after_help = REMOVE_HELP)]
+    Remove(RemoveArgs),
 }
 
 const VIEW_HELP: &str = "\
@@ -68,6 +68,16 @@ With --wait it is printed at the end, and has \"emptied\":true.
 Examples:
   slowdb-node nodes drain n3 --dry-run
   slowdb-node nodes drain n3 --wait --timeout 1h && slowdb-node nodes remove n3";
+
+const REMOVE_HELP: &str = "\
+A node that is up is removed once it has said that it keeps no write that only it has. One that is down cannot say so,
+and is removed only with --lost.
+
+With --json, one object: {\"dry_run\",\"changed\",\"moves\":[…],\"notes\":[…]}
+
+Examples:
+  slowdb-node nodes remove n3
+  slowdb-node nodes remove n3 --lost   (its disk is gone)";
 
 const CHANGE_HELP: &str = "\
 With --json, one object: {\"dry_run\",\"changed\",\"moves\":[…],\"notes\":[…]}
@@ -108,6 +118,19 @@ pub(crate) struct NodeChangeArgs {
     /// The node's id
     #[arg(value_name = "ID", value_parser = name)]
     pub(crate) node: String,
+    #[command(flatten)]
+    pub(crate) change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// The node's id
+    #[arg(value_name = "ID", value_parser = name)]
+    pub(crate) node: String,
+    /// It is down and will not come back: give up what only it keeps, which are writes that were
+    /// acknowledged at 'one' and that a failover overtook
+    #[arg(long)]
+    pub(crate) lost: bool,
     #[command(flatten)]
     pub(crate) change: ChangeArgs,
 }

@@ -168,7 +168,7 @@ fn sentence(admin: &Admin, changed: &Changed) -> String {
             let state = state.as_str();
             (format!("node {node} would be {state}"), format!("node {node} is {state} now"))
         }
-        Admin::RemoveNode { node } => {
+        Admin::RemoveNode { node, .. } => {
             (format!("node {node} would be removed"), format!("node {node} is removed"))
         }
         Admin::Rebalance => {

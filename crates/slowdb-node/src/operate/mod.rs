@@ -41,7 +41,7 @@ pub(crate) async fn nodes(args: NodesArgs, output: Output) -> Result<(), Failure
         NodesCommand::Cordon(args) => change(args.change, set(args.node, NodeState::Cordoned), output).await,
         NodesCommand::Uncordon(args) => change(args.change, set(args.node, NodeState::Active), output).await,
         NodesCommand::Remove(args) => {
-            change(args.change, Admin::RemoveNode { node: args.node }, output).await
+            change(args.change, Admin::RemoveNode { node: args.node, lost: args.lost }, output).await
         }
     }
 }

@@ -1,7 +1,7 @@
 //! No write that was acknowledged at `one` vanishes: in the end, with all nodes back, it is part of its shard's history, or
 //! the shard's log of conflicts says what became of it, or somebody has replayed or discarded what that said.
 //!
-//! Such a write was on one disk only. If that disk is lost, or its node removed while it is down, so may be the write.
+//! Such a write was on one disk only. If that disk is lost, or its node removed as lost, so may be the write.
 
 use super::{Op, histories};
 use crate::events::{Ask, Event, Outcome};

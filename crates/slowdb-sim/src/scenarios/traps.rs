@@ -9,13 +9,14 @@
 //! | a retry across a change of leaders and a snapshot | `a_retry_across_a_change_of_leaders_and_a_snapshot_is_executed_once` |
 //! | a leader that goes away within a change of members | `a_change_of_members_survives_the_leader_that_began_it` |
 //! | clocks that jump | `clocks_that_jump_change_no_order` |
+//! | a leader that is drained and removed while it is cut off | `a_node_is_not_removed_while_it_has_what_nobody_else_has` |
 
-use super::{SECOND, Story, leader, outcomes, value, written};
+use super::{SECOND, Story, is_in, leader, node_name, outcomes, value, written};
 use crate::cluster::Cluster;
 use crate::events::{Ask, By, Event, Stop};
 use crate::options::{ChangeOptions, Options, Profile};
 use slowdb_disk::Disk;
-use slowdb_proto::{ReadLevel, WriteLevel};
+use slowdb_proto::{Admin, NodeState, ReadLevel, WriteLevel};
 use slowdb_repl::Part;
 
 /// Nodes that keep next to no log, so that who was away needs a snapshot; nobody joins, and nobody is given up.
@@ -306,6 +307,47 @@ fn power_that_goes_away_while_a_snapshot_replaces_another_history_loses_no_write
     for step in 0..14 {
         let mut story = of_three_with_little_log(130);
         overtaken_without_power_at(&mut story, step, true);
+        story.check();
+    }
+}
+
+/// A leader that is cut off acknowledges a write at `one`, is overtaken, and drained meanwhile: it has no replica any more,
+/// and the only copy of that write. It stays a node until that write has found its place.
+#[test]
+fn a_node_is_not_removed_while_it_has_what_nobody_else_has() {
+    for seed in 140..143 {
+        let changes = ChangeOptions { node_down_after: 120 * SECOND, ..ChangeOptions::none(0) };
+        let mut story =
+            Story::of(Options { nodes: 4, changes: Some(changes), ..Options::draw(seed, Profile::Calm) });
+        story.ask(vec![story.write(1)]);
+        story.until("all is in its place", |cluster| cluster.unsettled().is_none());
+        let old = story.leader();
+        let name = node_name(old);
+        let key = *story.cluster.keys.of_shard(0).last().expect("there are ids");
+        story.cut_off(old);
+        let write = Ask::Write { level: WriteLevel::One, writes: vec![(key, Some(2))], condition: None };
+        let alone = story.client(vec![write]);
+        story.others(old).for_each(|other| story.cluster.network.cut_client(alone, other));
+        story.until("an acknowledgement at one", |cluster| cluster.clients[alone].is_idle());
+        written(&outcomes(&story.cluster, alone)[0]);
+        story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != old));
+        story.act(Admin::SetNodeState { node: name.clone(), state: NodeState::Draining });
+        story.until("it has no replica", |cluster| {
+            let Some(catalog) = &cluster.catalog else { return false };
+            let mut shards = catalog.groups.iter().skip(1).flat_map(|spec| &spec.replicas);
+            shards.all(|replica| replica.node != name)
+        });
+        let done = story.cluster.actions_done;
+        story.cluster.act(Admin::RemoveNode { node: name.clone(), lost: false });
+        story.wait(5 * SECOND);
+        assert_eq!(story.cluster.actions_done, done, "removed with what only it has");
+        story.mend(old);
+        story.until("it is removed", |cluster| {
+            cluster.actions_done > done && cluster.catalog.as_ref().is_some_and(|it| !is_in(it, &name))
+        });
+        let read = Ask::Read { level: ReadLevel::Quorum, keys: vec![key], by: By::Get, at: None };
+        let read = story.ask(vec![read]);
+        assert_eq!(value(&read[0]), Some(2));
         story.check();
     }
 }
