@@ -158,8 +158,10 @@ pub struct ScrubStatus {
     pub bad: u64,
     /// Bytes that it has read of the round under way.
     pub bytes_this_round: u64,
-    /// Damaged places, by the last scrub of each shard.
+    /// Damaged places, by the last scrub of each shard, that were not mended since.
     pub damaged: u64,
+    /// Damaged records that were written anew from another replica since the node started.
+    pub mended: u64,
 }
 
 /// A connection to another node.

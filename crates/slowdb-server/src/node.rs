@@ -9,6 +9,7 @@ use crate::disk_pace::DiskPace;
 use crate::hosting::Hosting;
 use crate::identity::Own;
 use crate::machine::{Machine, Outcome};
+use crate::mend::{Fetch, Mends};
 use crate::pending::Pending;
 use crate::read::ReadWork;
 use crate::scrub::{ScrubPace, ScrubStep, Scrubs};
@@ -62,6 +63,13 @@ pub enum Command {
     JobDone(JobDone),
     /// An [`Effect::Scrub`] was run.
     Scrubbed(Box<ScrubStep>),
+    /// An [`Effect::Fetch`] was answered, or not.
+    Fetched {
+        /// Its number.
+        number: u64,
+        /// The answer with its body.
+        answer: Option<(Reply, Bytes)>,
+    },
     /// How the world outside looks, for `status`.
     Surroundings {
         /// The other nodes.
@@ -102,6 +110,8 @@ pub enum Effect {
     Job(Job),
     /// Run this on a thread that may block, and report with [`Command::Scrubbed`].
     Scrub(Box<ScrubStep>),
+    /// Ask another node for a record, as a client would, and report with [`Command::Fetched`] in any case.
+    Fetch(Fetch),
     /// From now on these are the other nodes, with their addresses.
     Peers(Vec<(NodeId, String)>),
     /// Run this on a thread that may block: it deletes what a replica kept that is gone. Nobody waits for it.
@@ -184,6 +194,7 @@ pub struct Node {
     pub(crate) disk: DiskPace,
     pub(crate) space: SpaceWatch,
     pub(crate) scrubs: Scrubs,
+    pub(crate) mends: Mends,
     checkpoint_running: Option<GroupId>,
     checkpoint_queue: VecDeque<GroupId>,
     ticks: u64,
@@ -219,6 +230,7 @@ impl Node {
             disk: DiskPace::default(),
             space,
             scrubs: Scrubs::default(),
+            mends: Mends::default(),
             checkpoint_running: None,
             checkpoint_queue: VecDeque::new(),
             ticks: 0,
@@ -395,6 +407,7 @@ impl Core for Node {
             Command::Checkpointed { group, result } => self.checkpointed(group, result),
             Command::JobDone(done) => self.repl.job_done(done),
             Command::Scrubbed(step) => self.scrubbed(step),
+            Command::Fetched { number, answer } => self.fetched(number, answer),
             Command::Surroundings { peers, log } => {
                 self.peers = peers;
                 self.log = log;
@@ -437,6 +450,7 @@ impl Core for Node {
         self.tend(now);
         self.queue_checkpoints();
         self.tend_scrub(now);
+        self.tend_mends();
         if self.stopping {
             self.prepare_to_stop();
         }

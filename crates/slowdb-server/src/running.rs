@@ -2,12 +2,13 @@
 
 use crate::clients::{Clients, serve_client};
 use crate::config::{NodeConfig, StartError};
+use crate::fetch::fetched;
 use crate::identity::{Founding, Identity, IdentityError, Own};
 use crate::node::{CheckpointPace, Command, Effect, Node, NodeSetup, RequestId};
 use crate::scrub::ScrubPace;
 use crate::unguarded;
 use slowdb_disk::{DirLock, Disk, LockError, RealDisk};
-use slowdb_net::{AcceptLimits, Endpoint, Profile, Service};
+use slowdb_net::{AcceptLimits, Connector, Endpoint, Profile, Service};
 use slowdb_proto::{ALPN_CLIENT, Code, ErrorReply, JoinRequest, LogStatus, PeerStatus, Reply};
 use slowdb_repl::driver::{Commands, Driver, LogGauge, Stopped};
 use slowdb_repl::transport::{self, ALPN_CONTROL, ALPN_DATA, Transport};
@@ -131,6 +132,7 @@ impl RunningNode {
             told_addresses,
             long_reads_running: Arc::new(Semaphore::new(processors())),
             long_reads_waiting: Arc::new(Semaphore::new(LONG_READS_WAITING_MAX)),
+            connector: endpoint.connector().clone(),
             runtime: tokio::runtime::Handle::current(),
         };
         let outside_commands = Arc::clone(&outside.commands);
@@ -481,6 +483,7 @@ struct Outside {
     /// Reads that take long: so many run at a time, and so many more wait.
     long_reads_running: Arc<Semaphore>,
     long_reads_waiting: Arc<Semaphore>,
+    connector: Connector,
     runtime: tokio::runtime::Handle,
 }
 
@@ -519,6 +522,21 @@ impl Outside {
                     let step = step.run();
                     if let Some(commands) = commands.get() {
                         commands.send_blocking(Command::Scrubbed(step));
+                    }
+                });
+            }
+            Effect::Fetch(fetch) => {
+                let others = self.others.borrow();
+                let address = others.iter().find(|(node, _)| *node == fetch.node).map(|(_, at)| at.clone());
+                let (commands, connector) = (Arc::clone(&self.commands), self.connector.clone());
+                self.runtime.spawn(async move {
+                    let number = fetch.number;
+                    let answer = match address {
+                        Some(address) => fetched(&connector, &address, fetch).await,
+                        None => None,
+                    };
+                    if let Some(commands) = commands.get() {
+                        commands.send(Command::Fetched { number, answer }).await;
                     }
                 });
             }

@@ -92,6 +92,8 @@ pub(crate) struct Scrubs {
     next_round_at: u64,
     /// What the last scrub of each shard found.
     damaged: BTreeMap<GroupId, Vec<Corruption>>,
+    /// Records that were written anew.
+    mended: u64,
 }
 
 impl Scrubs {
@@ -112,6 +114,7 @@ impl Scrubs {
             bad,
             bytes_this_round: self.round.map_or(0, |round| round.bytes) + reading,
             damaged: self.damaged.values().map(|bad| bad.len() as u64).sum(),
+            mended: self.mended,
         }
     }
 
@@ -150,6 +153,16 @@ impl Scrubs {
             self.damaged.insert(group, bad);
         }
     }
+
+    /// What was in a slot is good again.
+    pub(crate) fn mended(&mut self, group: GroupId, slot: u32) {
+        self.mended += 1;
+        let Some(bad) = self.damaged.get_mut(&group) else { return };
+        bad.retain(|bad| bad.slot != Some(slot));
+        if bad.is_empty() {
+            self.damaged.remove(&group);
+        }
+    }
 }
 
 impl Node {
@@ -178,6 +191,7 @@ impl Node {
             self.scrubs.waiting = Some(step);
         } else if self.scrubbed_store(step.group) == Some(step.store) {
             self.scrubs.found(&step);
+            self.mends.found(step.group, step.store, &step.bad());
         }
     }
 
@@ -217,7 +231,8 @@ impl Node {
         }
     }
 
-    fn scrubbed_store(&self, group: GroupId) -> Option<(u64, u64)> {
+    /// Which store a group has here.
+    pub(crate) fn scrubbed_store(&self, group: GroupId) -> Option<(u64, u64)> {
         self.repl.machine(group).and_then(Machine::shard).map(crate::shard::ShardMachine::store_name)
     }
 }

@@ -197,6 +197,35 @@ impl ShardMachine {
         self.store.snapshot()
     }
 
+    /// The id of the damaged record in a slot, if that can be told.
+    pub(crate) fn damaged_id(&self, slot: u32) -> Option<String> {
+        let (id, _) = self.store.damaged(slot)?;
+        String::from_utf8(id).ok()
+    }
+
+    /// Writes the damaged record in a slot anew, from what another replica gave under its id. Says whether it did: only
+    /// what has the record's hash is taken. How the record came to be is not sent, and has to be readable here.
+    pub(crate) fn mend(
+        &mut self,
+        slot: u32,
+        id: &str,
+        vector: &[u8],
+        payload: &[u8],
+    ) -> Result<bool, WriteError> {
+        let Some((_, kept)) = self.store.damaged(slot).filter(|(own, _)| own == id.as_bytes()) else {
+            return Ok(false);
+        };
+        let Some((made, _)) = Envelope::unwrap(&kept) else { return Ok(false) };
+        self.wrapped.clear();
+        made.wrap(payload, &mut self.wrapped);
+        let mended = self.store.mend(id.as_bytes(), VectorRef::LeBytes(vector), &self.wrapped)?;
+        if mended {
+            // It is to be checkpointed, like a write.
+            self.bytes_since += (vector.len() + payload.len()) as u64;
+        }
+        Ok(mended)
+    }
+
     pub(crate) fn held(&self) -> u64 {
         self.held
     }

@@ -12,6 +12,7 @@ use crate::options::Options;
 pub(crate) use crate::queue::Action;
 use crate::queue::Queue;
 use crate::random::Random;
+use crate::traffic::Fetching;
 use slowdb_net::FrameLimits;
 use slowdb_repl::transport::Gate;
 use slowdb_repl::wal::WalError;
@@ -54,6 +55,8 @@ pub(crate) struct Cluster {
     pub(crate) random: Random,
     pub(crate) ops: u32,
     pub(crate) attempts: u64,
+    /// By the attempts that they are.
+    pub(crate) fetches: BTreeMap<u64, Fetching>,
     pub(crate) faults_struck: u64,
     pub(crate) healed: bool,
     pub(crate) violation: Option<Violation>,
@@ -90,6 +93,7 @@ impl Cluster {
             random: random.fork(2),
             ops: 0,
             attempts: 0,
+            fetches: BTreeMap::new(),
             faults_struck: 0,
             healed: false,
             violation: None,
@@ -161,7 +165,7 @@ impl Cluster {
         self.violation.get_or_insert(Violation { checker, what });
     }
 
-    fn lives(&self, node: usize, life: u32) -> bool {
+    pub(crate) fn lives(&self, node: usize, life: u32) -> bool {
         self.nodes[node].life == life && self.nodes[node].running.is_some()
     }
 
@@ -215,6 +219,7 @@ impl Cluster {
             Action::Request { client, attempt, node, bytes } => self.request(client, attempt, node, &bytes),
             Action::Answer { client, attempt, bytes } => self.answer(client, attempt, &bytes),
             Action::Client { client, timer } if self.clients[client].timer == timer => self.client(client),
+            Action::FetchOver { attempt } => self.fetched(attempt, None),
             Action::Ask { asker, timer } => self.asks(asker, timer),
             Action::Operate => self.operate(),
             Action::Wipe { node, life, wiped } if self.nodes[node].life == life => self.wipe(node, wiped),
@@ -455,6 +460,7 @@ impl Cluster {
                     let (life, job) = (self.nodes[node].life, Box::new(job));
                     self.after(delay, Action::RunJob { node, life, job });
                 }
+                Wish::Fetch(fetch) => self.fetch(node, fetch),
                 Wish::Sync => {
                     let slow =
                         if self.nodes[node].slow_until > self.now { self.nodes[node].slow_factor } else { 1 };

@@ -13,7 +13,7 @@ use slowdb_repl::driver::Core;
 use slowdb_repl::wal::{Location, Record, Wal, WalError, WalOptions};
 use slowdb_repl::{Batch, GroupId, Job, Limits, NodeId, Now, Outgoing};
 use slowdb_server::{
-    CheckpointPace, Command, Effect, GroupProbe, Identity, Node, NodeSetup, Own, RequestId, ScrubPace,
+    CheckpointPace, Command, Effect, Fetch, GroupProbe, Identity, Node, NodeSetup, Own, RequestId, ScrubPace,
     ScrubStep,
 };
 use slowdb_storage::CheckpointJob;
@@ -50,6 +50,8 @@ pub(crate) enum Wish {
         job: CheckpointJob,
     },
     Job(Job),
+    /// Another node is asked for a record.
+    Fetch(Fetch),
     /// These are the other nodes now.
     Peers(BTreeSet<String>),
     /// The log has written an entry.
@@ -422,6 +424,7 @@ impl Running {
                 Effect::Checkpoint { group, job } => wishes.push(Wish::Checkpoint { group, job }),
                 Effect::Job(job) => wishes.push(Wish::Job(job)),
                 Effect::Scrub(step) => self.scrubbing = Some(step),
+                Effect::Fetch(fetch) => wishes.push(Wish::Fetch(fetch)),
                 Effect::Peers(peers) => {
                     let names = peers.into_iter().map(|(node, _)| node.as_str().to_owned());
                     wishes.push(Wish::Peers(names.collect()));

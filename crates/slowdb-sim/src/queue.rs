@@ -31,6 +31,7 @@ pub(crate) enum Action {
     Answer { client: usize, attempt: u64, bytes: Vec<u8> },
     Client { client: usize, timer: u64 },
     Ask { asker: usize, timer: u64 },
+    FetchOver { attempt: u64 },
     Operate,
     Wipe { node: usize, life: u32, wiped: Wiped },
     Fault(Box<Fault>),

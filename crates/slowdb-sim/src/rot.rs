@@ -4,6 +4,9 @@ use crate::cluster::{Action, Cluster};
 use crate::events::{Event, Stop};
 use slowdb_disk::{Disk, SimDisk};
 
+/// Slots are used from the first on, and those of short vectors are 64 bytes apart.
+const FIRST_SLOTS_BYTES: u64 = 32 * 64;
+
 impl Cluster {
     /// A node has closed its log. If its disk is to rot, it does now.
     pub(crate) fn rot(&mut self, node: usize) {
@@ -15,9 +18,15 @@ impl Cluster {
         let mut files = Vec::new();
         find(&disk, "", &mut files);
         files.retain(|(_, len)| *len > 0);
+        // Most of a disk is log, and most of a vector file is room for more. What hits a record is what can be mended.
+        let of_vectors: Vec<usize> =
+            (0..files.len()).filter(|at| files[*at].0.ends_with("/vectors")).collect();
         for _ in 0..flips.min(files.len() as u64 * 40) {
-            let (path, len) = &files[self.random.index(files.len())];
-            let (offset, bit) = (self.random.below(*len), self.random.below(8) as u8);
+            let in_record = !of_vectors.is_empty() && self.random.chance(300);
+            let at = if in_record { self.random.pick(&of_vectors) } else { self.random.index(files.len()) };
+            let (path, len) = &files[at];
+            let len = if in_record { (*len).min(FIRST_SLOTS_BYTES) } else { *len };
+            let (offset, bit) = (self.random.below(len), self.random.below(8) as u8);
             disk.flip_bit(path, offset, bit).expect("the byte is there");
             self.note(format!("bit {bit} of byte {offset} of {path} of node {node} flips"));
             self.nodes[node].rotten = true;

@@ -7,8 +7,21 @@ use crate::node::Input;
 use crate::operator::ASKERS;
 use bytes::Bytes;
 use slowdb_net::FrameOut;
-use slowdb_proto::{KIND_REPLY, KIND_REQUEST, Reply};
+use slowdb_proto::{KIND_REPLY, KIND_REQUEST, Reply, Request, RequestKind};
 use slowdb_repl::Outgoing;
+use slowdb_server::{Command, Fetch};
+
+/// From this number on, who asks is a node that asks another one for a record.
+const FETCHERS: usize = ASKERS * 2;
+/// How long a node waits for a record that it asked another one for, in microseconds.
+const FETCH_WITHIN: u64 = 1_000_000;
+
+/// A record that a node asks another one for.
+pub(crate) struct Fetching {
+    node: usize,
+    life: u32,
+    number: u64,
+}
 
 /// Kind of the frames between nodes, as the transport has it.
 const KIND_MESSAGES: u16 = 18;
@@ -44,6 +57,33 @@ impl Cluster {
             }
             // The transport gives the connection up.
             Err(_) => self.disconnect(from, to),
+        }
+    }
+
+    /// A node asks another one for a record, as a client would.
+    pub(crate) fn fetch(&mut self, node: usize, fetch: Fetch) {
+        self.attempts += 1;
+        let attempt = self.attempts;
+        let life = self.nodes[node].life;
+        self.fetches.insert(attempt, Fetching { node, life, number: fetch.number });
+        self.after(FETCH_WITHIN, Action::FetchOver { attempt });
+        let to = self.names.iter().position(|name| *name == fetch.node);
+        let Some(to) = to.filter(|to| !self.network.is_cut(node, *to)) else { return };
+        if let Some(at) = self.network.send_client(self.now, FETCHERS + node, to) {
+            let timeout_ms = (FETCH_WITHIN / 1_000) as u32;
+            let request = Request { cluster: None, timeout_ms, kind: RequestKind::Get(fetch.get) };
+            let meta = slowdb_proto::encode_request(&request);
+            let bytes = slowdb_net::encode(&FrameOut { kind: KIND_REQUEST, meta, body: Vec::new() })
+                .expect("requests are small");
+            self.at(at, Action::Request { client: FETCHERS + node, attempt, node: to, bytes });
+        }
+    }
+
+    /// It was answered, or not in time.
+    pub(crate) fn fetched(&mut self, attempt: u64, answer: Option<(Reply, Bytes)>) {
+        let Some(Fetching { node, life, number }) = self.fetches.remove(&attempt) else { return };
+        if self.lives(node, life) {
+            self.input(node, Input::Command(Command::Fetched { number, answer }));
         }
     }
 
@@ -147,6 +187,9 @@ impl Cluster {
             Ok(reply) => reply,
             Err(why) => return self.fail("wire", format!("a reply cannot be read: {why}")),
         };
+        if client >= FETCHERS {
+            return self.fetched(attempt, Some((reply, body)));
+        }
         if client >= ASKERS {
             return self.asker_answered(client - ASKERS, attempt, reply);
         }

@@ -282,7 +282,7 @@ impl Shared {
     ///
     /// # Safety
     /// As for [`Shared::record`].
-    unsafe fn heap_bytes(&self, slot: u32, meta: &SlotMeta) -> Result<(&[u8], &[u8]), Corruption> {
+    pub(crate) unsafe fn heap_bytes(&self, slot: u32, meta: &SlotMeta) -> Result<(&[u8], &[u8]), Corruption> {
         let (id_len, payload_len) = (usize::from(meta.id_len), meta.payload_len as usize);
         let extent_bytes = self.geometry.heap_extent();
         let at = (meta.heap_offset & (extent_bytes as u64 - 1)) as usize;

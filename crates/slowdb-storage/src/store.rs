@@ -19,7 +19,7 @@ use crate::heap::{Heap, HeapPlace};
 use crate::layout::SlotMeta;
 use crate::overlay::{Overlay, Place};
 use crate::reader::Reader;
-use crate::shared::{Shared, View, set_bit, take_bit};
+use crate::shared::{Shared, View, bit, set_bit, take_bit};
 use crate::types::{Digest, ID_BYTES_MAX, PAYLOAD_BYTES_MAX, SLOTS_MAX, VectorRef, Version};
 
 /// A store of vectors in a directory: its one writer.
@@ -146,10 +146,51 @@ impl Store {
         Ok(Some(old.version))
     }
 
+    /// Id and payload, as they can still be read, of the damaged record in a slot; `None` if no record is there, or a
+    /// good one, or one of which even that cannot be told.
+    pub fn damaged(&self, slot: u32) -> Option<(Vec<u8>, Vec<u8>)> {
+        if u64::from(slot) >= self.shared.slots() || !bit(&self.live, slot as usize) {
+            return None;
+        }
+        // SAFETY: this is the writer, and the slot is alive.
+        unsafe {
+            self.shared.recompute(slot).err()?;
+            let meta = self.shared.whole_meta(slot).ok()?;
+            let (id, payload) = self.shared.heap_bytes(slot, &meta).ok()?;
+            Some((id.to_vec(), payload.to_vec()))
+        }
+    }
+
+    /// Writes a damaged record anew, with its version, from a copy of its vector and payload that somebody else had. Says
+    /// whether it did: not if there is no damaged record with this id, or if the copy does not have its hash.
+    ///
+    /// Like any other write it is durable with the next checkpoint. The digest stays what it is.
+    ///
+    /// # Errors
+    /// As for [`Store::put`].
+    pub fn mend(&mut self, id: &[u8], vector: VectorRef<'_>, payload: &[u8]) -> Result<bool, WriteError> {
+        self.check_writable()?;
+        check_id(id)?;
+        let fingerprint = hash::fingerprint(id, self.shared.hash_seed);
+        let found = self.find(id, fingerprint)?;
+        let (Some(old), Some(found)) = (self.live_meta(found.as_ref())?, found) else { return Ok(false) };
+        // SAFETY: this is the writer, and the slot is alive.
+        let is_damaged = unsafe { self.shared.recompute(found.slot) }.is_err();
+        let bytes = vector_bytes(vector);
+        let has_room =
+            bytes.len() == self.shared.geometry.dimension * 4 && payload.len() <= PAYLOAD_BYTES_MAX;
+        if !is_damaged || !has_room || hash::record(id, old.version, bytes, payload) != old.record_hash {
+            return Ok(false);
+        }
+        let record = NewRecord { fingerprint, id, vector, payload, version: old.version };
+        self.write(Some(found), Some(old), &record)?;
+        Ok(true)
+    }
+
     /// The version of the record with this id.
     ///
     /// # Errors
-    /// If the record is damaged.
+    /// If that cannot be told: its vector and payload may be damaged.
     pub fn version(&self, id: &[u8]) -> Result<Option<Version>, Corruption> {
         if check_id(id).is_err() {
             return Ok(None);

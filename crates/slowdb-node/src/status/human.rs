@@ -102,7 +102,8 @@ fn scrubbed(scrub: &ScrubView) -> String {
         Some(ms) => format!("{} ago", duration(ms)),
         None => format!("{} so far", bytes(scrub.bytes_this_round)),
     };
-    format!("{when}{damaged}")
+    let mended = if scrub.mended > 0 { format!(", {} mended", scrub.mended) } else { String::new() };
+    format!("{when}{damaged}{mended}")
 }
 
 fn duration(ms: u64) -> String {

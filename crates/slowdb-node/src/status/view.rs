@@ -103,8 +103,10 @@ pub(crate) struct ScrubView {
     pub(crate) bytes: u64,
     pub(crate) bad: u64,
     pub(crate) bytes_this_round: u64,
-    /// Damaged places, by the last look at each shard.
+    /// Damaged places, by the last look at each shard, that were not mended since.
     pub(crate) damaged: u64,
+    /// Records written anew from another replica since the node started.
+    pub(crate) mended: u64,
 }
 
 impl ScrubView {
@@ -118,6 +120,7 @@ impl ScrubView {
             bad,
             bytes_this_round,
             damaged,
+            mended,
         } = *status;
         ScrubView {
             bytes_per_second,
@@ -128,6 +131,7 @@ impl ScrubView {
             bad,
             bytes_this_round,
             damaged,
+            mended,
         }
     }
 }

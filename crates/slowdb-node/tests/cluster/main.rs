@@ -3,6 +3,7 @@
 mod addresses;
 mod bad_input;
 mod conditions;
+mod damage;
 mod deposed;
 mod failover;
 mod files;

@@ -63,6 +63,8 @@ pub(crate) struct Cluster {
     now: Now,
     next_request: u64,
     in_flight: VecDeque<(String, Outgoing)>,
+    /// Records that a node asks another one for: who, and by which number.
+    fetches: BTreeMap<RequestId, (usize, u64)>,
     /// What every node that was asked said of each epoch.
     maps: BTreeMap<u64, ClusterMap>,
     /// Nodes that nothing reaches and nothing leaves.
@@ -97,6 +99,7 @@ impl Cluster {
             now,
             next_request: 1,
             in_flight: VecDeque::new(),
+            fetches: BTreeMap::new(),
             maps: BTreeMap::new(),
             cut: BTreeSet::new(),
             log,
@@ -397,10 +400,17 @@ impl Cluster {
             let request = Request { cluster: None, timeout_ms: 10_000, kind: RequestKind::Map };
             running.node.command(self.now, Command::Request { id: PROBE, request, body: Bytes::new() });
         }
-        let mut commands = Vec::new();
+        let (mut commands, mut fetches, mut fetched) = (Vec::new(), Vec::new(), Vec::new());
         for effect in turn.effects {
             match effect {
                 Effect::Reply { id: PROBE, reply, .. } => note_map(&mut self.maps, reply),
+                Effect::Read { id, work } if self.fetches.contains_key(&id) => {
+                    fetched.push((id, work.run()));
+                }
+                Effect::Reply { id, reply, body } if self.fetches.contains_key(&id) => {
+                    fetched.push((id, (reply, body)));
+                }
+                Effect::Fetch(fetch) => fetches.push(fetch),
                 Effect::Reply { id, reply, body } => {
                     assert!(
                         hand.replies.insert(id, (reply, body.concat())).is_none(),
@@ -435,6 +445,24 @@ impl Cluster {
         let peers = &hand.peers;
         messages.retain(|frame| peers.as_ref().is_none_or(|peers| peers.contains(frame.to.as_str())));
         self.in_flight.extend(messages.into_iter().map(|frame| (name.clone(), frame)));
+        for fetch in fetches {
+            let request = Request { cluster: None, timeout_ms: 10_000, kind: RequestKind::Get(fetch.get) };
+            let other = self.at(fetch.node.as_str());
+            let id = RequestId(self.next_request);
+            self.next_request += 1;
+            self.fetches.insert(id, (at, fetch.number));
+            if self.cut.contains(fetch.node.as_str()) || self.nodes[other].running.is_none() {
+                fetched
+                    .push((id, (Reply::Error(ErrorReply::new(Code::Timeout, "nobody answers")), Vec::new())));
+            } else {
+                self.command(other, Command::Request { id, request, body: Bytes::new() });
+            }
+        }
+        for (id, (reply, body)) in fetched {
+            let (at, number) = self.fetches.remove(&id).expect("it was asked");
+            let answer = Some((reply, Bytes::from(body.concat())));
+            self.command(at, Command::Fetched { number, answer });
+        }
         busy
     }
 
