@@ -3,7 +3,7 @@
 mod core_common;
 
 use core_common::{APPEND, APPEND_RESPONSE, GROUP, Trio, VOTE, VOTE_RESPONSE};
-use slowdb_repl::AckLevel;
+use slowdb_repl::{AckLevel, ReplicaRole};
 
 #[test]
 fn a_leader_ships_before_its_own_sync_and_acknowledges_after_it() {
@@ -74,18 +74,24 @@ fn a_vote_leaves_only_when_it_is_durable() {
     assert_eq!(trio.take(|frame| frame.has(VOTE_RESPONSE)).len(), 1);
 }
 
-/// Who needs nobody else's vote leads at once; it must not be heard before it can remember that it did.
+/// Who needs nobody else's vote elects itself at once; it must neither lead nor be heard before it can remember that it
+/// did: without power it could vote for another one in that term.
 #[test]
-fn an_only_voter_says_nothing_before_its_term_is_durable() {
+fn an_only_voter_neither_leads_nor_is_heard_before_its_term_is_durable() {
     let mut trio = Trio::with_one_voter(7);
     trio.flush(0);
-    assert!(trio.peers[0].repl.leads(GROUP), "it has elected itself");
-    trio.propose(0, AckLevel::One, b"x").expect("it leads");
-    trio.flush(0);
+    let view = trio.peers[0].repl.view(GROUP).expect("the group");
+    assert_eq!((view.role, view.leader), (ReplicaRole::Candidate, None), "it has elected itself");
+    assert!(!trio.peers[0].repl.leads(GROUP) && trio.propose(0, AckLevel::One, b"x").is_err());
     assert!(trio.take(|_| true).is_empty(), "a power loss now would make it lead the same term again");
-    let term = trio.peers[0].repl.view(GROUP).expect("the group").term;
     trio.sync(0);
     assert!(!trio.take(|frame| frame.has(APPEND)).is_empty(), "now it is heard");
+    trio.flush(0);
+    assert!(trio.peers[0].repl.leads(GROUP));
+    let term = trio.peers[0].repl.view(GROUP).expect("the group").term;
+    trio.propose(0, AckLevel::One, b"x").expect("it leads");
+    trio.flush(0);
+    trio.sync(0);
     trio.reopen(0, 0, |recovered| assert_eq!(recovered.groups[&1].hard_state.term, term))
         .expect("it reopens");
     trio.tick_all(60);

@@ -4,7 +4,7 @@ use slowdb_sim::{Options, Profile, run};
 use std::process::Command;
 
 /// Runs that failed once, each for a reason of its own.
-const FAILED_ONCE: [(u64, Profile); 10] = [
+const FAILED_ONCE: [(u64, Profile); 11] = [
     // Called at rest with a node about to stop.
     (119_753_282_587_260, Profile::General),
     // The only voter of a shard came back to a cluster in which it knew nobody.
@@ -24,6 +24,8 @@ const FAILED_ONCE: [(u64, Profile); 10] = [
     (30_006_051, Profile::Changes),
     // A shard was to be led by a replica that had lost its vote.
     (40_007_854, Profile::General),
+    // The only voter of a group led before its vote was durable, lost its power, and voted for another one.
+    (90_000_186, Profile::Changes),
 ];
 
 /// Runs all, on as many threads as there are processors; each run is one thread's.

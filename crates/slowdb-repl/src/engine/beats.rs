@@ -73,7 +73,7 @@ impl Engine {
     pub(crate) fn take_beats(&mut self) -> Vec<Message> {
         let messages = &self.raw.raft.msgs;
         let beats_only = messages.iter().all(|message| message.msg_type == MessageType::MsgHeartbeat);
-        if messages.is_empty() || !beats_only || !self.is_leader() || !self.has_term_saved() {
+        if messages.is_empty() || !beats_only || !self.is_leader() {
             return Vec::new();
         }
         std::mem::take(&mut self.raw.raft.msgs)
@@ -96,7 +96,6 @@ impl Engine {
             self.canary == Some(crate::Canary::RestsUnsettled) || has_all(progress)
         };
         let is_settled = self.is_leader()
-            && self.has_term_saved()
             && raft.lead_transferee.is_none()
             && !raft.has_pending_conf()
             && (raft.raft_log.committed, raft.raft_log.applied) == (last, last)
@@ -146,12 +145,5 @@ impl Engine {
         if let Some(progress) = self.raw.raft.mut_prs().get_mut(replica.0) {
             progress.recent_active = is_heard;
         }
-    }
-
-    /// Whether the term that this replica is in, and its vote, are durable: else nothing may be said in that term.
-    fn has_term_saved(&self) -> bool {
-        let raft = &self.raw.raft;
-        let handed_out = self.raw.store().hard_state();
-        self.term_unsaved.is_none() && (handed_out.term, handed_out.vote) == (raft.term, raft.vote)
     }
 }

@@ -29,7 +29,7 @@ impl Engine {
         self.raw.mut_store().set_config(to);
         // A leader may have got the change that takes its vote from the one before it.
         let votes = to.member(to.own).is_some_and(|own| own.part.votes());
-        if self.is_leader() && !votes {
+        if self.is_elected() && !votes {
             let term = self.raw.raft.term;
             self.raw.raft.become_follower(term, 0);
             self.fix_timeout();

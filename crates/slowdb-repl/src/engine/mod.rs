@@ -480,7 +480,7 @@ impl Engine {
         let align = |mut message: Message| {
             if let Some(first) = message.entries.first().filter(|first| first.index != message.index + 1) {
                 let before = first.index.checked_sub(1)?;
-                let vouches = self.is_leader() && message.term == self.term();
+                let vouches = self.is_elected() && message.term == self.term();
                 message.log_term = self.term_at(before).filter(|_| vouches)?;
                 message.index = before;
             }
@@ -513,15 +513,28 @@ impl Engine {
         self.raw.advance_apply_to(index);
     }
 
+    /// Whether this replica leads. The only voter of a group elects itself at once: it leads when its vote is durable, or
+    /// without power it could vote for another one in the same term.
     pub(crate) fn is_leader(&self) -> bool {
+        self.is_elected() && self.has_term_saved()
+    }
+
+    fn is_elected(&self) -> bool {
         self.raw.raft.state == StateRole::Leader
+    }
+
+    /// Whether the term that this replica is in, and its vote, are durable: else nothing may be said in that term.
+    fn has_term_saved(&self) -> bool {
+        let raft = &self.raw.raft;
+        let handed_out = self.raw.store().hard_state();
+        self.term_unsaved.is_none() && (handed_out.term, handed_out.vote) == (raft.term, raft.vote)
     }
 
     pub(crate) fn role(&self) -> ReplicaRole {
         match self.raw.raft.state {
-            StateRole::Leader => ReplicaRole::Leader,
+            StateRole::Leader if self.is_leader() => ReplicaRole::Leader,
             StateRole::Follower => ReplicaRole::Follower,
-            StateRole::Candidate | StateRole::PreCandidate => ReplicaRole::Candidate,
+            StateRole::Leader | StateRole::Candidate | StateRole::PreCandidate => ReplicaRole::Candidate,
         }
     }
 
@@ -531,7 +544,7 @@ impl Engine {
 
     pub(crate) fn leader(&self) -> Option<ReplicaId> {
         let id = self.raw.raft.leader_id;
-        (id != 0).then_some(ReplicaId(id))
+        (id != 0 && (!self.is_elected() || self.is_leader())).then_some(ReplicaId(id))
     }
 
     pub(crate) fn committed(&self) -> u64 {
