@@ -3,6 +3,7 @@
 
 use super::Op;
 use crate::events::{Ask, Key, Outcome, Seen};
+use slowdb_proto::Position;
 use std::collections::BTreeMap;
 
 pub(super) fn check(ops: &[Op]) -> Result<(), String> {
@@ -47,16 +48,18 @@ fn nothing_out_of_thin_air(ops: &[Op]) -> Result<(), String> {
 /// A node, and what it shows: records, and what is beside them.
 type Shown<'a> = (usize, &'a Vec<Option<Seen>>, &'a Vec<(Key, Seen)>);
 
-/// Reads that name their node are those that compare replicas at the end.
+/// Reads that name their node are those that compare replicas at the end. What is late on its way may be written between two
+/// of them: those at one position show the same.
 fn replicas_show_the_same(ops: &[Op]) -> Result<(), String> {
-    let mut shards: BTreeMap<u32, Shown<'_>> = BTreeMap::new();
+    let mut shards: BTreeMap<(u32, Position), Shown<'_>> = BTreeMap::new();
     for op in ops {
-        let (Ask::Read { at: Some(node), keys, .. }, Outcome::Read { seen, siblings, .. }) =
+        let (Ask::Read { at: Some(node), keys, .. }, Outcome::Read { applied, seen, siblings }) =
             (&op.ask, op.outcome())
         else {
             continue;
         };
-        let (first, known, beside) = *shards.entry(op.shard).or_insert((*node, seen, siblings));
+        let at = (op.shard, *applied);
+        let (first, known, beside) = *shards.entry(at).or_insert((*node, seen, siblings));
         if beside != siblings {
             return Err(format!(
                 "shard {}: beside its records node {node} shows {siblings:?}, node {first} {beside:?}",
