@@ -20,6 +20,8 @@ enum Task {
     Cluster(cluster::cli::ClusterArgs),
     /// Measures SlowDB beside what the machine can do, and prints the ratios.
     Bench(bench::BenchArgs),
+    /// Draws the figures of a run of the bench, and prints them as a table for documents.
+    Plots(bench::plots::PlotsArgs),
     /// Draws how even placements are, and how much they move, beside other schemes.
     Placement(placement::PlacementArgs),
     /// Runs the deterministic simulator.
@@ -33,6 +35,9 @@ enum Task {
     /// A process of the bare chain that the bench compares with.
     #[command(hide = true)]
     ChainNode(chain::node::ChainNodeArgs),
+    /// A process with a store that the bench measures.
+    #[command(hide = true)]
+    StoreProcess(bench::store_process::StoreProcessArgs),
 }
 
 /// Does what the arguments say.
@@ -41,11 +46,13 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Task::Demo(args) => demo::run(&args),
         Task::Cluster(args) => cluster::cli::run(args),
         Task::Bench(args) => bench::run(&args),
+        Task::Plots(args) => bench::plots::run(&args),
         Task::Placement(args) => placement::run(&args),
         Task::Sim(args) => sim::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Torture(args) => torture::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::ChainNode(args) => chain::node::run(&args),
+        Task::StoreProcess(args) => bench::store_process::run(&args),
     }
 }

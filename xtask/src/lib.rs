@@ -23,6 +23,7 @@ pub mod relay;
 pub mod rolling;
 pub mod sim;
 pub mod stats;
+mod svg;
 pub mod torture;
 pub mod truth;
 pub mod ui;

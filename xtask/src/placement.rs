@@ -4,8 +4,8 @@
 //! No cluster is started: all of it is pure functions, and the same on any machine.
 
 mod schemes;
-mod svg;
 
+use crate::svg::{Chart, Line, Scale};
 use crate::workspace;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -13,7 +13,6 @@ use schemes::{FACTOR, Placement, SHARDS, Scheme, VIRTUAL_NODES};
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
-use svg::{Chart, Line};
 
 const NODES_MIN: usize = 3;
 const NODES_MAX: usize = 32;
@@ -78,7 +77,8 @@ impl Report {
                 colour: scheme.colour(),
                 points: all.iter().map(|it| (it.nodes as f64, of(it))).collect(),
             };
-            Chart { title, x: "nodes", y, lines: measured.iter().map(line).collect() }.to_svg()
+            let lines = measured.iter().map(line).collect();
+            Chart { title, x: "nodes", y, scale: Scale::Linear, lines }.to_svg()
         };
         let (fullest, moved) = ("fullest node / fair share", "copied / least possible");
         let plots = vec![

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: SlowDB's figures, each beside what the same machine does without SlowDB, measured
 //! in turns in the same run. Absolute figures say little on a shared or noisy machine; ratios do.
 
+mod beside;
 mod disk;
 mod failover;
 mod grow;
@@ -8,11 +9,14 @@ mod guarantees;
 mod idle;
 mod ingest;
 mod memory;
+pub mod plots;
 mod readers;
 mod report;
 mod requests;
 mod snapshot;
 mod storage;
+mod store;
+pub mod store_process;
 
 use crate::chain::driver::Chain;
 use crate::cluster::{Cluster, Lifetime, Shape, cli, view};
@@ -58,6 +62,10 @@ enum Part {
     Readers,
     /// Exact search in one shard.
     Search,
+    /// The store as a library: puts, commits, opening, memory.
+    Store,
+    /// The store beside other stores, which are fetched and built for it: only if it is named.
+    Beside,
     /// Killed leaders.
     Failover,
     /// A node that is added under load.
@@ -102,6 +110,13 @@ async fn bench(args: &BenchArgs) -> Result<()> {
     }
     if wanted(Part::Search) {
         storage::search(&dir, args.quick, &mut report)?;
+    }
+    if wanted(Part::Store) {
+        store::measure(&dir, args.quick, &mut report)?;
+    }
+    // Its dependencies are fetched, so it has to be asked for.
+    if args.only.contains(&Part::Beside) {
+        beside::measure(&dir, args.quick, &mut report)?;
     }
     if needs_cluster {
         let chain = Chain::start(&std::env::current_exe()?, &dir.join("chain")).await?;

@@ -2,12 +2,12 @@
 
 use crate::workspace;
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::PathBuf;
 
 /// What a figure has to reach.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Target {
     /// This part of the baseline or more.
@@ -23,7 +23,7 @@ pub(super) enum Target {
 }
 
 /// A value with how it is spread, where that was looked at.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Figure {
     /// The value that counts: a median.
     pub(super) value: f64,
@@ -38,7 +38,7 @@ impl From<f64> for Figure {
 }
 
 /// One line of the report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Row {
     /// What was measured.
     pub(super) what: String,
@@ -68,6 +68,21 @@ impl Row {
             Target::ValueBelow(value) => Some(self.measured.value < value * easier),
             Target::None => None,
         }
+    }
+
+    /// How many times as good as the baseline: more is better, whichever way the unit goes. And the same for the target, if
+    /// it is one of the ratio.
+    pub(super) fn advantage(&self) -> Option<(f64, Option<f64>)> {
+        let ratio = self.ratio()?;
+        let more_is_better = self.unit.ends_with("/s");
+        let turned = |ratio: f64| if more_is_better { ratio } else { 1.0 / ratio };
+        let target = match self.target {
+            Target::RatioAtLeast(target) | Target::TimesAtLeast(target) | Target::RatioAtMost(target) => {
+                Some(turned(target))
+            }
+            Target::ValueBelow(_) | Target::None => None,
+        };
+        Some((turned(ratio), target))
     }
 
     fn target_text(&self) -> String {
@@ -111,7 +126,7 @@ fn figure(figure: Figure) -> String {
 }
 
 /// Where and when figures were taken.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Machine {
     processor: String,
     cores: usize,
@@ -147,20 +162,58 @@ pub(super) fn last_level_cache_bytes() -> Option<u64> {
 }
 
 /// All rows of a run.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Report {
     commit: String,
     files_differ: bool,
     quick: bool,
     machine: Machine,
     rows: Vec<Row>,
+    /// Curves to plot.
+    #[serde(default)]
+    points: Vec<Point>,
+    #[serde(default)]
+    left_out: Vec<LeftOut>,
+}
+
+/// A figure on a curve.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Point {
+    /// The plot it is in.
+    pub(super) plot: String,
+    /// The curve it is on.
+    pub(super) line: String,
+    pub(super) x: f64,
+    pub(super) y: f64,
+}
+
+impl Point {
+    /// On a curve of a plot.
+    pub(super) fn new(plot: &str, line: &str, x: f64, y: f64) -> Point {
+        Point { plot: plot.into(), line: line.into(), x, y }
+    }
+}
+
+/// What could not be measured here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct LeftOut {
+    what: String,
+    why: String,
 }
 
 impl Report {
     /// An empty one.
     pub(super) fn new(quick: bool) -> Report {
         let (commit, files_differ) = workspace::commit();
-        Report { commit, files_differ, quick, machine: Machine::here(), rows: Vec::new() }
+        Report {
+            commit,
+            files_differ,
+            quick,
+            machine: Machine::here(),
+            rows: Vec::new(),
+            points: Vec::new(),
+            left_out: Vec::new(),
+        }
     }
 
     /// Adds a row and prints it.
@@ -179,6 +232,57 @@ impl Report {
             row.verdict(),
         ]);
         self.rows.push(row);
+    }
+
+    /// Reads one that was kept in `benches/runs`.
+    pub(super) fn load(name: &str) -> Result<Report> {
+        let path = workspace::root().join("benches/runs").join(format!("{name}.json"));
+        let text = fs::read(&path).with_context(|| path.display().to_string())?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is no run of the bench", path.display()))
+    }
+
+    /// All rows, in the order in which they were measured.
+    pub(super) fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// All figures on curves.
+    pub(super) fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// The table in Markdown, as documents show it.
+    pub(super) fn markdown(&self) -> String {
+        let mut table = String::from(
+            "| what | unit | SlowDB | baseline | ratio | target | |\n|---|---|---|---|---|---|---|\n",
+        );
+        for row in &self.rows {
+            let baseline = row.baseline.map_or("-".into(), figure);
+            let verdict = match row.verdict() {
+                "-" => "",
+                "MISSED" => "**missed**",
+                other => other,
+            };
+            let (what, unit, measured) = (&row.what, &row.unit, figure(row.measured));
+            let (ratio, target) = (row.ratio_text(), row.target_text());
+            table +=
+                &format!("| {what} | {unit} | {measured} | {baseline} | {ratio} | {target} | {verdict} |\n");
+        }
+        for LeftOut { what, why } in &self.left_out {
+            table += &format!("| {what} | | left out: {why} | | | | |\n");
+        }
+        table
+    }
+
+    /// Adds a figure to a curve.
+    pub(super) fn plot(&mut self, point: Point) {
+        self.points.push(point);
+    }
+
+    /// Says, in the place of a row, what could not be measured and why.
+    pub(super) fn left_out(&mut self, what: &str, why: &str) {
+        println!("{what:<40} left out: {why}");
+        self.left_out.push(LeftOut { what: what.into(), why: why.into() });
     }
 
     /// Writes it to `benches/runs`, named for the commit unless a name is given.
