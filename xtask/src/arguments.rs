@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{bench, chain, ci, cluster, demo, fuzz, placement, sim, torture};
+use crate::{bench, chain, ci, cluster, demo, fuzz, placement, sim, torture, torture_storage};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -30,6 +30,8 @@ enum Task {
     Fuzz(fuzz::FuzzArgs),
     /// Real processes, and kill -9 of a random one in the middle of joins and drains.
     Torture(torture::TortureArgs),
+    /// kill -9 of processes that write to a store or a log, without a cluster around them.
+    TortureStorage(torture_storage::TortureStorageArgs),
     /// Runs all checks and tests.
     Ci(ci::CiArgs),
     /// A process of the bare chain that the bench compares with.
@@ -51,6 +53,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Task::Sim(args) => sim::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Torture(args) => torture::run(&args),
+        Task::TortureStorage(args) => torture_storage::run(&args),
         Task::Ci(args) => ci::run(&args),
         Task::ChainNode(args) => chain::node::run(&args),
         Task::StoreProcess(args) => bench::store_process::run(&args),

@@ -25,6 +25,7 @@ pub mod sim;
 pub mod stats;
 mod svg;
 pub mod torture;
+pub mod torture_storage;
 pub mod truth;
 pub mod ui;
 pub mod workspace;
