@@ -13,7 +13,7 @@
 
 use super::{SECOND, Story, is_in, leader, node_name, outcomes, value, written};
 use crate::cluster::Cluster;
-use crate::events::{Ask, By, Event, Stop};
+use crate::events::{Ask, By, Event, Key, Stop};
 use crate::options::{ChangeOptions, Options, Profile};
 use slowdb_disk::Disk;
 use slowdb_proto::{Admin, NodeState, ReadLevel, WriteLevel};
@@ -257,10 +257,8 @@ fn clocks_that_jump_change_no_order() {
     }
 }
 
-/// A leader that is cut off acknowledges a write at `one`, and is overtaken; then it can be heard again, and its power goes
-/// away at this of its syncs from there on. In the end the write is there: nothing else has touched its record.
-fn overtaken_without_power_at(story: &mut Story, step: u64, much: bool) {
-    story.ask(vec![story.write(1)]);
+/// The leader is cut off, acknowledges a write of 2 at `one`, and is overtaken. Gives its node and the key.
+fn overtaken_with_a_write(story: &mut Story) -> (usize, Key) {
     let old = story.leader();
     let key = *story.cluster.keys.of_shard(0).last().expect("there are ids");
     story.cut_off(old);
@@ -270,6 +268,14 @@ fn overtaken_without_power_at(story: &mut Story, step: u64, much: bool) {
     story.until("an acknowledgement at one", |cluster| cluster.clients[alone].is_idle());
     written(&outcomes(&story.cluster, alone)[0]);
     story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != old));
+    (old, key)
+}
+
+/// A leader that is cut off acknowledges a write at `one`, and is overtaken; then it can be heard again, and its power goes
+/// away at this of its syncs from there on. In the end the write is there: nothing else has touched its record.
+fn overtaken_without_power_at(story: &mut Story, step: u64, much: bool) {
+    story.ask(vec![story.write(1)]);
+    let (old, key) = overtaken_with_a_write(story);
     if much {
         write_much(story, 100)
     } else {
@@ -321,16 +327,8 @@ fn a_node_is_not_removed_while_it_has_what_nobody_else_has() {
             Story::of(Options { nodes: 4, changes: Some(changes), ..Options::draw(seed, Profile::Calm) });
         story.ask(vec![story.write(1)]);
         story.until("all is in its place", |cluster| cluster.unsettled().is_none());
-        let old = story.leader();
+        let (old, key) = overtaken_with_a_write(&mut story);
         let name = node_name(old);
-        let key = *story.cluster.keys.of_shard(0).last().expect("there are ids");
-        story.cut_off(old);
-        let write = Ask::Write { level: WriteLevel::One, writes: vec![(key, Some(2))], condition: None };
-        let alone = story.client(vec![write]);
-        story.others(old).for_each(|other| story.cluster.network.cut_client(alone, other));
-        story.until("an acknowledgement at one", |cluster| cluster.clients[alone].is_idle());
-        written(&outcomes(&story.cluster, alone)[0]);
-        story.until("another leader", |cluster| leader(cluster).is_some_and(|leader| leader != old));
         story.act(Admin::SetNodeState { node: name.clone(), state: NodeState::Draining });
         story.until("it has no replica", |cluster| {
             let Some(catalog) = &cluster.catalog else { return false };
