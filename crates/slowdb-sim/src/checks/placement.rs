@@ -10,7 +10,6 @@ use slowdb_proto::{NodeState, Standing, Wanted};
 use slowdb_ring::{PlanNode, PlanShard};
 use slowdb_server::{CatalogProbe, NodeProbe, SpecProbe, SpecReplica};
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 
 /// What decides where replicas belong.
 #[derive(PartialEq)]
@@ -116,9 +115,8 @@ fn balance(catalog: &CatalogProbe) -> Result<(), String> {
     let holds = |node: &str| {
         shards(catalog).iter().filter(|spec| spec.replicas.iter().any(|it| it.node == node)).count()
     };
-    let everywhere = |spec: &&SpecProbe| spec.replication_factor as usize >= active.len();
-    let least = shards(catalog).iter().filter(everywhere).count();
-    even(&active, least..=shards(catalog).len(), &holds)?;
+    let factors: Vec<usize> = shards(catalog).iter().map(|spec| spec.replication_factor as usize).collect();
+    even(&active, &factors, &holds)?;
     leaders(catalog, &active)?;
     zones(catalog, &active)
 }
@@ -154,23 +152,20 @@ fn leaders(catalog: &CatalogProbe, active: &[&NodeProbe]) -> Result<(), String> 
     Ok(())
 }
 
-/// Every node has its share by weight, rounded down or up, if each can have so many: at most one replica of each shard, and
-/// one of each that has to be everywhere.
-fn even(
-    active: &[&NodeProbe],
-    possible: RangeInclusive<usize>,
-    count: &dyn Fn(&str) -> usize,
-) -> Result<(), String> {
-    let counts: Vec<(&str, u32, usize)> =
+/// Every node has its share by weight, rounded down or up, if all can have theirs at once: the first k nodes by weight hold
+/// at most k replicas of each shard (the theorem of Gale and Ryser; so the others have what these cannot).
+fn even(active: &[&NodeProbe], factors: &[usize], count: &dyn Fn(&str) -> usize) -> Result<(), String> {
+    let mut counts: Vec<(&str, u32, usize)> =
         active.iter().map(|node| (node.id.as_str(), node.weight, count(&node.id))).collect();
+    counts.sort_by_key(|(_, weight, _)| std::cmp::Reverse(*weight));
     let weights: usize = counts.iter().map(|(_, weight, _)| *weight as usize).sum();
     let total: usize = counts.iter().map(|(.., count)| count).sum();
-    let has_other = |weight: u32| {
-        let share = total * weight as usize;
-        share > possible.end() * weights || share < possible.start() * weights
-    };
-    if counts.iter().any(|(_, weight, _)| has_other(*weight)) {
-        return Ok(());
+    let mut first = 0;
+    for (k, (_, weight, _)) in (1..).zip(&counts) {
+        first += *weight as usize;
+        if total * first > weights * factors.iter().map(|factor| k.min(*factor)).sum::<usize>() {
+            return Ok(());
+        }
     }
     let fits = |(_, weight, count): &(&str, u32, usize)| {
         let share = total * *weight as usize;
@@ -303,5 +298,23 @@ mod tests {
         let few: &[&[(u64, &str)]] = &[&[(1, "a")], &[(2, "b")], &[(3, "b")]];
         let few = CatalogProbe { nodes: weighted.nodes, ..catalog(1, few) };
         assert!(check(&[event(few, 0), (0, Event::Quiet)]).is_err());
+    }
+
+    #[test]
+    fn shares_that_two_nodes_cannot_both_have_are_no_measure() {
+        // Of weights 2, 2, 1, 1, 1, 1 the first two are to have 4 of 16 replicas each, one of every shard. The last shard
+        // has only one.
+        let groups: &[&[(u64, &str)]] = &[
+            &[(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")],
+            &[(6, "a"), (7, "b"), (8, "d"), (9, "e"), (10, "f")],
+            &[(11, "a"), (12, "b"), (13, "c"), (14, "e"), (15, "f")],
+            &[(16, "a")],
+        ];
+        let mut catalog = catalog(1, groups);
+        let other = |id: &str| NodeProbe { id: id.to_owned(), ..catalog.nodes[0].clone() };
+        catalog.nodes.extend(["c", "d", "e", "f"].map(other));
+        catalog.nodes[0].weight = 2;
+        catalog.nodes[1].weight = 2;
+        assert_eq!(check(&[event(catalog, 0), (0, Event::Quiet)]), Ok(()));
     }
 }
