@@ -348,6 +348,11 @@ impl<M: StateMachine> Replicator<M> {
         self.groups.get(&id).is_some_and(|group| group.engine.is_leader() && group.halted.is_none())
     }
 
+    /// Whether this node leads a group, and takes no proposals for it because another is to lead.
+    pub fn is_handing_over(&self, id: GroupId) -> bool {
+        self.groups.get(&id).is_some_and(|group| group.engine.is_transferring())
+    }
+
     /// Proposes to a group. Otherwise the answer is an [`Event`].
     ///
     /// # Errors

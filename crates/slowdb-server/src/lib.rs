@@ -19,6 +19,7 @@ mod fetch;
 mod fresh;
 #[cfg(test)]
 mod fuzz;
+mod gap;
 #[cfg(test)]
 mod golden;
 mod hosting;

@@ -6,6 +6,7 @@
 use crate::catalog::{CATALOG, CatalogMachine};
 use crate::differences::Differences;
 use crate::disk_pace::DiskPace;
+use crate::gap::Gaps;
 use crate::hosting::Hosting;
 use crate::identity::Own;
 use crate::machine::{Machine, Outcome};
@@ -195,9 +196,10 @@ pub struct Node {
     pub(crate) space: SpaceWatch,
     pub(crate) scrubs: Scrubs,
     pub(crate) mends: Mends,
+    pub(crate) gaps: Gaps,
     checkpoint_running: Option<GroupId>,
     checkpoint_queue: VecDeque<GroupId>,
-    ticks: u64,
+    pub(crate) ticks: u64,
     stopping: bool,
     /// Groups that are being handed over and whose next leader is not known yet.
     handing: BTreeSet<GroupId>,
@@ -231,6 +233,7 @@ impl Node {
             space,
             scrubs: Scrubs::default(),
             mends: Mends::default(),
+            gaps: Gaps::default(),
             checkpoint_running: None,
             checkpoint_queue: VecDeque::new(),
             ticks: 0,
@@ -252,6 +255,10 @@ impl Node {
     fn event(&mut self, event: Event<Outcome>) {
         match event {
             Event::Leader { group, leader, term } => {
+                match &leader {
+                    Some(_) => self.end_gap(group),
+                    None => self.gaps.begin(group, self.ticks),
+                }
                 let leader = leader.map_or("nobody".to_owned(), |leader| leader.to_string());
                 tracing::debug!(%group, leader, term, "leader");
             }
@@ -359,11 +366,20 @@ impl Node {
         }
     }
 
+    /// Lets another node lead a group, whoever is ahead of the others. False if there is none.
+    pub(crate) fn hand_over(&mut self, id: GroupId) -> bool {
+        let is_begun = self.repl.hand_over(id);
+        if is_begun {
+            self.gaps.begin(id, self.ticks);
+        }
+        is_begun
+    }
+
     /// Hands over what this node leads; says once when nothing is left to do.
     fn prepare_to_stop(&mut self) {
         let led: Vec<GroupId> = self.repl.led().collect();
         for id in led {
-            if self.repl.hand_over(id) {
+            if self.hand_over(id) {
                 self.handing.insert(id);
             } else {
                 self.handing.remove(&id);
@@ -416,6 +432,7 @@ impl Core for Node {
                 self.stopping = true;
                 let shards: Vec<GroupId> = self.repl.groups().filter(|id| *id != CATALOG).collect();
                 self.checkpoint_queue = shards.into();
+                self.prepare_to_stop();
             }
         }
     }
@@ -451,6 +468,7 @@ impl Core for Node {
         self.queue_checkpoints();
         self.tend_scrub(now);
         self.tend_mends();
+        self.look_at_gaps();
         if self.stopping {
             self.prepare_to_stop();
         }

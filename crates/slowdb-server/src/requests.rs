@@ -2,6 +2,7 @@
 
 use crate::catalog::CATALOG;
 use crate::dedup::WriteResult;
+use crate::gap::Held;
 use crate::machine::Outcome;
 use crate::node::{Effect, Node, RequestId};
 use crate::pending::{Pending, PendingWrite, ReadPlan};
@@ -16,7 +17,7 @@ use slowdb_proto::limits::{
 use slowdb_proto::{
     ClusterMap, Code, CollectionInfo, ConflictsRequest, CountRequest, ErrorReply, Freshness, GetRequest,
     Metric, Ops, OpsError, ReadLevel, Reply, Request, RequestKind, ScanRequest, SearchRequest, ShardInfo,
-    WriteLevel, WriteReply, WriteRequest,
+    WriteLevel, WriteReply,
 };
 #[cfg(feature = "canary")]
 use slowdb_proto::{Position, Unmet};
@@ -58,7 +59,7 @@ impl Node {
                 self.reply(id, Reply::Explained(lines));
                 Ok(())
             }
-            RequestKind::Write(write) => self.write(id, write, body, deadline),
+            RequestKind::Write(write) => self.write(Held { id, write, body, deadline }),
             RequestKind::Get(get) => self.get(id, get, deadline),
             RequestKind::Search(search) => self.search(id, &search, &body, deadline),
             RequestKind::Scan(scan) => self.scan(id, scan, deadline),
@@ -189,14 +190,15 @@ impl Node {
         ))
     }
 
-    fn write(&mut self, id: RequestId, write: WriteRequest, body: Bytes, deadline: u64) -> Answer<()> {
-        if self.is_stopping() {
-            return Err(error(Code::ShuttingDown, format!("node {} is stopping", self.name)));
-        }
-        let collection = self.collection(&write.collection, write.first_group)?;
-        let group = self.hosted(&collection, write.shard)?;
+    pub(crate) fn write(&mut self, asked: Held) -> Answer<()> {
+        let collection = self.collection(&asked.write.collection, asked.write.first_group)?;
+        let group = self.hosted(&collection, asked.write.shard)?;
+        let Some(Held { id, write, body, deadline }) = self.gaps.hold(group, asked) else { return Ok(()) };
         if !self.repl.leads(group) {
             return Err(self.failure(group, Failure::NotLeader));
+        }
+        if self.is_stopping() {
+            return Err(error(Code::ShuttingDown, format!("node {} is stopping", self.name)));
         }
         let ops = Ops::check(&body, collection.dimension).map_err(|problem| ops_error(&problem))?;
         let shards = collection.shards.len() as u32;

@@ -200,7 +200,7 @@ impl Node {
             let tended = tended_mut(&mut self.tending, id);
             if tended.handed_over_at == 0 || tended.handed_over_at + HAND_OVER_TICKS <= ticks {
                 tended.handed_over_at = ticks;
-                if self.repl.hand_over(id) {
+                if self.hand_over(id) {
                     tracing::warn!(group = %id, why, "another node is to lead, for this one makes all wait");
                 }
             }
@@ -474,7 +474,9 @@ impl Node {
                 }
                 if tended.handed_over_at == 0 || tended.handed_over_at + HAND_OVER_TICKS <= ticks {
                     tended.handed_over_at = ticks;
-                    self.repl.hand_over_to(id, to);
+                    if self.repl.hand_over_to(id, to) {
+                        self.gaps.begin(id, self.ticks);
+                    }
                 }
             }
         }
