@@ -5,7 +5,7 @@ use std::arch::x86_64::{
     _mm256_permute2f128_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm256_sub_ps,
 };
 
-use super::{DOT, Kernels, L1, L2, QUERIES, Query, ROWS, RowPtrs, Scores, prefetch, simd_kernels};
+use super::{AHEAD, DOT, Kernels, L1, L2, QUERIES, Query, ROWS, RowPtrs, Scores, prefetch, simd_kernels};
 
 #[target_feature(enable = "avx2")]
 #[inline]

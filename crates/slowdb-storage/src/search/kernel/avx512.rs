@@ -6,7 +6,9 @@ use std::arch::x86_64::{
     _mm512_sub_ps,
 };
 
-use super::{DOT, Kernels, L1, L2, QUERIES, Query, ROWS, RowPtrs, Scores, avx2, prefetch, simd_kernels};
+use super::{
+    AHEAD, DOT, Kernels, L1, L2, QUERIES, Query, ROWS, RowPtrs, Scores, avx2, prefetch, simd_kernels,
+};
 
 /// The sums of eight registers' components: both halves of each, and then as for AVX2, which every processor with
 /// AVX-512 has.

@@ -102,6 +102,9 @@ pub(super) fn prefetch(start: *const u8, bytes: usize) {
     let _ = (start, bytes);
 }
 
+/// How far ahead a walk with one query asks for memory, in components: 12 KiB.
+const AHEAD: usize = 3072;
+
 /// Writes the kernels for one kind of register. What differs between processors is how to load, multiply,
 /// subtract and add up.
 macro_rules! simd_kernels {
@@ -110,6 +113,49 @@ macro_rules! simd_kernels {
         zero: $zero:expr, load: $load:expr, fma: $fma:expr, sub: $sub:expr, add: $add:expr, abs: $abs:expr,
         totals: $totals:expr
     ) => {
+        /// A sum and what some components of a query and a row add to it.
+        #[target_feature(enable = $features)]
+        #[inline]
+        fn plus<const SUM: u8>(sum: $register, query: $register, row: $register) -> $register {
+            match SUM {
+                L2 => {
+                    let difference = $sub(query, row);
+                    $fma(difference, difference, sum)
+                }
+                L1 => $add(sum, $abs($sub(query, row))),
+                _ => $fma(query, row, sum),
+            }
+        }
+
+        /// One query with all rows, and if wanted each row with itself. Row after row, and asking for what comes next, so
+        /// that memory is read in one stream from beginning to end.
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn stream<const SUM: u8, const NORMS: bool>(
+            query: Query,
+            rows: &RowPtrs,
+            len: usize,
+        ) -> ([$register; ROWS], [$register; ROWS]) {
+            let (mut sums, mut squares) = ([$zero; ROWS], [$zero; ROWS]);
+            for (row, (sum, square)) in rows.iter().zip(sums.iter_mut().zip(&mut squares)) {
+                let mut at = 0;
+                while at < len {
+                    // Mostly the slots that come next are behind these.
+                    prefetch(row.wrapping_add(at + AHEAD).cast(), 1);
+                    // SAFETY: `at` is a multiple of the register's components below `len`, which is one too.
+                    let query: $register = unsafe { $load(query.add(at)) };
+                    // SAFETY: as above.
+                    let row: $register = unsafe { $load(row.add(at)) };
+                    *sum = plus::<SUM>(*sum, query, row);
+                    if NORMS {
+                        *square = $fma(row, row, *square);
+                    }
+                    at += $lanes;
+                }
+            }
+            (sums, squares)
+        }
+
         /// `Q` queries with `R` rows, `Q * R` being [`ROWS`].
         /// Query by query, the scores of the rows.
         #[target_feature(enable = $features)]
@@ -130,14 +176,7 @@ macro_rules! simd_kernels {
                     let query: $register = unsafe { $load(queries[q].add(at)) };
                     for r in 0..R {
                         let sum = &mut sums[q * R + r];
-                        *sum = match SUM {
-                            L2 => {
-                                let difference = $sub(query, row[r]);
-                                $fma(difference, difference, *sum)
-                            }
-                            L1 => $add(*sum, $abs($sub(query, row[r]))),
-                            _ => $fma(query, row[r], *sum),
-                        };
+                        *sum = plus::<SUM>(*sum, query, row[r]);
                     }
                 }
                 at += $lanes;
@@ -148,7 +187,7 @@ macro_rules! simd_kernels {
         #[target_feature(enable = $features)]
         unsafe fn one<const SUM: u8>(query: Query, rows: &RowPtrs, len: usize, out: &mut Scores) {
             // SAFETY: promised by the caller.
-            *out = unsafe { tile::<1, ROWS, SUM>([query], *rows, len) };
+            *out = $totals(unsafe { stream::<SUM, false>(query, rows, len) }.0);
         }
 
         #[target_feature(enable = $features)]
@@ -159,31 +198,9 @@ macro_rules! simd_kernels {
             out: &mut Scores,
             norms: &mut Scores,
         ) {
-            let (mut sums, mut squares) = ([$zero; ROWS], [$zero; ROWS]);
-            // As many rows at a time as there are registers for.
-            const TOGETHER: usize = if $lanes == 8 { 4 } else { ROWS };
-            for first in (0..ROWS).step_by(TOGETHER) {
-                let (mut sum, mut square) = ([$zero; TOGETHER], [$zero; TOGETHER]);
-                let mut at = 0;
-                while at < len {
-                    // SAFETY: as in `tile`.
-                    let query: $register = unsafe { $load(query.add(at)) };
-                    for r in 0..TOGETHER {
-                        // SAFETY: as in `tile`.
-                        let row: $register = unsafe { $load(rows[first + r].add(at)) };
-                        // There is so much to do here that it pays to ask for the next rows on the way. Mostly they
-                        // are where the slots after these are.
-                        prefetch(rows[first + r].wrapping_add(at + ROWS * len).cast(), 1);
-                        sum[r] = $fma(query, row, sum[r]);
-                        square[r] = $fma(row, row, square[r]);
-                    }
-                    at += $lanes;
-                }
-                sums[first..first + TOGETHER].copy_from_slice(&sum);
-                squares[first..first + TOGETHER].copy_from_slice(&square);
-            }
-            *out = $totals(sums);
-            *norms = $totals(squares);
+            // SAFETY: promised by the caller.
+            let (sums, squares) = unsafe { stream::<DOT, true>(query, rows, len) };
+            (*out, *norms) = ($totals(sums), $totals(squares));
         }
 
         #[target_feature(enable = $features)]

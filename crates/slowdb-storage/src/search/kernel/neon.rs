@@ -4,7 +4,9 @@ use std::arch::aarch64::{
     float32x4_t, vabsq_f32, vaddq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vst1q_f32, vsubq_f32,
 };
 
-use super::{DOT, Kernels, L1, L2, QUERIES, Query, ROWS, RowPtrs, Scores, prefetch, simd_kernels, total};
+use super::{
+    AHEAD, DOT, Kernels, L1, L2, QUERIES, Query, ROWS, RowPtrs, Scores, prefetch, simd_kernels, total,
+};
 
 /// With the sum as the last argument, as the others have it.
 #[target_feature(enable = "neon")]
