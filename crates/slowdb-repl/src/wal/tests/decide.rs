@@ -1,6 +1,6 @@
 //! The decision table covers every case, once.
 
-use super::super::decide::{Action, Case, TABLE, decide};
+use super::super::decide::{Action, Case, Damage, TABLE, decide};
 
 fn all_cases() -> impl Iterator<Item = Case> {
     (0..64u8).map(|bits| Case {
@@ -42,4 +42,47 @@ fn only_a_whole_record_is_accepted() {
         let whole = case.header && case.opening && case.sane && case.chain && case.body;
         assert_eq!(decide(case) == Action::Accept, whole, "{case:?}");
     }
+}
+
+/// The rows of the table in the document: whether a case fits, and the decision in words.
+fn documented() -> Vec<(Vec<String>, String)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/format.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once("### What recovery decides\n").unwrap();
+    let lines = rest.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let row = |line: &str| {
+        let mut cells: Vec<String> = line.trim_matches('|').split('|').map(|c| c.trim().to_owned()).collect();
+        let decision = cells.pop().unwrap();
+        (cells, decision)
+    };
+    lines.take_while(|line| line.starts_with('|')).map(row).collect()
+}
+
+#[test]
+fn the_document_has_the_same_table() {
+    let rows = documented();
+    for case in all_cases() {
+        let answers = [
+            if case.header { "good" } else { "bad" },
+            if case.opening { "same" } else { "other" },
+            if case.sane { "yes" } else { "no" },
+            if case.chain { "holds" } else { "broken" },
+            if case.body { "good" } else { "bad" },
+            if case.synced { "yes" } else { "no" },
+        ];
+        let fits = |cells: &[String]| cells.iter().zip(answers).all(|(cell, is)| cell == "-" || cell == is);
+        let fitting: Vec<&str> =
+            rows.iter().filter(|(cells, _)| fits(cells)).map(|(_, decision)| decision.as_str()).collect();
+        let decided = match decide(case) {
+            Action::Accept => "the record is taken",
+            Action::End => "the log ends here",
+            Action::Corrupt(Damage::Header) => "corruption: header damaged",
+            Action::Corrupt(Damage::Opening) => "corruption: other opening",
+            Action::Corrupt(Damage::Malformed) => "corruption: no crash does this",
+            Action::Corrupt(Damage::Chain) => "corruption: chain broken",
+            Action::Corrupt(Damage::Body) => "corruption: payload damaged",
+        };
+        assert_eq!(fitting, [decided], "{case:?}");
+    }
+    assert_eq!(rows.len(), TABLE.len());
 }
