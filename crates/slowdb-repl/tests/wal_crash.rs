@@ -1,5 +1,5 @@
 //! A crash at every sync point of a log's life, with any subset of unsynced sectors lost, and further crashes at every
-//! sync point of the openings that follow.
+//! sync point of the openings that follow. And instead of a crash, a sync that fails.
 
 mod wal_common;
 
@@ -123,9 +123,12 @@ impl Past {
     }
 }
 
-/// Lives until the end or until the power goes.
-fn live(disk: &SimDisk, past: &mut Past) -> Result<(), String> {
-    let Ok((mut wal, _)) = open(disk) else { return power_gone(disk, "opening") };
+/// Lives until the end, or until the power goes or a sync fails, which is said by `has_failed`.
+fn live(disk: &SimDisk, past: &mut Past, has_failed: &dyn Fn() -> bool) -> Result<(), String> {
+    let excused = |what: &str| {
+        if has_failed() { Ok(()) } else { Err(format!("{what} failed, and nothing was wrong with the disk")) }
+    };
+    let Ok((mut wal, _)) = open(disk) else { return excused("opening") };
     for step in life() {
         let done = match step {
             Step::Append(records) => {
@@ -152,7 +155,7 @@ fn live(disk: &SimDisk, past: &mut Past) -> Result<(), String> {
                         }
                         continue;
                     }
-                    Err(_) => return power_gone(disk, "opening again"),
+                    Err(_) => return excused("opening again"),
                 }
             }
         };
@@ -160,12 +163,12 @@ fn live(disk: &SimDisk, past: &mut Past) -> Result<(), String> {
             // An append is not synced; but everything before is, if it had to begin a segment.
             Ok(()) if wal_is_synced(&wal) => past.all_synced(),
             Ok(()) => {}
-            Err(WalError::Poisoned { .. } | WalError::Io { .. }) => return power_gone(disk, "a step"),
+            Err(WalError::Poisoned { .. } | WalError::Io { .. }) => return excused("a step"),
             Err(error) => return Err(error.to_string()),
         }
     }
     if wal.close().is_err() {
-        return power_gone(disk, "closing");
+        return excused("closing");
     }
     past.all_synced();
     Ok(())
@@ -176,17 +179,13 @@ fn wal_is_synced(wal: &Wal) -> bool {
     wal.stats().unsynced_bytes == 0
 }
 
-fn power_gone(disk: &SimDisk, what: &str) -> Result<(), String> {
-    if disk.is_down() { Ok(()) } else { Err(format!("{what} failed with the power on")) }
-}
-
 /// Crashes at sync number `k`, then opens with a crash at each sync point of the opening, and compares each time.
 fn crash_at(k: u64, seed: u64) -> Result<(), String> {
     let mut rng = Rng(seed);
     let disk = SimDisk::new();
     disk.crash_at_sync(k);
     let mut past = Past::default();
-    live(&disk, &mut past)?;
+    live(&disk, &mut past, &|| disk.is_down())?;
     let mut disk = disk.crash(&mut || rng.next());
     for opening_sync in 0.. {
         disk.crash_at_sync(disk.syncs() + opening_sync);
@@ -222,7 +221,7 @@ fn crash_at(k: u64, seed: u64) -> Result<(), String> {
 fn crash_at_every_sync_point() {
     let disk = SimDisk::new();
     let mut past = Past::default();
-    live(&disk, &mut past).expect("a life without crashes");
+    live(&disk, &mut past, &|| false).expect("a life without crashes");
     let syncs = disk.syncs();
     assert!(syncs > 60, "the life has {syncs} sync points");
     for k in 0..=syncs {
@@ -230,6 +229,56 @@ fn crash_at_every_sync_point() {
             let seed = k * 100 + variant;
             if let Err(why) = crash_at(k, seed) {
                 fail("wal_crash", seed, &format!("crash at sync {k} of {syncs}: {why}"));
+            }
+        }
+    }
+}
+
+/// Sync number `k` fails, then one at each sync point of the openings that follow, without a crash in between. What the
+/// first opening reports that succeeds is durable.
+fn fail_at(k: u64, seed: u64) -> Result<(), String> {
+    let mut rng = Rng(seed);
+    let disk = SimDisk::new();
+    disk.fail_sync_in(k);
+    let mut past = Past::default();
+    live(&disk, &mut past, &|| disk.syncs() > k)?;
+    for opening_sync in 0.. {
+        let at = disk.syncs() + opening_sync;
+        disk.fail_sync_in(opening_sync);
+        let opened = open(&disk);
+        let has_failed = disk.syncs() > at;
+        match opened {
+            Ok((wal, found)) => {
+                if !past.allows(&found) {
+                    return Err(format!("not a prefix with all that was synced, opening {opening_sync}"));
+                }
+                past = Past { synced: found, unsynced: Vec::new() };
+                drop(wal);
+            }
+            Err(why) if !has_failed => return Err(format!("opening {opening_sync}: {why}")),
+            Err(_) => {}
+        }
+        if !has_failed {
+            break;
+        }
+    }
+    let (_, found) = open(&disk.crash(&mut || rng.next()))?;
+    if found != past.synced {
+        return Err("what an opening reported was gone after a crash".to_owned());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_failed_sync_at_every_sync_point() {
+    let disk = SimDisk::new();
+    live(&disk, &mut Past::default(), &|| false).expect("a life without failures");
+    let syncs = disk.syncs();
+    for k in 0..=syncs {
+        for variant in 0..3 {
+            let seed = k * 100 + variant;
+            if let Err(why) = fail_at(k, seed) {
+                fail("wal_crash", seed, &format!("sync {k} of {syncs} fails: {why}"));
             }
         }
     }
