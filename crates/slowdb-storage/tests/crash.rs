@@ -147,6 +147,46 @@ fn sweep(live: Life, seed: u64, k: u64, canary: bool) -> bool {
     struck
 }
 
+/// Three lives, in each of which the sync `k` after its beginning fails, that of an opening too; now and then with a crash
+/// in between. Says whether one failed.
+fn failing(live: Life, seed: u64, k: u64) -> bool {
+    let context = format!("SLOWDB_SEED={seed} cargo test -p slowdb-storage --test crash (failed sync {k})");
+    let mut rng = Rng(seed);
+    let mut disk = SimDisk::new();
+    let mut expected = Expected::nothing();
+    let mut struck = false;
+    for life in 0..3 {
+        let context = format!("{context}, life {life}");
+        let at = disk.syncs() + k;
+        disk.fail_sync_in(k);
+        let failed = match open(&disk, false) {
+            Ok(mut store) => {
+                expected.settle(&store, &context);
+                let failed = live(&mut store, &mut expected, &mut rng, 3).is_err();
+                assert_eq!(failed, store.poisoned().is_some(), "{context}");
+                failed
+            }
+            Err(e) => {
+                assert!(matches!(e, OpenError::Io(_)), "{context}: {e}");
+                true
+            }
+        };
+        assert_eq!(failed, disk.syncs() > at, "{context}: nothing else is wrong with the disk");
+        struck |= failed;
+        if rng.below(3) == 0 {
+            let mut loss = Rng(rng.next());
+            disk = disk.crash(&mut || loss.next());
+        }
+    }
+    // A failure that did not come about comes no more, and what is seen now is durable.
+    disk.fail_sync_in(u64::MAX / 2);
+    expected.settle(&open(&disk, false).unwrap_or_else(|e| panic!("{context}: {e}")), &context);
+    let mut loss = Rng(rng.next());
+    let disk = disk.crash(&mut || loss.next());
+    expected.settle(&open(&disk, false).unwrap_or_else(|e| panic!("{context}: {e}")), &context);
+    struck
+}
+
 fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("SLOWDB_SEED") {
         Ok(seed) => vec![seed.parse().expect("SLOWDB_SEED is a number")],
@@ -228,6 +268,19 @@ fn after_a_failed_sync_the_store_refuses_writes_and_goes_on_reading() {
             let mut loss = Rng(rng.next());
             let disk = disk.crash(&mut || loss.next());
             expected.settle(&open(&disk, false).unwrap(), &context);
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_anywhere_leaves_the_last_checkpoint_or_the_one_under_way() {
+    for (live, count, least) in [(live as Life, 30, 15), (live_in_much_space, 6, 40)] {
+        for seed in seeds(count) {
+            let mut k = 0;
+            while failing(live, seed, k) {
+                k += 1;
+            }
+            assert!(k > least, "seed {seed}: only {k} syncs were tried");
         }
     }
 }
