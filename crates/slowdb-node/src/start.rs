@@ -86,7 +86,7 @@ pub(crate) async fn run(args: StartArgs, output: Output) -> Result<(), Failure> 
         why = node.failed() => return Err(Failure::node(why)),
     };
     tracing::info!("{signal}: handing over and stopping");
-    node.shutdown().await.map_err(|error| Failure::node(error.to_string()))?;
+    node.shutdown_to_exit().await.map_err(|error| Failure::node(error.to_string()))?;
     tracing::info!("node {node_id} stopped");
     Ok(())
 }

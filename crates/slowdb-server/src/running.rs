@@ -8,7 +8,7 @@ use crate::node::{CheckpointPace, Command, Effect, Node, NodeSetup, RequestId};
 use crate::scrub::ScrubPace;
 use crate::unguarded;
 use slowdb_disk::{DirLock, Disk, LockError, RealDisk};
-use slowdb_net::{AcceptLimits, Connector, Endpoint, Profile, Service};
+use slowdb_net::{AcceptLimits, Connector, Endpoint, Profile, Release, Service};
 use slowdb_proto::{ALPN_CLIENT, Code, ErrorReply, JoinRequest, LogStatus, PeerStatus, Reply};
 use slowdb_repl::driver::{Commands, Driver, LogGauge, Stopped};
 use slowdb_repl::transport::{self, ALPN_CONTROL, ALPN_DATA, Transport};
@@ -171,7 +171,22 @@ impl RunningNode {
     }
 
     /// Hands over leadership, makes everything durable, and stops. Its port is free then.
-    pub async fn shutdown(mut self) -> Result<(), StopError> {
+    pub async fn shutdown(self) -> Result<(), StopError> {
+        let address = self.address;
+        let (stopped, port) = self.wind_down().await;
+        if !port.wait(RELEASE_WITHIN).await {
+            tracing::warn!(%address, "stopped, but something still holds the port");
+        }
+        stopped
+    }
+
+    /// Like [`Self::shutdown`], for a process that ends then, and its hold on the port with it: what connections that were
+    /// about to be made leave behind can hold the port for seconds.
+    pub async fn shutdown_to_exit(self) -> Result<(), StopError> {
+        self.wind_down().await.0
+    }
+
+    async fn wind_down(mut self) -> (Result<(), StopError>, Release) {
         if self.failed.borrow().is_none() {
             let prepared = async {
                 if self.commands.send(Command::PrepareToStop).await {
@@ -184,23 +199,19 @@ impl RunningNode {
         }
         self.endpoint.close(CLOSE_WITHIN).await;
         self.tasks.shutdown().await;
-        let release = self.endpoint.release();
+        let port = self.endpoint.release();
         drop(self.endpoint);
         let driver = self.driver;
         let stopped = tokio::task::spawn_blocking(move || driver.stop()).await;
-        if !release.wait(RELEASE_WITHIN).await {
-            tracing::warn!(address = %self.address, "stopped, but something still holds the port");
-        }
-        if let Some(why) = self.failed.borrow().clone() {
-            return Err(StopError::Failed(why));
-        }
-        match stopped {
-            Ok(Stopped::Asked) => Ok(()),
-            Ok(Stopped::LogFailed(why) | Stopped::CoreFailed(why) | Stopped::Duplicate(why)) => {
+        let stopped = match (self.failed.borrow().clone(), stopped) {
+            (Some(why), _) => Err(StopError::Failed(why)),
+            (None, Ok(Stopped::Asked)) => Ok(()),
+            (None, Ok(Stopped::LogFailed(why) | Stopped::CoreFailed(why) | Stopped::Duplicate(why))) => {
                 Err(StopError::Failed(why))
             }
-            Err(error) => Err(StopError::Failed(error.to_string())),
-        }
+            (None, Err(error)) => Err(StopError::Failed(error.to_string())),
+        };
+        (stopped, port)
     }
 }
 
