@@ -34,7 +34,9 @@ const LONG_READS_WAITING_MAX: usize = 64;
 const OVERLOADED_RETRY_MS: u32 = 50;
 /// How long a stopping node waits for others to take over, and for its checkpoints.
 const PREPARE_WITHIN: Duration = Duration::from_secs(10);
-const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// How long a stopping node waits until the others have been told: a few round trips. Connections that are only about to be made could
+/// take much longer, and nobody waits for word of those.
+const CLOSE_WITHIN: Duration = Duration::from_millis(300);
 /// How long a stopped node waits for its port to be free: until the last task that serves a connection has ended.
 const RELEASE_WITHIN: Duration = Duration::from_secs(5);
 const SURROUNDINGS_EVERY: Duration = Duration::from_millis(500);

@@ -35,10 +35,10 @@ pub(super) fn open(
     let mut layout = Layout::new(found, &options)?;
     let opening = layout.opening_max.checked_add(1);
     let opening = opening.ok_or_else(|| WalOpenError::OpeningsExhausted { dir: dir.to_owned() })?;
-    let mut replay = Replay::new(layout.is_from_the_beginning());
-    replay.sealed_segments(&layout, &options)?;
-
     let mut buffer = Vec::new();
+    let mut replay = Replay::new(layout.is_from_the_beginning());
+    replay.sealed_segments(&layout, &options, &mut buffer)?;
+
     let tail = Tail::read(&layout, &options, &mut buffer)?;
     let header = tail.next_header(&layout, opening, &options);
     tail.replay(&mut replay, &header)?;
@@ -80,9 +80,9 @@ pub(super) fn verify(disk: Arc<dyn Disk>, dir: &str) -> Result<WalVerified, WalO
     let options = WalOptions::default();
     let (_, found) = Pool::open(disk, dir)?;
     let layout = Layout::new(found, &options)?;
-    let mut replay = Replay::new(layout.is_from_the_beginning());
-    replay.sealed_segments(&layout, &options)?;
     let mut buffer = Vec::new();
+    let mut replay = Replay::new(layout.is_from_the_beginning());
+    replay.sealed_segments(&layout, &options, &mut buffer)?;
     let tail = Tail::read(&layout, &options, &mut buffer)?;
     let header = tail.next_header(&layout, layout.opening_max.saturating_add(1), &options);
     tail.replay(&mut replay, &header)?;
@@ -255,12 +255,16 @@ impl Replay {
     }
 
     /// Reads all segments but the newest. They were synced as far as the next one says.
-    fn sealed_segments(&mut self, layout: &Layout, options: &WalOptions) -> Result<(), WalOpenError> {
-        let mut buffer = Vec::new();
+    fn sealed_segments(
+        &mut self,
+        layout: &Layout,
+        options: &WalOptions,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), WalOpenError> {
         for (file, next) in layout.live.iter().zip(layout.live.iter().skip(1)) {
             let (Some(header), Some(next)) = (file.header, next.header) else { continue };
-            read_segment(&file.segment, u64::from(next.prev_end), &mut buffer)?;
-            let scan = scan_of(&buffer, header, Some(next.prev_end), options);
+            read_segment(&file.segment, u64::from(next.prev_end), buffer)?;
+            let scan = scan_of(buffer, header, Some(next.prev_end), options);
             let end = scan
                 .run(|record| self.record(&record, header.sequence, record.offset))
                 .map_err(|error| scan_failed(error, &file.segment.name))?;
@@ -471,7 +475,13 @@ impl<'a> Tail<'a> {
 }
 
 fn read_segment(segment: &SegmentFile, bytes: u64, buffer: &mut Vec<u8>) -> Result<(), WalOpenError> {
-    buffer.resize(bytes as usize, 0);
+    let bytes = bytes as usize;
+    if bytes > buffer.capacity() {
+        // Fresh memory is zero as it is. Touching all of it once more would take most of the time.
+        *buffer = vec![0; bytes];
+    } else {
+        buffer.resize(bytes, 0);
+    }
     segment.file.read_at(buffer, 0).map_err(|error| open_io("reading", &segment.name, error))
 }
 
