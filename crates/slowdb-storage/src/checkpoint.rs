@@ -4,21 +4,19 @@
 //! The order is what makes it safe. Data files and the new index are synced, with their names, before the
 //! manifest that refers to them gets its name; what the old manifest refers to stays as it is until the new
 //! one is durable.
-#![expect(unsafe_code, reason = "reads records of mapped files, should the index be damaged")]
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use slowdb_disk::{Disk, DiskFile, is_full};
 
-use crate::entry::Entry;
-use crate::error::{CheckpointError, Corruption, OpenError};
-use crate::hash;
-use crate::index::{Index, IndexBuilder};
+use crate::bitmap::Bitmap;
+use crate::error::{CheckpointError, OpenError};
+use crate::index::{Chain, Merged, merge};
 use crate::manifest::{Manifest, NAME_TEMPORARY, in_dir, index_name};
 use crate::overlay::Overlay;
-use crate::shared::{Shared, View, bit, take_bit};
+use crate::shared::{Shared, View};
 use crate::store::Store;
 
 /// Held by the store and by the one checkpoint under way.
@@ -26,8 +24,8 @@ pub(crate) type Token = Arc<Attempt>;
 
 /// What there is to know of a checkpoint that was begun, also if it is given up.
 pub(crate) struct Attempt {
-    /// The index that its manifest refers to.
-    index: Option<u64>,
+    /// The numbers of the index files that its manifest refers to; not set before they are known.
+    indexes: OnceLock<Vec<u64>>,
     /// Whether its manifest may be the one on the disk.
     may_be_durable: AtomicBool,
 }
@@ -36,15 +34,16 @@ pub(crate) struct Attempt {
 pub(crate) struct IndexFiles {
     /// Those that may be there.
     there: Vec<u64>,
-    /// The one that the manifest on the disk refers to.
-    durable: Option<u64>,
+    /// Those that the manifest on the disk refers to.
+    durable: Vec<u64>,
     /// The last one begun.
     last: u64,
 }
 
 impl IndexFiles {
-    pub(crate) fn at_open(durable: Option<u64>) -> Self {
-        Self { there: durable.into_iter().collect(), durable, last: durable.unwrap_or(0) }
+    /// With those that the manifest refers to, the newest first.
+    pub(crate) fn at_open(durable: Vec<u64>) -> Self {
+        Self { there: durable.clone(), last: durable.first().copied().unwrap_or(0), durable }
     }
 
     fn begin(&mut self) -> u64 {
@@ -53,15 +52,19 @@ impl IndexFiles {
         self.last
     }
 
-    /// Removes all but the one on the disk's manifest and the one that readers have. What cannot be removed
+    /// Removes all but those of the disk's manifest and those that readers have. What cannot be removed
     /// now is left to the next checkpoint or opening.
     fn remove_others(&mut self, shared: &Shared, disk: &dyn Disk) {
-        let read = shared.view.load().index.as_ref().map(|index| index.generation);
+        let read = numbers(shared.view.load().index.as_deref());
         self.there.retain(|number| {
-            let needed = [self.durable, read].contains(&Some(*number));
+            let needed = self.durable.contains(number) || read.contains(number);
             needed || !is_gone(disk.remove(&in_dir(&shared.dir, &index_name(*number))))
         });
     }
+}
+
+fn numbers(index: Option<&Chain>) -> Vec<u64> {
+    index.map(Chain::numbers).unwrap_or_default()
 }
 
 fn is_gone(removed: io::Result<()>) -> bool {
@@ -85,8 +88,8 @@ pub struct CheckpointJob {
 enum IndexChange {
     /// Nothing was written since the last checkpoint.
     None,
-    /// Everything live in the present index and the overlay goes into a new index.
-    Rewrite { present: Option<Arc<Index>>, overlay: Arc<Overlay>, live: Vec<u64> },
+    /// The overlay, and what is taken in of the present index, goes into a new file. These slots live.
+    New { present: Option<Arc<Chain>>, overlay: Arc<Overlay>, live: Bitmap },
 }
 
 /// A checkpoint that is durable, to be handed to [`Store::finish_checkpoint`].
@@ -96,12 +99,12 @@ pub struct CheckpointDone {
     sequence: u64,
     mark: Vec<u8>,
     /// The new index, if there is one.
-    index: Option<Index>,
+    index: Option<Chain>,
 }
 
 impl Store {
     /// Begins a checkpoint of everything written so far. `mark` is kept with it and given back by
-    /// [`Store::mark`]. Cheap: a bit per slot is copied, nothing is written.
+    /// [`Store::mark`]. Cheap: nothing is written, and next to nothing copied.
     ///
     /// # Errors
     /// If one is under way, or the store is poisoned.
@@ -115,7 +118,7 @@ impl Store {
                 return Err(CheckpointError::UnderWay);
             }
             Some(Ok(given_up)) if given_up.may_be_durable.load(Ordering::Relaxed) => {
-                self.index_files.durable = given_up.index;
+                self.index_files.durable = given_up.indexes.into_inner().unwrap_or_default();
             }
             _ => {}
         }
@@ -123,8 +126,12 @@ impl Store {
         self.thaw()?;
         let view = self.shared.view.load_full();
         let sequence = self.shared.sequence.load(Ordering::Relaxed);
+        let indexes = OnceLock::new();
         let (change, index) = if self.overlay_entries == 0 {
-            (IndexChange::None, view.index.as_ref().map(|index| index.generation))
+            let present = numbers(view.index.as_deref());
+            let newest = present.first().copied();
+            indexes.get_or_init(|| present);
+            (IndexChange::None, newest)
         } else {
             self.shared.view.store(Arc::new(View {
                 overlay: Arc::new(Overlay::with_room_for(0)),
@@ -133,12 +140,11 @@ impl Store {
             }));
             self.overlay_entries = 0;
             let overlay = Arc::clone(&view.overlay);
-            let change =
-                IndexChange::Rewrite { present: view.index.clone(), overlay, live: self.live.clone() };
+            let change = IndexChange::New { present: view.index.clone(), overlay, live: self.live.clone() };
             (change, Some(self.index_files.begin()))
         };
         self.slots_free.begun = sequence;
-        let token = Arc::new(Attempt { index, may_be_durable: AtomicBool::new(false) });
+        let token = Arc::new(Attempt { indexes, may_be_durable: AtomicBool::new(false) });
         self.token = Some(Arc::clone(&token));
         Ok(CheckpointJob {
             disk: Arc::clone(&self.disk),
@@ -160,7 +166,7 @@ impl Store {
             return Err(CheckpointError::Stale);
         }
         self.mark = done.mark;
-        self.index_files.durable = done.token.index;
+        self.index_files.durable = done.token.indexes.get().cloned().unwrap_or_default();
         let Some(index) = done.index else { return Ok(()) };
         let view = self.shared.view.load_full();
         self.shared.view.store(Arc::new(View {
@@ -231,8 +237,8 @@ impl Store {
 }
 
 impl CheckpointJob {
-    /// Makes the checkpoint durable. Slow: it syncs files and writes an index of all records. Writes to the
-    /// store may go on meanwhile.
+    /// Makes the checkpoint durable. Slow: it syncs files, writes an index of what changed, and now and then
+    /// of all records. Writes to the store may go on meanwhile.
     ///
     /// # Errors
     /// The last checkpoint stands then. After [`CheckpointError::Io`] the store is poisoned.
@@ -248,14 +254,23 @@ impl CheckpointJob {
         Ok(CheckpointDone { token: self.token, sequence: self.sequence, mark: self.manifest.mark, index })
     }
 
-    fn make(&self) -> Result<Option<Index>, CheckpointError> {
+    fn make(&self) -> Result<Option<Chain>, CheckpointError> {
         let index = match &self.change {
             IndexChange::None => None,
-            IndexChange::Rewrite { present, overlay, live } => {
-                let builder = merge(&self.shared, present.as_deref(), overlay, live, &self.manifest)?;
-                let file = self.if_room(builder.write(&*self.disk, &self.shared.dir))?;
-                self.guard(self.sync_files(&*file))?;
-                Some(self.open_index()?)
+            IndexChange::New { present, overlay, live } => {
+                let Manifest { slots, records, .. } = self.manifest;
+                let number = self.manifest.index.expect("a new index has a number");
+                let Merged { file, below } =
+                    merge(&self.shared, present.as_deref(), overlay, live, (number, slots, records))?;
+                let written = self.if_room(file.write(&*self.disk, &self.shared.dir))?;
+                self.guard(self.sync_files(&*written))?;
+                let opened = Chain::with(&*self.disk, &self.shared.dir, (number, slots), below, live.clone());
+                let index = opened.or_else(|e| match e {
+                    OpenError::Corrupt(corruption) => Err(corruption.into()),
+                    e => self.guard(Err(io::Error::other(e))),
+                })?;
+                self.token.indexes.get_or_init(|| index.numbers());
+                Some(index)
             }
         };
         let file = self.if_room(self.manifest.write(&*self.disk, &self.shared.dir))?;
@@ -268,7 +283,7 @@ impl CheckpointJob {
     /// Makes room: nothing refers to the files. What cannot be removed now is left to the next checkpoint.
     fn remove_files(&self) {
         let remove = |name: &str| self.disk.remove(&in_dir(&self.shared.dir, name));
-        if let (IndexChange::Rewrite { .. }, Some(index)) = (&self.change, self.manifest.index) {
+        if let (IndexChange::New { .. }, Some(index)) = (&self.change, self.manifest.index) {
             let _ = remove(&index_name(index));
         }
         let _ = remove(NAME_TEMPORARY);
@@ -281,14 +296,6 @@ impl CheckpointJob {
         }
         // The names of the index and of data files, before a manifest refers to them.
         self.disk.sync_dir(&self.shared.dir)
-    }
-
-    fn open_index(&self) -> Result<Index, CheckpointError> {
-        match Index::open(&*self.disk, &self.shared.dir, &self.manifest) {
-            Ok((index, ..)) => Ok(index),
-            Err(OpenError::Corrupt(corruption)) => Err(corruption.into()),
-            Err(e) => self.guard(Err(io::Error::other(e))),
-        }
     }
 
     /// The result of writing a new file. A full disk is no harm then: nothing refers to the file, and the
@@ -308,51 +315,4 @@ impl CheckpointJob {
             CheckpointError::Io(e)
         })
     }
-}
-
-/// The index of the slots in `live`: each is in the present index or in the overlay, but not in both.
-fn merge(
-    shared: &Shared,
-    present: Option<&Index>,
-    overlay: &Overlay,
-    live: &[u64],
-    manifest: &Manifest,
-) -> Result<IndexBuilder, CheckpointError> {
-    let generation = manifest.index.expect("a new index has a number");
-    let mut builder = IndexBuilder::new(generation, manifest.records, manifest.slots, live);
-    let (mut missing, mut twice) = (live.to_vec(), false);
-    // A slot of the present index is not reused while that index is the durable one, so if it is live it
-    // still holds the same record.
-    let mut add = |entry: Entry| {
-        let slot = entry.slot() as usize;
-        if take_bit(&mut missing, slot) {
-            builder.add(entry);
-        } else {
-            twice |= bit(live, slot);
-        }
-    };
-    let damaged = present.map(|present| present.for_each(&mut add)).unwrap_or_default();
-    overlay.entries().for_each(&mut add);
-    if !damaged.is_empty() {
-        for slot in (0..manifest.slots as usize).filter(|slot| bit(&missing, *slot)) {
-            // SAFETY: the slot is of the present index, which is the durable one, so it is not cleared.
-            builder.add(unsafe { entry_of(shared, slot as u32)? });
-        }
-        missing.fill(0);
-    }
-    if twice || missing.iter().any(|word| *word != 0) {
-        return Err(present.expect("the overlay leads to what was written").unfit().into());
-    }
-    Ok(builder)
-}
-
-/// The entry of a record that a damaged page led to. Only of a good record: another id would make it pass for a
-/// missing one.
-///
-/// # Safety
-/// The slot is written and not cleared as long as this runs.
-unsafe fn entry_of(shared: &Shared, slot: u32) -> Result<Entry, Corruption> {
-    // SAFETY: promised by the caller.
-    let record = unsafe { shared.record(slot)? };
-    Ok(Entry::new(hash::fingerprint(record.id, shared.hash_seed), slot))
 }

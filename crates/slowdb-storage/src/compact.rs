@@ -13,7 +13,6 @@ use crate::error::WriteError;
 use crate::hash;
 use crate::heap::{ExtentState, HeapPlace};
 use crate::layout::SlotMeta;
-use crate::shared::bit;
 use crate::store::{NewRecord, Store};
 
 /// What a call of [`Store::compact`] did.
@@ -142,7 +141,7 @@ impl Store {
                 pass.cursor = (extent as u64 + 1) << self.shared.geometry.slots_log2;
                 continue;
             }
-            if bit(&self.live, slot as usize) {
+            if self.live.get(slot as usize) {
                 spent += SlotMeta::BYTES as u64;
                 if (is_closing || self.is_in_closing_heap(slot))
                     && let Some(bytes) = self.relocate(slot)?
@@ -192,7 +191,7 @@ impl Store {
         for n in 0..self.slots_free.extents.len() {
             let mut slots = n * per_extent..(n + 1) * per_extent;
             if self.slots_free.extents[n].state == ExtentState::Closing
-                && slots.any(|slot| bit(&self.live, slot))
+                && slots.any(|slot| self.live.get(slot))
             {
                 self.slots_free.extents[n].stuck = true;
                 self.slots_free.set_state(n, ExtentState::Open);

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 
+use crate::bitmap::Bitmap;
 use crate::files::Life;
 use crate::heap::{ExtentState, Heap, HeapPlace};
 use crate::layout::Geometry;
@@ -68,7 +69,7 @@ pub(crate) struct FreeSlots {
 
 impl FreeSlots {
     /// With a bit for each slot that holds a record.
-    pub(crate) fn at_open(geometry: &Geometry, slots: u64, live: &[u64]) -> Self {
+    pub(crate) fn at_open(geometry: &Geometry, slots: u64, live: &Bitmap) -> Self {
         let mut new = Self {
             waiting: VecDeque::new(),
             ready: VecDeque::new(),
@@ -77,7 +78,7 @@ impl FreeSlots {
             held: BTreeMap::new(),
             moments: Vec::new(),
             moments_changes: 0,
-            free: live.iter().map(|word| !word).collect(),
+            free: (0..slots.div_ceil(64) as usize).map(|n| !live.word(n)).collect(),
             extents: Vec::new(),
             slots_log2: geometry.slots_log2,
             free_open: 0,

@@ -10,6 +10,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("vectors are mapped as little-endian numbers");
 
+mod bitmap;
 mod checkpoint;
 mod compact;
 mod directory;

@@ -16,7 +16,9 @@ use crate::error::{Corruption, OpenError};
 use crate::layout::{Geometry, stride};
 
 /// The version of all of a store's files. A store of another version is refused by name.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
+/// The oldest that is read. There is nothing in it that the newest has not.
+pub(crate) const FORMAT_OLDEST: u32 = 2;
 const MAGIC: [u8; 8] = *b"SLOWDBMF";
 pub(crate) const NAME: &str = "manifest";
 pub(crate) const NAME_TEMPORARY: &str = "manifest.tmp";
@@ -39,7 +41,7 @@ pub(crate) struct Manifest {
     pub(crate) heap_current: Option<u32>,
     pub(crate) records: u64,
     pub(crate) digest: u128,
-    /// The number of the index file; none before there is a record.
+    /// The number of the newest index file, which leads to those below it; none before there is a record.
     pub(crate) index: Option<u64>,
     /// The extents of the heap.
     pub(crate) heap: Vec<HeapUse>,
@@ -150,7 +152,7 @@ impl Manifest {
         if head[..8] != MAGIC {
             return Err("not a manifest: wrong magic");
         }
-        if head[8..12] != FORMAT_VERSION.to_le_bytes() {
+        if !is_known(head[8..12].try_into().unwrap_or_default()) {
             return Err("another format version");
         }
         let body_len = u64::from_le_bytes(head[16..24].try_into().unwrap_or_default());
@@ -194,17 +196,22 @@ impl Manifest {
 /// Refuses a manifest of another format by its number.
 fn check_format(path: &str, head: &[u8]) -> Result<(), OpenError> {
     let Some(version) = head.strip_prefix(&MAGIC).and_then(|rest| rest.first_chunk()) else { return Ok(()) };
-    match u32::from_le_bytes(*version) {
-        FORMAT_VERSION => Ok(()),
-        found => Err(OpenError::UnknownFormat { file: path.into(), found, known: FORMAT_VERSION }),
+    if is_known(*version) {
+        return Ok(());
     }
+    let found = u32::from_le_bytes(*version);
+    Err(OpenError::UnknownFormat { file: path.into(), found, known: FORMAT_VERSION })
+}
+
+fn is_known(version: [u8; 4]) -> bool {
+    (FORMAT_OLDEST..=FORMAT_VERSION).contains(&u32::from_le_bytes(version))
 }
 
 /// Removes what no manifest refers to: remains of checkpoints that did not become durable.
-pub(crate) fn remove_remains(disk: &dyn Disk, dir: &str, index: Option<u64>) -> io::Result<()> {
-    let keep = index.map(index_name);
+pub(crate) fn remove_remains(disk: &dyn Disk, dir: &str, indexes: &[u64]) -> io::Result<()> {
+    let keep: Vec<String> = indexes.iter().copied().map(index_name).collect();
     for name in disk.list(dir)? {
-        let stale_index = name.starts_with(INDEX_PREFIX) && Some(&name) != keep.as_ref();
+        let stale_index = name.starts_with(INDEX_PREFIX) && !keep.contains(&name);
         if stale_index || name == NAME_TEMPORARY {
             disk.remove(&in_dir(dir, &name))?;
         }

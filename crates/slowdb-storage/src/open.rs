@@ -7,13 +7,14 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use slowdb_disk::{Disk, DiskFile};
 
+use crate::bitmap::Bitmap;
 use crate::checkpoint::IndexFiles;
 use crate::directory::{Presence, clear_remains, presence};
 use crate::error::{Corruption, OpenError};
 use crate::files::{AppendList, DataFiles, Files};
 use crate::free::FreeSlots;
 use crate::heap::{ExtentState, Heap};
-use crate::index::Index;
+use crate::index::Chain;
 use crate::layout::Geometry;
 use crate::manifest::{Manifest, remove_remains};
 use crate::overlay::Overlay;
@@ -60,9 +61,11 @@ impl Store {
             // The manifest may have been renamed into place without its name being durable yet.
             disk.sync_dir(dir)?;
         }
-        remove_remains(&*disk, dir, found.manifest.index)?;
-        let Found { manifest, data, index, live, damage } = found;
-        let shared = shared(dir, &manifest, data.or_created(&*disk, dir)?, index, live.clone());
+        let Found { manifest, data, index, damage } = found;
+        let numbers = index.as_ref().map(|index| index.numbers()).unwrap_or_default();
+        remove_remains(&*disk, dir, &numbers)?;
+        let shared = shared(dir, &manifest, data.or_created(&*disk, dir)?, index);
+        let live = shared.live_at_open.clone();
         let geometry = shared.geometry;
         let slots_free = FreeSlots::at_open(&geometry, manifest.slots, &live);
         let heap = Heap::at_open(&manifest.heap, manifest.heap_current, &geometry);
@@ -81,7 +84,7 @@ impl Store {
             overlay_entries: 0,
             slots_free,
             mark: manifest.mark,
-            index_files: IndexFiles::at_open(manifest.index),
+            index_files: IndexFiles::at_open(numbers),
             token: None,
             damage,
             canary_reuse_early: options.canary_reuse_early,
@@ -95,15 +98,13 @@ impl Store {
 pub(crate) struct Found {
     pub(crate) manifest: Manifest,
     pub(crate) data: DataFiles,
-    pub(crate) index: Option<Arc<Index>>,
-    /// A bit for each slot that holds a record.
-    pub(crate) live: Vec<u64>,
+    pub(crate) index: Option<Arc<Chain>>,
     /// What is damaged and can be done without.
     pub(crate) damage: Vec<Corruption>,
 }
 
 impl Found {
-    /// Looks at manifest, bitmap and lengths, and changes nothing.
+    /// Looks at manifest, bitmap, lists and lengths, and changes nothing.
     pub(crate) fn look(
         disk: &dyn Disk,
         dir: &str,
@@ -116,15 +117,15 @@ impl Found {
             return Err(OpenError::DimensionMismatch { dir: dir.into(), stored, asked });
         }
         data.check(dir, &manifest.geometry(), &manifest)?;
-        let (index, live) = match manifest.index {
+        let index = match manifest.index {
             Some(_) => {
-                let (index, live, damaged) = Index::open(disk, dir, &manifest)?;
+                let (index, damaged) = Chain::open(disk, dir, &manifest)?;
                 damage.extend(damaged);
-                (Some(Arc::new(index)), live)
+                Some(Arc::new(index))
             }
-            None => (None, vec![0; manifest.slots.div_ceil(64) as usize]),
+            None => None,
         };
-        Ok(Self { manifest, data, index, live, damage })
+        Ok(Self { manifest, data, index, damage })
     }
 }
 
@@ -133,9 +134,9 @@ pub(crate) fn shared(
     dir: &str,
     manifest: &Manifest,
     data_files: [Arc<dyn DiskFile>; 3],
-    index: Option<Arc<Index>>,
-    live_at_open: Vec<u64>,
+    index: Option<Arc<Chain>>,
 ) -> Shared {
+    let live_at_open = index.as_ref().map_or_else(Bitmap::default, |index| index.live.clone());
     let view = View { overlay: Arc::new(Overlay::with_room_for(0)), frozen: None, index };
     Shared {
         dir: dir.into(),

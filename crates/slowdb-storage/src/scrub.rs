@@ -2,8 +2,6 @@
 //! for it.
 #![expect(unsafe_code, reason = "reads records of mapped files")]
 
-use std::sync::Arc;
-
 use crate::error::Corruption;
 use crate::index::IndexScrub;
 use crate::layout::SlotMeta;
@@ -51,7 +49,7 @@ impl ShortSnapshot<'_> {
             scrub.take(unsafe { self.shared.recompute(slot) });
         }
         if let Some(index) = &self.shared.view.load().index {
-            scrub.bad.append(&mut IndexScrub::all(Arc::clone(index)));
+            scrub.bad.append(&mut IndexScrub::all(index));
         }
         scrub
     }
@@ -74,7 +72,7 @@ pub struct Scrubber {
 impl Scrubber {
     /// A scrub that begins.
     pub fn new(snapshot: Snapshot) -> Self {
-        let index = snapshot.shared.view.load().index.clone().map(IndexScrub::new);
+        let index = snapshot.shared.view.load().index.as_ref().map(|index| IndexScrub::new(index));
         Self { snapshot, next: Some(0), index, found: Scrub::default(), bytes_read: 0 }
     }
 
@@ -101,7 +99,7 @@ impl Scrubber {
                 self.bytes_read += (shared.geometry.stride + SlotMeta::BYTES) as u64 + heap;
                 self.found.take(hash);
                 self.next = Some(u64::from(slot) + 1);
-            } else if let Some(index) = self.index.as_mut().filter(|index| index.steps_left() > 0) {
+            } else if let Some(index) = self.index.as_mut().filter(|index| index.has_more()) {
                 index.step();
                 self.found.bad.append(&mut index.bad);
                 self.bytes_read += IndexScrub::STEP_BYTES;
@@ -109,7 +107,7 @@ impl Scrubber {
                 return false;
             }
         }
-        self.next.is_some() || self.index.as_ref().is_some_and(|index| index.steps_left() > 0)
+        self.next.is_some() || self.index.as_ref().is_some_and(IndexScrub::has_more)
     }
 
     /// What was found so far.

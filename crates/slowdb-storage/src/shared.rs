@@ -5,9 +5,10 @@
 //!   read them; a release store of the birth, or of the index entry, publishes them. From then on they do
 //!   not change until the slot is cleared.
 //! - A slot is cleared only when every read under way announced a sequence number at which it was already
-//!   dead *and* no index that such a read can hold leads to it ([`crate::readers`]), and when no snapshot is
+//!   dead *and* it lives as of no index that such a read can hold ([`crate::readers`]), and when no snapshot is
 //!   of a moment between its birth and its death ([`crate::free`]).
-//! - What the last durable checkpoint refers to is not cleared before the next one is durable.
+//! - What the last durable checkpoint refers to is not cleared before the next one is durable. That is the slots that
+//!   live as of it, and no others: entries of its index files that lead elsewhere do not count ([`crate::index`]).
 //! - Bytes are mapped by one opening of the store at a time: the data files are locked as long as there is
 //!   anything of it ([`crate::files::DataFiles`]).
 //! - `sequence` is raised, by the writer only, after everything that the operation changed.
@@ -19,10 +20,11 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use slowdb_disk::DiskFile;
 
+use crate::bitmap::Bitmap;
 use crate::error::Corruption;
 use crate::files::{AppendList, Extent, Life, Span};
 use crate::hash;
-use crate::index::{Index, Lookup};
+use crate::index::{Chain, Lookup};
 use crate::layout::{Geometry, SlotMeta};
 use crate::manifest::in_dir;
 use crate::overlay::Overlay;
@@ -49,7 +51,7 @@ pub(crate) struct Shared {
     pub(crate) extents: AppendList<Extent>,
     pub(crate) heap: AppendList<Span>,
     /// A bit for each slot that held a record at open.
-    pub(crate) live_at_open: Vec<u64>,
+    pub(crate) live_at_open: Bitmap,
     /// Why the store takes no more writes.
     pub(crate) poison: OnceLock<String>,
     /// Vectors, slots, heap: open, and locked as long as anybody can reach what is mapped of them. The last
@@ -64,7 +66,7 @@ pub(crate) struct View {
     /// What changed between the last durable checkpoint and the one under way.
     pub(crate) frozen: Option<Arc<Overlay>>,
     /// As of the last durable checkpoint.
-    pub(crate) index: Option<Arc<Index>>,
+    pub(crate) index: Option<Arc<Chain>>,
 }
 
 impl Shared {
@@ -79,7 +81,7 @@ impl Shared {
     pub(crate) fn lives<'a>(&self, number: usize, extent: &'a Extent) -> &'a [Life] {
         extent.lives.get_or_init(|| {
             let first = number << self.geometry.slots_log2;
-            let live = |slot: usize| bit(&self.live_at_open, slot);
+            let live = |slot: usize| self.live_at_open.get(slot);
             (first..first + self.geometry.slots_per_extent()).map(|slot| Life::at_open(live(slot))).collect()
         })
     }
@@ -113,8 +115,11 @@ impl Shared {
             }
         }
         let Some(index) = &view.index else { return Ok(None) };
-        // SAFETY: as above.
-        match index.find(fingerprint, |slot| unsafe { self.holds(slot, id) })? {
+        let found = index.find(fingerprint, |slot, is_stale| {
+            // SAFETY: as above. The slot lives as of the view's checkpoint.
+            unsafe { Ok(self.has_id(slot, id) || !is_stale() && self.holds(slot, id)?) }
+        })?;
+        match found {
             Lookup::Slot(slot) => Ok(Some(slot)),
             Lookup::Absent => Ok(None),
             // SAFETY: as above.
@@ -122,18 +127,18 @@ impl Shared {
         }
     }
 
-    /// As [`Shared::find`], for want of a good page of the index: looks at all records that it has. A damaged
+    /// As [`Shared::find`], for want of a good page of the index: looks at all records as of its checkpoint. A damaged
     /// one may be the one with this id.
     ///
     /// # Safety
     /// As for [`Shared::find`].
-    unsafe fn find_by_walk(&self, index: &Index, id: &[u8]) -> Result<Option<u32>, Corruption> {
+    unsafe fn find_by_walk(&self, index: &Chain, id: &[u8]) -> Result<Option<u32>, Corruption> {
         let mut damaged = None;
-        for slot in index.live_slots() {
+        for slot in index.live.ones() {
             // SAFETY: promised by the caller.
-            match slot.and_then(|slot| Ok(unsafe { self.holds(slot, id) }?.then_some(slot))) {
-                Ok(Some(slot)) => return Ok(Some(slot)),
-                Ok(None) => {}
+            match unsafe { self.holds(slot, id) } {
+                Ok(true) => return Ok(Some(slot)),
+                Ok(false) => {}
                 Err(corruption) => damaged = damaged.or(Some(corruption)),
             }
         }
@@ -147,8 +152,7 @@ impl Shared {
     pub(crate) unsafe fn holds(&self, slot: u32, id: &[u8]) -> Result<bool, Corruption> {
         // SAFETY: promised by the caller.
         unsafe {
-            let meta = self.meta(slot);
-            if usize::from(meta.id_len) == id.len() && self.heap_bytes(slot, &meta)?.0 == id {
+            if self.has_id(slot, id) {
                 return Ok(true);
             }
             // Either two ids with one fingerprint, which is rare, or a damaged record, which must not pass
@@ -156,6 +160,19 @@ impl Shared {
             self.recompute(slot)?;
         }
         Ok(false)
+    }
+
+    /// Whether the slot's record, as far as it can be read, has this id.
+    ///
+    /// # Safety
+    /// As for [`Shared::holds`].
+    unsafe fn has_id(&self, slot: u32, id: &[u8]) -> bool {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let meta = self.meta(slot);
+            usize::from(meta.id_len) == id.len()
+                && self.heap_bytes(slot, &meta).is_ok_and(|(found, _)| found == id)
+        }
     }
 
     /// The record in a slot. Compares it with its hash if that was not done since the store was opened.

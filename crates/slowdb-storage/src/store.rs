@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use slowdb_disk::{Disk, is_full};
 
+use crate::bitmap::Bitmap;
 use crate::checkpoint::{IndexFiles, Token};
 use crate::compact::Pass;
 use crate::entry::Entry;
@@ -19,7 +20,7 @@ use crate::heap::{Heap, HeapPlace};
 use crate::layout::SlotMeta;
 use crate::overlay::{Overlay, Place};
 use crate::reader::Reader;
-use crate::shared::{Shared, View, bit, set_bit, take_bit};
+use crate::shared::{Shared, View};
 use crate::types::{Digest, ID_BYTES_MAX, PAYLOAD_BYTES_MAX, SLOTS_MAX, VectorRef, Version};
 
 /// A store of vectors in a directory: its one writer.
@@ -33,7 +34,7 @@ pub struct Store {
     pub(crate) shared: Arc<Shared>,
     pub(crate) files: Files,
     /// A bit for each slot that holds a record now.
-    pub(crate) live: Vec<u64>,
+    pub(crate) live: Bitmap,
     pub(crate) digest: Digest,
     pub(crate) heap: Heap,
     /// The compaction under way.
@@ -114,7 +115,7 @@ impl Store {
             Some(place) => self.shared.view.load().overlay.replace(place, entry),
             None => self.add_entry(entry),
         }
-        set_bit(&mut self.live, slot as usize);
+        self.live.set(slot as usize);
         self.digest.add(record_hash);
         if let (Some(found), Some(old)) = (&found, &old) {
             self.retire(found.slot, old, now, false);
@@ -149,7 +150,7 @@ impl Store {
     /// Id and payload, as they can still be read, of the damaged record in a slot; `None` if no record is there, or a
     /// good one, or one of which even that cannot be told.
     pub fn damaged(&self, slot: u32) -> Option<(Vec<u8>, Vec<u8>)> {
-        if u64::from(slot) >= self.shared.slots() || !bit(&self.live, slot as usize) {
+        if u64::from(slot) >= self.shared.slots() || !self.live.get(slot as usize) {
             return None;
         }
         // SAFETY: this is the writer, and the slot is alive.
@@ -319,9 +320,6 @@ impl Store {
             extent.vectors.prepare(at * geometry.stride, geometry.stride);
             extent.metas.prepare(at * SlotMeta::BYTES, SlotMeta::BYTES);
         }
-        if self.live.len() * 64 <= slot as usize {
-            self.live.push(0);
-        }
         self.slots_free.grow(slot);
         self.shared.slots.store(slot + 1, Ordering::Release);
         Ok(slot as u32)
@@ -393,7 +391,7 @@ impl Store {
     fn retire(&mut self, slot: u32, old: &SlotMeta, now: u64, deleted: bool) {
         let life = self.shared.life(slot);
         life.end(now);
-        take_bit(&mut self.live, slot as usize);
+        self.live.take(slot as usize);
         self.digest.subtract(old.record_hash);
         let referred_to = deleted || life.birth() <= self.slots_free.begun;
         let place = HeapPlace::of(old, &self.shared.geometry);

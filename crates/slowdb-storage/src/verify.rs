@@ -46,7 +46,7 @@ pub struct Progress {
 const PROGRESS_EVERY: u64 = 4096;
 
 /// Reads everything in the store in `dir` that its last durable checkpoint refers to, and compares it: both copies
-/// of the manifest and of the bitmap, every page of the index, every byte of every record, the digest, and how much
+/// of the manifest and of what the index has twice, every page of the index, every byte of every record, the digest, and how much
 /// of the heap is in use. Changes nothing; a directory where no store is has no records.
 ///
 /// `progress` is called now and then.
@@ -58,19 +58,18 @@ pub fn verify(disk: &dyn Disk, dir: &str, mut progress: impl FnMut(Progress)) ->
     if presence(disk, dir)? != Presence::Store {
         return Ok(Verified::default());
     }
-    let Found { manifest, data, index, live, damage } =
-        Found::look(disk, dir, DataFiles::find(disk, dir)?, None)?;
+    let Found { manifest, data, index, damage } = Found::look(disk, dir, DataFiles::find(disk, dir)?, None)?;
     let (dimension, mark) = (manifest.dimension as usize, manifest.mark.clone());
     let mut found = Verified { dimension, mark, bad: damage, ..Verified::default() };
     if let Some(index) = &index {
-        let mut bad = IndexScrub::all(std::sync::Arc::clone(index));
+        let mut bad = IndexScrub::all(index);
         // Both may have found the same.
         bad.retain(|bad| !found.bad.contains(bad));
         found.bad.append(&mut bad);
     }
     // Without any of them there are no records: their lengths were looked at.
     if let Some(data_files) = data.all() {
-        let shared = shared(dir, &manifest, data_files, index, live);
+        let shared = shared(dir, &manifest, data_files, index);
         let _mapped = Files::map_as_is(&shared, &manifest)?;
         records(&shared, &manifest, &mut found, &mut progress);
     }

@@ -266,7 +266,7 @@ impl<'a> Walk<'a> {
             }
         }
         // What was dead already may be visible to an older snapshot.
-        let is_good = |n| extent.is_verified(n) || !bit(&shared.live_at_open, number * per_extent + n);
+        let is_good = |n| extent.is_verified(n) || !shared.live_at_open.get(number * per_extent + n);
         if check && (0..per_extent).all(is_good) {
             extent.set_all_verified();
         }
