@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use common::chain::{IndexFile, PAGE, chain, index_name};
 use common::{DIMENSION, Rng, options};
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_storage::{
@@ -17,6 +18,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 struct Closed {
     disk: SimDisk,
     records: BTreeMap<Vec<u8>, Record>,
+    /// All that there ever were.
+    ids: BTreeSet<Vec<u8>>,
     hits: Vec<Vec<Hit>>,
     digest: slowdb_storage::Digest,
 }
@@ -25,17 +28,35 @@ const QUERY: [f32; DIMENSION] = [0.1, 0.2, 0.3, 0.4, 0.5];
 
 /// A small store with two checkpoints behind it, some slots reused.
 fn closed() -> Closed {
+    closed_after(&[7, 7, 7])
+}
+
+/// One whose index is a base and two deltas above it, the lower with entries for slots that the upper put other records
+/// into.
+fn closed_with_deltas() -> Closed {
+    let closed = closed_after(&[60, 8, 1]);
+    let chain = chain(&closed.disk);
+    assert!(
+        chain.len() == 3 && chain[0].puts.iter().any(|slot| chain[2].entries.contains(slot)),
+        "{chain:?}"
+    );
+    closed
+}
+
+/// With a checkpoint after so many puts each, and the delete of one record that was there.
+fn closed_after(rounds: &[u64]) -> Closed {
     let disk = SimDisk::new();
     let mut rng = Rng(3);
     let mut store = Store::open(Arc::new(disk.clone()), "s", options()).unwrap();
-    let mut records = BTreeMap::new();
-    for round in 0..3u64 {
-        for n in 0..7u64 {
+    let (mut records, mut ids) = (BTreeMap::new(), BTreeSet::new());
+    for (round, puts) in (0..).zip(rounds) {
+        for n in 0..*puts {
             let id = format!("id {n}").into_bytes();
             let vector = rng.vector(DIMENSION);
             let (payload, version) = (vec![n as u8; n as usize * 3], Version([round, n, 1]));
             store.put(&id, (&vector).into(), &payload, version).unwrap();
-            records.insert(id, Record { vector, payload, version });
+            records.insert(id.clone(), Record { vector, payload, version });
+            ids.insert(id);
         }
         store.delete(format!("id {round}").as_bytes()).unwrap();
         records.remove(format!("id {round}").as_bytes());
@@ -43,7 +64,7 @@ fn closed() -> Closed {
     }
     let hits = store.reader().search(&SearchQuery::new(&QUERY, 3, Metric::Cosine)).unwrap();
     let digest = store.digest();
-    Closed { disk, records, hits, digest }
+    Closed { disk, records, ids, hits, digest }
 }
 
 impl Closed {
@@ -66,10 +87,9 @@ impl Closed {
         let reader = store.reader();
         let mut bad_records = BTreeSet::new();
         let mut unread = 0;
-        for n in 0..7u64 {
-            let id = format!("id {n}").into_bytes();
-            match reader.get(&id) {
-                Ok(record) => assert_eq!(record.as_ref(), self.records.get(&id), "{context}: get"),
+        for id in &self.ids {
+            match reader.get(id) {
+                Ok(record) => assert_eq!(record.as_ref(), self.records.get(id), "{context}: get"),
                 Err(ReadError::Corrupt(corruption)) => {
                     unread += 1;
                     bad_records.insert(corruption.slot);
@@ -148,17 +168,28 @@ fn a_record_whose_id_was_damaged_after_it_was_read_does_not_pass_for_a_missing_o
 
 #[test]
 fn every_flipped_byte_is_named_or_harmless_and_costs_one_record_at_most() {
-    let closed = closed();
+    flip_each_byte(&closed());
+}
+
+#[test]
+fn every_flipped_byte_of_a_store_with_deltas_is_named_or_harmless_and_costs_one_record_at_most() {
+    flip_each_byte(&closed_with_deltas());
+}
+
+fn flip_each_byte(closed: &Closed) {
     assert_eq!(closed.read("intact"), []);
     let mut harmful = BTreeMap::new();
-    let mut rng = Rng(11);
+    let (mut rng, mut index_bytes) = (Rng(11), 0);
     for name in closed.disk.list("s").unwrap() {
         let path = format!("s/{name}");
         let len = closed.disk.open(&path, false).unwrap().len().unwrap();
         let kind = name.split('-').next().unwrap_or_default();
+        index_bytes += if kind == "index" { len as usize } else { 0 };
         for offset in 0..len {
             // Of the long rest of the data files, which no record uses, a sample.
-            if offset > 4096 && ["heap", "slots", "vectors"].contains(&kind) && !offset.is_multiple_of(509) {
+            let rest = if kind == "heap" { 8192 } else { 4096 };
+            let in_data = ["heap", "slots", "vectors"].contains(&kind);
+            if in_data && offset % 65_536 > rest && !offset.is_multiple_of(509) {
                 continue;
             }
             let bit = rng.below(8) as u8;
@@ -176,7 +207,8 @@ fn every_flipped_byte_is_named_or_harmless_and_costs_one_record_at_most() {
                     "heap" | "vectors" | "slots" => {
                         let slot = corruption.slot.unwrap_or_else(|| panic!("{context}: {corruption}"));
                         let expected = if file == "s/slots" { "s/slots" } else { "s/vectors" };
-                        assert_eq!((file, at), (expected, u64::from(slot) * 64), "{context}: {corruption}");
+                        let place = u64::from(slot) / 64 * 65_536 + u64::from(slot) % 64 * 64;
+                        assert_eq!((file, at), (expected, place), "{context}: {corruption}");
                     }
                     _ => assert_eq!((file, at), (path.as_str(), offset / 4096 * 4096), "{context}"),
                 }
@@ -188,7 +220,7 @@ fn every_flipped_byte_is_named_or_harmless_and_costs_one_record_at_most() {
     let records = closed.records.len();
     // Every byte of manifest and index counts, and those of live records.
     assert_eq!(harmful["manifest"], 2 * 4096);
-    assert_eq!(harmful["index"], 4 * 4096);
+    assert_eq!(harmful["index"], index_bytes);
     assert_eq!(harmful["slots"], records * 64);
     assert_eq!(harmful["vectors"], records * 64);
     let heap: usize = closed.records.iter().map(|(id, r)| id.len() + r.payload.len()).sum();
@@ -259,12 +291,13 @@ fn a_record_whose_slot_is_damaged_is_not_overwritten_unseen() {
     assert_eq!(store.digest(), closed.digest);
 }
 
-const PAGE: usize = 4096;
-
-/// Changes the words of a page of the index, checksum and all.
+/// Changes the words of a page of the only index file, checksum and all.
 fn change_index(disk: &SimDisk, page: usize, change: impl FnOnce(&mut [u64])) {
-    let name = disk.list("s").unwrap().into_iter().find(|name| name.starts_with("index-")).unwrap();
-    let number = u64::from_str_radix(&name[6..], 16).unwrap();
+    change_file(disk, chain(disk)[0].number, page, change);
+}
+
+fn change_file(disk: &SimDisk, number: u64, page: usize, change: impl FnOnce(&mut [u64])) {
+    let name = index_name(number);
     let file = disk.open(&format!("s/{name}"), false).unwrap();
     let mut bytes = [0; PAGE];
     file.read_at(&mut bytes, (page * PAGE) as u64).unwrap();
@@ -290,10 +323,11 @@ fn a_bitmap_that_does_not_fit_the_manifest_is_refused() {
         let closed = closed();
         change_index(&closed.disk, 2, change);
         let found = closed.read("bitmap");
-        assert!(found.len() == 1 && found[0].what.contains("copies of the bitmap differ"), "{n}: {found:?}");
+        assert!(found.len() == 1 && found[0].what.contains("the copies differ"), "{n}: {found:?}");
         change_index(&closed.disk, 3, change);
         let found = closed.read("bitmap");
-        assert!(found.len() == 1 && found[0].what.contains("the bitmap does not fit"), "{n}: {found:?}");
+        let what = ["not as many as the manifest says", "slots that do not exist"];
+        assert!(found.len() == 1 && what.iter().any(|w| found[0].what.contains(w)), "{n}: {found:?}");
     }
 }
 
@@ -336,18 +370,144 @@ fn an_index_that_does_not_lead_to_each_record_once_is_found_by_scrub_and_checkpo
 }
 
 #[test]
+fn lists_and_heads_of_deltas_that_fit_nothing_are_refused() {
+    // Of a delta with two puts or more: words of the head, then of the list.
+    let changes: [(&str, bool, Change); 11] = [
+        ("the head does not fit", true, |words| words[2] += 1),
+        ("its length does not fit", true, |words| words[3] += 1),
+        ("its length does not fit", true, |words| words[3] = u64::MAX),
+        ("the head does not fit", true, |words| words[4] += 1),
+        ("the head does not fit", true, |words| words[5] = words[2]),
+        ("the head does not fit", true, |words| words[6] = u64::MAX),
+        ("the head does not fit", true, |words| words[7] = u64::MAX),
+        ("the head does not fit", true, |words| words[8] = words[4] + 1),
+        ("not in order", false, |words| words[0] = words[0].rotate_left(32)),
+        ("not in order", false, |words| words[0] |= 0xffff_ffff),
+        ("not in order", false, |words| words[0] |= 0xffff_ffff << 32),
+    ];
+    for (what, in_head, change) in changes {
+        for n in [0, 1] {
+            let closed = closed_after(&[90, 13, 2]);
+            let file = &chain(&closed.disk)[n];
+            assert!(file.below > 0 && file.puts.len() > 1, "{file:?}");
+            let pages = if in_head { [0, 1] } else { [3, 4] };
+            change_file(&closed.disk, file.number, pages[1], change);
+            let refused = closed.read(what);
+            assert!(refused.len() == 1 && refused[0].what.contains("differ"), "{what}: {refused:?}");
+            change_file(&closed.disk, file.number, pages[0], change);
+            let refused = closed.read(what);
+            let file = format!("s/{}", index_name(file.number));
+            assert!(refused.len() == 1 && refused[0].what.contains(what), "{what}: {refused:?}");
+            assert_eq!(refused[0].file, file, "{what}");
+        }
+    }
+    // The slots that live are counted in the end, whichever file is wrong: here one that died did not.
+    let closed = closed_with_deltas();
+    let file = &chain(&closed.disk)[0];
+    let last = file.puts.len() + file.died.len() - 1;
+    for page in [3, 4] {
+        change_file(&closed.disk, file.number, page, |words| {
+            assert!(file.died.len() == 2 && last % 2 == 0, "{file:?}");
+            words[last / 2] -= 1;
+        });
+    }
+    let refused = closed.read("another died");
+    assert!(refused.len() == 1, "{refused:?}");
+}
+
+#[test]
+fn heads_of_deltas_of_an_unknown_format_are_refused_by_number() {
+    let closed = closed_with_deltas();
+    let file = &chain(&closed.disk)[1];
+    (0..2).for_each(|page| change_file(&closed.disk, file.number, page, |words| words[1] = 9));
+    let refused = closed.open().err();
+    assert!(
+        matches!(&refused, Some(OpenError::UnknownFormat { found: 9, file: f, .. }) if f.ends_with(&index_name(file.number))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_delta_that_does_not_lead_to_each_slot_it_put_is_found_by_scrub_and_checkpoint() {
+    for (n, puts) in [(0, 1), (1, 1), (2, 1), (1, 40)] {
+        let closed = closed_with_deltas();
+        let file = &chain(&closed.disk)[n];
+        let page = 1 + usize::from(file.below > 0);
+        change_file(&closed.disk, file.number, page, |words| words[entry(words)] = 0);
+        let mut store = closed.open().unwrap();
+        let scrub = store.reader().scrub();
+        assert_eq!((scrub.bad.len(), scrub.digest), (1, closed.digest), "{n}");
+        assert!(scrub.bad[0].file.ends_with(&index_name(file.number)), "{:?}", scrub.bad);
+        for n in 0..puts {
+            store.put(&[n], (&QUERY).into(), b"", Version::default()).unwrap();
+        }
+        let failed = store.checkpoint(b"");
+        assert!(
+            matches!(&failed, Err(CheckpointError::Corrupt(found)) if *found == scrub.bad[0]),
+            "{failed:?}"
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_after_damage_was_met_in_any_file_makes_a_new_base() {
+    let pages = |file: &IndexFile| if file.below > 0 { 5 } else { 4 };
+    for n in 0..3 {
+        let whole = closed_with_deltas();
+        for page in 0..pages(&chain(&whole.disk)[n]) {
+            let closed = closed_with_deltas();
+            let number = chain(&closed.disk)[n].number;
+            closed.disk.flip_bit(&format!("s/{}", index_name(number)), page * 4096 + 100, 5).unwrap();
+            assert_eq!(closed.read("damaged").len(), 1);
+            let mut store = closed.open().unwrap();
+            // Of all ids, so that every page is met.
+            closed.ids.iter().for_each(|id| drop(store.reader().get(id).unwrap()));
+            let (id, record) = closed.records.iter().next().unwrap();
+            store.put(id, (&record.vector).into(), &record.payload, record.version).unwrap();
+            store.checkpoint(b"some mark").unwrap();
+            drop(store);
+            assert_eq!(chain(&closed.disk).len(), 1, "file {n}, page {page}");
+            assert_eq!(closed.read("repaired"), [], "file {n}, page {page}");
+        }
+    }
+}
+
+#[test]
+fn an_id_whose_old_slot_holds_a_damaged_record_of_another_is_still_known_to_be_missing() {
+    let disk = SimDisk::new();
+    let mut store = Store::open(Arc::new(disk.clone()), "s", options()).unwrap();
+    for n in 0..40 {
+        store.put(&[n], (&QUERY).into(), b"", Version::default()).unwrap();
+    }
+    store.checkpoint(b"").unwrap();
+    store.delete(&[3]).unwrap();
+    store.checkpoint(b"").unwrap();
+    // Slot 3, which the base has an entry of the deleted id for.
+    store.put(b"new", (&QUERY).into(), b"", Version::default()).unwrap();
+    store.checkpoint(b"").unwrap();
+    drop(store);
+    let chain = chain(&disk);
+    assert!(chain[0].puts == [3] && chain[chain.len() - 1].entries.contains(&3), "{chain:?}");
+    disk.flip_bit("s/vectors", 3 * 64, 1).unwrap();
+    let mut store = Store::open(Arc::new(disk), "s", options()).unwrap();
+    assert!(store.reader().get(b"new").is_err());
+    assert_eq!(store.reader().get(&[3]).unwrap(), None);
+    assert_eq!(store.put(&[3], (&QUERY).into(), b"", Version::default()).unwrap(), None);
+}
+
+#[test]
 fn a_scrub_reads_every_page_of_the_index() {
-    let closed = closed();
+    let closed = closed_with_deltas();
     let store = Store::open(Arc::new(closed.disk.clone()), "s", options()).unwrap();
-    let name = closed.disk.list("s").unwrap().into_iter().find(|name| name.starts_with("index-")).unwrap();
-    let path = format!("s/{name}");
-    let len = closed.disk.open(&path, false).unwrap().len().unwrap();
-    assert_eq!(len, 4 * PAGE as u64);
-    for page in 0..4 {
-        closed.disk.flip_bit(&path, page * PAGE as u64 + 1000, 1).unwrap();
-        let bad = store.reader().scrub().bad;
-        assert!(bad.len() == 1 && bad[0].offset == page * PAGE as u64 && bad[0].file == path, "{bad:?}");
-        closed.disk.flip_bit(&path, page * PAGE as u64 + 1000, 1).unwrap();
+    for file in chain(&closed.disk) {
+        let path = format!("s/{}", index_name(file.number));
+        let len = closed.disk.open(&path, false).unwrap().len().unwrap();
+        for page in 0..len / PAGE as u64 {
+            closed.disk.flip_bit(&path, page * PAGE as u64 + 1000, 1).unwrap();
+            let bad = store.reader().scrub().bad;
+            assert!(bad.len() == 1 && bad[0].offset == page * PAGE as u64 && bad[0].file == path, "{bad:?}");
+            closed.disk.flip_bit(&path, page * PAGE as u64 + 1000, 1).unwrap();
+        }
     }
     assert_eq!(store.reader().scrub().bad, []);
 }

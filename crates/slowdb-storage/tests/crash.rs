@@ -5,6 +5,7 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use common::chain::Met;
 use common::{Model, Rng, check, options, write};
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_storage::{CheckpointError, OpenError, Record, Store, Version, WriteError};
@@ -20,11 +21,22 @@ struct Expected {
     /// What compactions did.
     moved: u64,
     returned: u64,
+    /// The disk of this life, and what checkpoints made of the index.
+    disk: SimDisk,
+    met: Met,
 }
 
 impl Expected {
     fn nothing() -> Self {
-        Self { acknowledged: Model::default(), attempted: None, now: Model::default(), moved: 0, returned: 0 }
+        Self {
+            acknowledged: Model::default(),
+            attempted: None,
+            now: Model::default(),
+            moved: 0,
+            returned: 0,
+            disk: SimDisk::new(),
+            met: Met::default(),
+        }
     }
 
     /// Checks a store that was just opened.
@@ -108,6 +120,42 @@ fn live_in_much_space(
     Ok(())
 }
 
+/// Likewise, of more records and with few changes from one checkpoint to the next, so that there are several index files,
+/// and slots that are used again are those of entries further down.
+fn live_in_small_steps(
+    store: &mut Store,
+    expected: &mut Expected,
+    rng: &mut Rng,
+    steps: u64,
+) -> Result<(), CheckpointError> {
+    let model = &mut expected.now;
+    while model.records.len() < 60 {
+        write(store, model, rng, 90);
+    }
+    for step in 0..steps * 4 {
+        (0..rng.below(4)).for_each(|_| write(store, model, rng, 90));
+        if step % 5 == 3 {
+            (0..12).for_each(|_| write(store, model, rng, 90));
+        }
+        model.mark = rng.next().to_le_bytes().to_vec();
+        expected.attempted = Some(model.clone());
+        let job = store.begin_checkpoint(&model.mark)?;
+        let checkpointed = model.clone();
+        (0..rng.below(3)).for_each(|_| write(store, model, rng, 90));
+        let done = job.run()?;
+        expected.acknowledged = checkpointed;
+        expected.attempted = None;
+        if rng.below(6) == 0 {
+            // Durable, and never finished: the next one goes on from the one before.
+            continue;
+        }
+        store.finish_checkpoint(done)?;
+        model.mark = store.mark().to_vec();
+        expected.met.look(&expected.disk);
+    }
+    Ok(())
+}
+
 fn open(disk: &SimDisk, canary: bool) -> Result<Store, OpenError> {
     let mut options = options();
     options.canary_reuse_early = canary;
@@ -127,6 +175,7 @@ fn sweep(live: Life, seed: u64, k: u64, canary: bool) -> bool {
     for life in 0..3 {
         let context = format!("{context}, life {life}");
         disk.crash_at_sync(disk.syncs() + k);
+        (expected.disk, expected.met) = (disk.clone(), Met::default());
         let failed = match open(&disk, canary) {
             Ok(mut store) => {
                 expected.settle(&store, &context);
@@ -207,6 +256,29 @@ fn a_crash_at_any_sync_leaves_the_last_checkpoint_or_the_one_under_way() {
 }
 
 #[test]
+fn a_crash_at_any_sync_leaves_a_chain_of_index_files_that_is_whole() {
+    let mut met = Met::default();
+    for seed in seeds(25) {
+        let disk = SimDisk::new();
+        let mut store = open(&disk, false).unwrap();
+        let mut expected = Expected { disk, ..Expected::nothing() };
+        live_in_small_steps(&mut store, &mut expected, &mut Rng(seed), 3).unwrap();
+        met.bases += expected.met.bases;
+        met.deltas += expected.met.deltas;
+        met.merges += expected.met.merges;
+        met.stale += expected.met.stale;
+        met.most = met.most.max(expected.met.most);
+        let mut k = 0;
+        while sweep(live_in_small_steps, seed, k, false) {
+            k += 1;
+        }
+        assert!(k > 60, "seed {seed}: only {k} syncs were tried");
+    }
+    let all = met.bases > 25 && met.deltas > 100 && met.merges > 25 && met.most > 2 && met.stale > 50;
+    assert!(all || std::env::var("SLOWDB_SEED").is_ok(), "{met:?}");
+}
+
+#[test]
 fn a_crash_at_any_sync_between_compactions_loses_nothing() {
     for seed in seeds(20) {
         let mut store = open(&SimDisk::new(), false).unwrap();
@@ -228,9 +300,9 @@ fn a_crash_at_any_sync_between_compactions_loses_nothing() {
 
 #[test]
 fn reusing_slots_too_early_is_caught_by_the_sweeps() {
-    for live in [live as Life, live_in_much_space] {
+    for live in [live as Life, live_in_much_space, live_in_small_steps] {
         let caught =
-            |seed| (0..30).any(|k| catch_unwind(AssertUnwindSafe(|| sweep(live, seed, k, true))).is_err());
+            |seed| (0..60).any(|k| catch_unwind(AssertUnwindSafe(|| sweep(live, seed, k, true))).is_err());
         assert!((0..5).any(caught), "the planted bug went unnoticed");
     }
 }

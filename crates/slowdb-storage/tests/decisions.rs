@@ -4,6 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
+use common::chain::{chain, index_name};
 use common::{DIMENSION, content, options};
 use slowdb_disk::{Disk, SimDisk};
 use slowdb_storage::{OpenError, Store, Version};
@@ -51,20 +52,57 @@ fn cases() -> Vec<Case> {
     all
 }
 
+/// Which of the index files the column is about: the only one, or one of three, from the newest, and there either the head
+/// or the lists or bitmap.
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    Only,
+    OfThree(usize, Part),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Head,
+    Tail,
+}
+
+const WHICH: [Which; 6] = [
+    Which::Only,
+    Which::OfThree(0, Part::Head),
+    Which::OfThree(0, Part::Tail),
+    Which::OfThree(1, Part::Head),
+    Which::OfThree(1, Part::Tail),
+    // A base has its head once.
+    Which::OfThree(2, Part::Tail),
+];
+
 /// A directory that looks like that; perhaps with remains of a checkpoint.
-fn directory([manifest, removed, data, _, index]: Case, remains: bool) -> SimDisk {
+fn directory([manifest, removed, data, _, index]: Case, which: Which, remains: bool) -> SimDisk {
     let disk = SimDisk::new();
     let mut store = Store::open(Arc::new(disk.clone()), "s", options()).unwrap();
-    for n in 0..5 {
-        store.put(&[n], (&[1.0; DIMENSION]).into(), b"p", Version::default()).unwrap();
+    for puts in [40, 5, 1] {
+        for n in 0..puts {
+            store.put(&[n], (&[1.0; DIMENSION]).into(), b"p", Version::default()).unwrap();
+        }
+        if matches!(which, Which::OfThree(..)) || puts == 1 {
+            store.checkpoint(b"mark").unwrap();
+        }
     }
-    store.checkpoint(b"mark").unwrap();
     drop(store);
-    let flip = |name: &str, offset| disk.flip_bit(&format!("s/{name}"), offset, 0).unwrap();
+    let chain = chain(&disk);
+    let (file, page) = match which {
+        Which::Only => (&chain[0], 2),
+        Which::OfThree(n, Part::Head) => (&chain[n], 0),
+        Which::OfThree(2, Part::Tail) => (&chain[2], 2),
+        Which::OfThree(n, Part::Tail) => (&chain[n], 3),
+    };
+    assert_eq!(chain.len(), if matches!(which, Which::Only) { 1 } else { 3 });
+    let flip_bit = |name: &str, offset, bit| disk.flip_bit(&format!("s/{name}"), offset, bit).unwrap();
+    let flip = |name: &str, offset| flip_bit(name, offset, 0);
     match manifest {
         "one copy damaged" => flip("manifest", 60),
         "damaged" => [60, 4096 + 60].map(|at| flip("manifest", at)).into_iter().collect(),
-        "other format" => [8, 4096 + 8].map(|at| flip("manifest", at)).into_iter().collect(),
+        "other format" => [8, 4096 + 8].map(|at| flip_bit("manifest", at, 2)).into_iter().collect(),
         "missing" => disk.remove("s/manifest").unwrap(),
         _ => {}
     }
@@ -78,10 +116,10 @@ fn directory([manifest, removed, data, _, index]: Case, remains: bool) -> SimDis
             _ => {}
         }
     }
-    let name = "index-0000000000000001";
+    let name = index_name(file.number);
     match index {
-        "damaged once" => flip(name, 2 * 4096 + 9),
-        "damaged twice" => [2, 3].map(|page| flip(name, page * 4096 + 9)).into_iter().collect(),
+        "damaged once" => flip(&name, page * 4096 + 9),
+        "damaged twice" => [page, page + 1].map(|page| flip(&name, page * 4096 + 9)).into_iter().collect(),
         "missing" => disk.remove(&format!("s/{name}")).unwrap(),
         _ => {}
     }
@@ -92,8 +130,8 @@ fn directory([manifest, removed, data, _, index]: Case, remains: bool) -> SimDis
 }
 
 /// Opens it, and says what was decided in the words of the table.
-fn decide(case: Case, remains: bool) -> &'static str {
-    let disk = directory(case, remains);
+fn decide(case: Case, which: Which, remains: bool) -> &'static str {
+    let disk = directory(case, which, remains);
     let (before, syncs) = (content(&disk), disk.syncs());
     let mut asked = options();
     asked.dimension += usize::from(case[3] == "other");
@@ -102,7 +140,7 @@ fn decide(case: Case, remains: bool) -> &'static str {
         let store = opened.unwrap();
         let names = disk.list("s").unwrap();
         assert!(!names.contains(&"manifest.tmp".into()), "{case:?}: remains of a checkpoint go");
-        let has_records = (store.len(), store.mark()) == (5, b"mark".as_slice());
+        let has_records = (store.len(), store.mark()) == (40, b"mark".as_slice());
         return match (has_records, before.contains_key("manifest.removed")) {
             (true, _) if store.damage_at_open().is_empty() => "opened",
             (true, _) => "opened, the damage is reported",
@@ -114,12 +152,12 @@ fn decide(case: Case, remains: bool) -> &'static str {
     assert!(content(&disk) == before && disk.syncs() == syncs, "{case:?}: what is refused stays as it is");
     match refused {
         OpenError::ManifestMissing { .. } => "refused: no manifest",
-        OpenError::UnknownFormat { found: 3, .. } => "refused: the format, by its number",
+        OpenError::UnknownFormat { found: 7, .. } => "refused: the format, by its number",
         OpenError::DimensionMismatch { .. } => "refused: the dimension",
         OpenError::Corrupt(c) if c.file == "s/manifest" => "refused: manifest",
-        OpenError::Corrupt(c) if c.file.starts_with("s/index-") => "refused: bitmap",
+        OpenError::Corrupt(c) if c.file.starts_with("s/index-") && c.what == "missing" => "refused: no index",
+        OpenError::Corrupt(c) if c.file.starts_with("s/index-") => "refused: index",
         OpenError::Corrupt(_) => "refused: data file",
-        OpenError::Io(e) if e.kind() == std::io::ErrorKind::NotFound => "refused: no index",
         other => panic!("{case:?}: {other}"),
     }
 }
@@ -135,8 +173,14 @@ fn every_case_is_in_one_row_and_decided_as_it_says() {
         let rows: Vec<usize> = (0..table.len()).filter(|row| fits(&table[*row].0)).collect();
         assert_eq!(rows.len(), 1, "{case:?} is in rows {rows:?}");
         met[rows[0]] += 1;
-        for remains in [false, true] {
-            assert_eq!(decide(case, remains), table[rows[0]].1, "{case:?}");
+        for which in WHICH {
+            // A directory without a manifest and without one of three index files is not one without any.
+            if case[0] == "missing" && case[4] == "missing" && !matches!(which, Which::Only) {
+                continue;
+            }
+            for remains in [false, true] {
+                assert_eq!(decide(case, which, remains), table[rows[0]].1, "{case:?}, {which:?}");
+            }
         }
     }
     assert!(met.iter().all(|count| *count > 0), "a row is met by no case: {met:?}");

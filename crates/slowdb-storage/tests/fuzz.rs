@@ -20,12 +20,18 @@ const MEMORY: usize = 64 << 20;
 
 /// The files of a store with some records, some slots used twice.
 fn files(records: u64) -> BTreeMap<String, Vec<u8>> {
+    stored(records, &[])
+}
+
+/// Likewise; then so many puts for each further checkpoint.
+fn stored(records: u64, further: &[u64]) -> BTreeMap<String, Vec<u8>> {
     let disk = SimDisk::new();
     let seam: Arc<dyn Disk> = Arc::new(disk.clone());
     let (mut store, mut rng) = (open(&seam), Rng(3));
-    for round in 0..2 {
-        for n in 0..records {
-            let payload = vec![n as u8; n as usize * 3];
+    let all = [records, records];
+    for (round, count) in (0..).zip(all.iter().chain(further)) {
+        for n in 0..*count {
+            let payload = vec![n as u8; n as usize % 7 * 3];
             let vector = rng.vector(DIMENSION);
             let id = format!("id {n}");
             store.put(id.as_bytes(), (&vector).into(), &payload, Version([round, n, 1])).unwrap();
@@ -73,7 +79,7 @@ fn opens(files: &BTreeMap<String, Vec<u8>>) -> bool {
 
 /// A manifest with this body, checksums and all.
 fn manifest(body: &[u8]) -> Vec<u8> {
-    let mut copy = b"SLOWDBMF\x02\0\0\0\0\0\0\0".to_vec();
+    let mut copy = b"SLOWDBMF\x03\0\0\0\0\0\0\0".to_vec();
     copy.extend_from_slice(&(body.len() as u64).to_le_bytes());
     let mut hasher = Xxh3::new();
     hasher.update(&copy);
@@ -114,8 +120,16 @@ fn fuzz_manifest_file() {
 
 /// Of one file with this beginning of its name.
 fn damage_in(target: &'static str, name: &str, reseal: impl Fn(&mut Vec<u8>)) {
-    let store = files(7);
-    let name = store.keys().find(|key| key.starts_with(name)).expect("it is there").clone();
+    damage_in_file(target, files(7), name, reseal);
+}
+
+fn damage_in_file(
+    target: &'static str,
+    store: BTreeMap<String, Vec<u8>>,
+    name: &str,
+    reseal: impl Fn(&mut Vec<u8>),
+) {
+    let name = store.keys().rfind(|key| key.starts_with(name)).expect("it is there").clone();
     // What is used of it is at its beginning.
     let used = store[&name].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let (used, rest) = store[&name].split_at(used);
@@ -140,19 +154,30 @@ fn fuzz_slots() {
     });
 }
 
-#[test]
-fn fuzz_index() {
-    let store = files(7);
-    let name = store.keys().find(|name| name.starts_with("index-")).expect("it is there");
-    let generation = u64::from_str_radix(&name["index-".len()..], 16).expect("its number");
-    damage_in("fuzz_index", "index-", |bytes| {
+/// The newest index file.
+fn damage_in_index(target: &'static str, store: BTreeMap<String, Vec<u8>>, files: usize) {
+    let names: Vec<&String> = store.keys().filter(|name| name.starts_with("index-")).collect();
+    assert_eq!(names.len(), files);
+    let newest = names[files - 1]["index-".len()..].to_owned();
+    let number = u64::from_str_radix(&newest, 16).expect("its number");
+    damage_in_file(target, store, "index-", |bytes| {
         bytes.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
         for (page, bytes) in (0..).zip(bytes.as_chunks_mut::<PAGE_BYTES>().0) {
-            let seed = generation.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(page);
+            let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(page);
             let check = xxh3_64_with_seed(&bytes[8..], seed);
             bytes[..8].copy_from_slice(&check.to_le_bytes());
         }
     });
+}
+
+#[test]
+fn fuzz_index() {
+    damage_in_index("fuzz_index", files(7), 1);
+}
+
+#[test]
+fn fuzz_index_delta() {
+    damage_in_index("fuzz_index_delta", stored(60, &[5, 1]), 3);
 }
 
 #[test]

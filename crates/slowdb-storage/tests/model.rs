@@ -4,6 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
+use common::chain::Met;
 use common::{Model, Rng, check, open, write};
 use slowdb_disk::{Disk, RealDisk, SimDisk};
 use slowdb_storage::Store;
@@ -59,6 +60,57 @@ fn seeds(count: u64) -> Vec<u64> {
         Ok(seed) => vec![seed.parse().expect("SLOWDB_SEED is a number")],
         Err(_) => (0..count).collect(),
     }
+}
+
+/// Many checkpoints of a store, each of a few writes, with snapshots across them, reopened now and then.
+fn run_levels(seed: u64, met: &mut Met) {
+    let context = format!("SLOWDB_SEED={seed} cargo test -p slowdb-storage --test model");
+    let (rng, sim) = (&mut Rng(seed), SimDisk::new());
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let mut store = open(&disk);
+    let mut model = Model::default();
+    (0..600).for_each(|_| write(&mut store, &mut model, rng, 400));
+    let mut durable = Model::default();
+    for step in 0..120 {
+        let few = [3, 3, 3, 30, 90][rng.below(5) as usize];
+        let snapshot = store.snapshot().unwrap();
+        let shown = model.records.clone();
+        (0..rng.below(few)).for_each(|_| write(&mut store, &mut model, rng, 400));
+        match rng.below(12) {
+            0 => drop(store.begin_checkpoint(b"given up").unwrap()),
+            1 => slow_checkpoint(&mut store, &mut model, &mut durable, rng, 400),
+            2 => drop(store.compact(20_000).unwrap()),
+            _ => {
+                model.mark = vec![step];
+                store.checkpoint(&model.mark).unwrap();
+                durable = model.clone();
+                met.look(&sim);
+            }
+        }
+        let mut seen = std::collections::BTreeMap::new();
+        let end = snapshot.read(0, |r| seen.insert(r.id.to_vec(), r.to_record()).is_none());
+        assert!(end == Ok(None) && seen == shown, "{context}: a snapshot");
+        drop(snapshot);
+        if rng.below(6) == 0 {
+            check(&store, &model, &context);
+        }
+        if rng.below(9) == 0 {
+            drop(store);
+            store = open(&disk);
+            model = durable.clone();
+            check(&store, &model, &context);
+        }
+    }
+}
+
+#[test]
+fn a_store_whose_index_is_many_files_does_what_the_model_does() {
+    let mut met = Met::default();
+    for seed in seeds(30) {
+        run_levels(seed, &mut met);
+    }
+    let all = met.bases > 30 && met.merges > 100 && met.most >= 4 && met.stale > 1000;
+    assert!(all || std::env::var("SLOWDB_SEED").is_ok(), "{met:?}");
 }
 
 #[test]

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::error::{Corruption, ReadError};
 use crate::layout::Geometry;
 use crate::reader::{Reader, ShortSnapshot};
-use crate::shared::bit;
 use crate::types::{RecordRef, Version};
 use kernel::{Kernels, QUERIES, ROWS, prefetch};
 use top::Top;

@@ -1,6 +1,7 @@
 //! What the tests share: a random source, a model of a store, and their comparison.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part")]
 
+pub(crate) mod chain;
 pub(crate) mod faults;
 
 use std::collections::BTreeMap;
