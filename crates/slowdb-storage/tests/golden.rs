@@ -126,7 +126,11 @@ fn vector_and_heap() {
 fn index() {
     let (disk, _) = stored();
     let index = file(&disk, INDEX);
-    assert_eq!(block("hex index head"), hex(&index[..48]));
+    assert_eq!(block("hex index head"), hex(&index[..80]));
+    let at = layout("IndexHead");
+    let head = |field: &str| word(&index, 8 + at[field] * 8);
+    assert_eq!(["format", "number", "table_pages", "slots"].map(head), [3, 1, 1, 1]);
+    assert!(at[""] == 9 && ["below", "puts", "died", "slots_below"].map(head) == [0; 4]);
     let number = 1_u64;
     for page in 0..4 {
         let bytes = &index[page * PAGE..][..PAGE];
@@ -145,10 +149,49 @@ fn index() {
     assert_eq!(block("hex index entry"), hex(&index[at..at + 8]));
     let (copy, other) = index[2 * PAGE..].split_at(PAGE);
     assert!(copy[8..] == other[8..], "the bitmap is there twice");
-    let rest = [&index[48..PAGE], &index[PAGE + 8..at], &index[at + 8..2 * PAGE], &copy[16..]];
+    let rest = [&index[80..PAGE], &index[PAGE + 8..at], &index[at + 8..2 * PAGE], &copy[16..]];
     assert!(rest.into_iter().all(is_zero), "nothing else is in the index");
     assert_eq!(block("hex index bitmap"), hex(&index[2 * PAGE..][..16]));
     assert_eq!(word(&index, 2 * PAGE + 8), 1, "slot 0 lives");
+}
+
+/// As in the document: five records, of which one is put again.
+#[test]
+fn delta() {
+    let disk = SimDisk::new();
+    let mut options = Options::new(VECTOR.len());
+    options.hash_seed = HASH_SEED;
+    let mut store = Store::open(Arc::new(disk.clone()), "s", options).unwrap();
+    for id in [b"a", b"b", b"c", b"d", b"e"] {
+        store.put(id, (&VECTOR).into(), PAYLOAD, Version(VERSION)).unwrap();
+    }
+    store.checkpoint(MARK).unwrap();
+    store.put(ID, (&VECTOR).into(), PAYLOAD, Version(VERSION)).unwrap();
+    store.checkpoint(MARK).unwrap();
+    assert_eq!(disk.list("s").unwrap()[1..3], [INDEX, "index-0000000000000002"]);
+    let delta = file(&disk, "index-0000000000000002");
+    assert_eq!(delta.len(), 5 * PAGE);
+    assert_eq!(block("hex delta heads"), hex(&delta[..80]) + "\n" + &hex(&delta[PAGE..PAGE + 80]));
+    assert!(delta[8..PAGE] == delta[PAGE + 8..2 * PAGE], "the head is there twice");
+    for (page, bytes) in (0..).zip(delta.chunks(PAGE)) {
+        let seed = 2_u64.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(page);
+        assert_eq!(word(bytes, 0), xxh3_64_with_seed(&bytes[8..], seed), "page {page}");
+    }
+    let at = layout("IndexHead");
+    let head = |field: &str| word(&delta, 8 + at[field] * 8);
+    assert_eq!(["format", "number", "table_pages", "slots"].map(head), [3, 2, 1, 6]);
+    assert_eq!(["below", "puts", "died", "slots_below"].map(head), [1, 1, 1, 5]);
+    let fingerprint = (xxh3_64_with_seed(ID, HASH_SEED) >> 32) as u32;
+    let place = (fingerprint.wrapping_mul(0x9e37_79b1) >> 16) as usize % 511;
+    let at = 2 * PAGE + 8 + place * 8;
+    assert_eq!(word(&delta, at), u64::from(fingerprint) << 32 | 6, "slot 5");
+    assert_eq!(block("text delta entry"), format!("byte {at} of the file: {}", hex(&delta[at..at + 8])));
+    assert_eq!(block("hex delta lists"), hex(&delta[3 * PAGE..][..16]));
+    assert_eq!(word(&delta, 3 * PAGE + 8), 5, "slot 5 was put, then slot 0 died");
+    assert!(delta[3 * PAGE + 8..4 * PAGE] == delta[4 * PAGE + 8..], "the lists are there twice");
+    let (before, after) = (&delta[2 * PAGE + 8..at], &delta[at + 8..3 * PAGE]);
+    let rest = [&delta[80..PAGE], before, after, &delta[3 * PAGE + 16..4 * PAGE]];
+    assert!(rest.into_iter().all(is_zero), "nothing else is in the delta");
 }
 
 #[test]
