@@ -5,10 +5,11 @@ mod common;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
+use common::chain::chain;
 use common::faults::{FaultyDisk, Op};
-use common::{Model, Rng, check, options, write};
-use slowdb_disk::Disk;
-use slowdb_storage::{CheckpointError, Store};
+use common::{DIMENSION, Model, Rng, check, options, write};
+use slowdb_disk::{Disk, SimDisk};
+use slowdb_storage::{CheckpointError, Store, Version};
 
 struct World {
     disk: FaultyDisk,
@@ -142,4 +143,32 @@ fn a_checkpoint_whose_publishing_failed_keeps_its_index() {
     let store = Store::open(Arc::new(world.disk.clone()), "s", options()).unwrap();
     world.model.mark = b"second".to_vec();
     check(&store, &world.model, "its name is there, and durable now");
+}
+
+/// A new base became durable and was never finished, and the next checkpoint is a delta above the files before it.
+#[test]
+fn a_checkpoint_above_the_files_that_readers_have_finds_them_there() {
+    let disk = SimDisk::new();
+    let open = |disk: SimDisk| Store::open(Arc::new(disk), "s", options()).unwrap();
+    let mut store = open(disk.clone());
+    let put = |store: &mut Store, n: u32| {
+        let vector = vec![n as f32; DIMENSION];
+        store.put(format!("id {n}").as_bytes(), (&vector).into(), b"", Version::default()).unwrap();
+    };
+    (0..40).for_each(|n| put(&mut store, n));
+    store.checkpoint(b"base").unwrap();
+    (0..2).for_each(|n| put(&mut store, n));
+    store.checkpoint(b"delta").unwrap();
+    assert_eq!(chain(&disk).len(), 2);
+    (40..140).for_each(|n| put(&mut store, n));
+    drop(store.begin_checkpoint(b"durable").unwrap().run().unwrap());
+    assert_eq!(chain(&disk).len(), 1, "a base");
+    (40..140).for_each(|n| assert!(store.delete(format!("id {n}").as_bytes()).unwrap().is_some()));
+    put(&mut store, 2);
+    store.checkpoint(b"last").unwrap();
+    assert!(chain(&disk).len() > 1, "a delta");
+    drop(store);
+    let store = open(disk);
+    let found = (0..140).filter(|n| store.reader().get(format!("id {n}").as_bytes()).unwrap().is_some());
+    assert_eq!((found.count(), store.len(), store.mark()), (40, 40, &b"last"[..]));
 }
