@@ -407,7 +407,7 @@ fn lists_and_heads_of_deltas_that_fit_nothing_are_refused() {
     let last = file.puts.len() + file.died.len() - 1;
     for page in [3, 4] {
         change_file(&closed.disk, file.number, page, |words| {
-            assert!(file.died.len() == 2 && last % 2 == 0, "{file:?}");
+            assert!(file.died.len() == 2 && last.is_multiple_of(2), "{file:?}");
             words[last / 2] -= 1;
         });
     }
