@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use common::chain::Met;
 use common::{Model, Rng, check, options, write};
 use slowdb_disk::{Disk, SimDisk};
-use slowdb_storage::{CheckpointError, OpenError, Record, Store, Version, WriteError};
+use slowdb_storage::{CheckpointError, OpenError, Record, Snapshot, Store, Version, WriteError};
 
 /// What a store may hold after a crash.
 struct Expected {
@@ -21,6 +22,8 @@ struct Expected {
     /// What compactions did.
     moved: u64,
     returned: u64,
+    /// Slots that were used again beside snapshots that are kept.
+    reused: u64,
     /// The disk of this life, and what checkpoints made of the index.
     disk: SimDisk,
     met: Met,
@@ -34,6 +37,7 @@ impl Expected {
             now: Model::default(),
             moved: 0,
             returned: 0,
+            reused: 0,
             disk: SimDisk::new(),
             met: Met::default(),
         }
@@ -152,6 +156,88 @@ fn live_in_small_steps(
         store.finish_checkpoint(done)?;
         model.mark = store.mark().to_vec();
         expected.met.look(&expected.disk);
+    }
+    Ok(())
+}
+
+/// Snapshots that are kept, each with what it has to show.
+#[derive(Default)]
+struct Kept {
+    snapshots: Vec<(Snapshot, BTreeMap<Vec<u8>, Record>)>,
+    /// Slots that were used again beside them.
+    reused: u64,
+}
+
+impl Kept {
+    fn change(&mut self, store: &Store, model: &Model, rng: &mut Rng) {
+        if self.snapshots.len() > 2 || rng.below(3) == 0 && !self.snapshots.is_empty() {
+            self.snapshots.swap_remove(rng.below(self.snapshots.len() as u64) as usize);
+        }
+        self.snapshots.push((store.snapshot().expect("there are few"), model.records.clone()));
+    }
+
+    /// Writes, and looks at what is shown after it.
+    fn write(&mut self, store: &mut Store, model: &mut Model, rng: &mut Rng) {
+        let (slots, digest) = (store.slots_used(), store.digest());
+        (0..rng.below(12)).for_each(|_| {
+            let before = (store.slots_used(), store.digest());
+            write(store, model, rng, 30);
+            self.reused += u64::from(store.digest() != before.1 && store.slots_used() == before.0);
+        });
+        if (store.slots_used(), store.digest()) != (slots, digest) {
+            self.check();
+        }
+    }
+
+    fn check(&self) {
+        for (snapshot, records) in &self.snapshots {
+            let mut found = BTreeMap::new();
+            let end =
+                snapshot.read(0, |record| found.insert(record.id.to_vec(), record.to_record()).is_none());
+            assert_eq!(end, Ok(None), "a snapshot shows no id twice, and nothing damaged");
+            assert_eq!(found, *records, "a snapshot shows the records of its moment");
+        }
+    }
+}
+
+/// Likewise, with snapshots that are kept while slots are used again.
+fn live_beside_snapshots(
+    store: &mut Store,
+    expected: &mut Expected,
+    rng: &mut Rng,
+    steps: u64,
+) -> Result<(), CheckpointError> {
+    let mut kept = Kept::default();
+    let lived = live_with(&mut kept, store, expected, rng, steps * 2);
+    // Also if the disk has failed: what is in memory is what it was.
+    kept.check();
+    expected.reused += kept.reused;
+    lived
+}
+
+fn live_with(
+    kept: &mut Kept,
+    store: &mut Store,
+    expected: &mut Expected,
+    rng: &mut Rng,
+    steps: u64,
+) -> Result<(), CheckpointError> {
+    let model = &mut expected.now;
+    for _ in 0..steps {
+        kept.change(store, model, rng);
+        kept.write(store, model, rng);
+        model.mark = rng.next().to_le_bytes().to_vec();
+        expected.attempted = Some(model.clone());
+        let job = store.begin_checkpoint(&model.mark)?;
+        let checkpointed = model.clone();
+        kept.write(store, model, rng);
+        let done = job.run()?;
+        expected.acknowledged = checkpointed;
+        expected.attempted = None;
+        kept.write(store, model, rng);
+        store.finish_checkpoint(done)?;
+        model.mark = store.mark().to_vec();
+        kept.write(store, model, rng);
     }
     Ok(())
 }
@@ -299,8 +385,23 @@ fn a_crash_at_any_sync_between_compactions_loses_nothing() {
 }
 
 #[test]
+fn a_crash_at_any_sync_beside_snapshots_loses_nothing_and_they_show_their_moments() {
+    for seed in seeds(30) {
+        let mut store = open(&SimDisk::new(), false).unwrap();
+        let mut expected = Expected::nothing();
+        live_beside_snapshots(&mut store, &mut expected, &mut Rng(seed), 3).unwrap();
+        assert!(expected.reused > 20, "seed {seed}: {} slots were used again", expected.reused);
+        let mut k = 0;
+        while sweep(live_beside_snapshots, seed, k, false) {
+            k += 1;
+        }
+        assert!(k > 30, "seed {seed}: only {k} syncs were tried");
+    }
+}
+
+#[test]
 fn reusing_slots_too_early_is_caught_by_the_sweeps() {
-    for live in [live as Life, live_in_much_space, live_in_small_steps] {
+    for live in [live as Life, live_in_much_space, live_in_small_steps, live_beside_snapshots] {
         let caught =
             |seed| (0..60).any(|k| catch_unwind(AssertUnwindSafe(|| sweep(live, seed, k, true))).is_err());
         assert!((0..5).any(caught), "the planted bug went unnoticed");
@@ -346,7 +447,8 @@ fn after_a_failed_sync_the_store_refuses_writes_and_goes_on_reading() {
 
 #[test]
 fn a_failed_sync_anywhere_leaves_the_last_checkpoint_or_the_one_under_way() {
-    for (live, count, least) in [(live as Life, 30, 15), (live_in_much_space, 6, 40)] {
+    let lives = [(live as Life, 30, 15), (live_in_much_space, 6, 40), (live_beside_snapshots, 10, 30)];
+    for (live, count, least) in lives {
         for seed in seeds(count) {
             let mut k = 0;
             while failing(live, seed, k) {
