@@ -6,11 +6,12 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use slowdb_disk::{Disk, DiskFile, Mapping};
 
+use crate::atomics::{AtomicU64, pause};
 use crate::error::{Corruption, OpenError};
 use crate::layout::Geometry;
 use crate::manifest::{Manifest, in_dir};
@@ -33,6 +34,7 @@ impl Span {
     /// # Safety
     /// Nobody writes these bytes as long as the slice lives.
     pub(crate) unsafe fn bytes(&self, at: usize, len: usize) -> &[u8] {
+        pause();
         // SAFETY: `ptr` checks the range, the mapping lives as long as `self`, and the caller promises that
         // there is no writer.
         unsafe { std::slice::from_raw_parts(self.ptr(at, len), len) }
@@ -41,6 +43,7 @@ impl Span {
     /// # Safety
     /// Nobody else reads or writes these bytes now.
     pub(crate) unsafe fn write(&self, at: usize, bytes: &[u8]) {
+        pause();
         // SAFETY: `ptr` checks the range; the caller promises that it is his alone. `bytes` may not overlap
         // it, since shared slices of it cannot exist while it is written.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.ptr(at, bytes.len()), bytes.len()) }
@@ -217,6 +220,9 @@ impl Life {
     }
 }
 
+/// Bits that nothing but the time that a read takes depends on.
+type Hint = std::sync::atomic::AtomicU64;
+
 /// Slots that are stored side by side.
 pub(crate) struct Extent {
     pub(crate) vectors: Span,
@@ -225,7 +231,7 @@ pub(crate) struct Extent {
     pub(crate) lives: OnceLock<Box<[Life]>>,
     /// A bit for each slot whose bytes were compared with the record's hash since the store was opened, or
     /// written since.
-    verified: Box<[AtomicU64]>,
+    verified: Box<[Hint]>,
     /// Whether everything visible was, once; what is written later is good by itself.
     all_verified: AtomicBool,
     /// Whether something that was good has been found damaged since: each slot is looked at by itself then.
@@ -234,7 +240,7 @@ pub(crate) struct Extent {
 
 impl Extent {
     pub(crate) fn new(vectors: Span, metas: Span, slots: usize) -> Self {
-        let verified = (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let verified = (0..slots.div_ceil(64)).map(|_| Hint::new(0)).collect();
         let (all_verified, any_forgotten) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { vectors, metas, lives: OnceLock::new(), verified, all_verified, any_forgotten }
     }

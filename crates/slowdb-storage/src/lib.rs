@@ -10,6 +10,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("vectors are mapped as little-endian numbers");
 
+mod atomics;
 mod bitmap;
 mod checkpoint;
 mod compact;
@@ -34,6 +35,10 @@ mod snapshot;
 mod store;
 mod types;
 mod verify;
+
+#[cfg(feature = "model")]
+#[doc(hidden)]
+pub use readers::CANARY_IGNORE_READS;
 
 pub use checkpoint::{CheckpointDone, CheckpointJob};
 pub use compact::Compaction;

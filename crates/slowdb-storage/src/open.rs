@@ -1,12 +1,12 @@
 //! Opening a store: everything is looked at before anything is changed, so that a store that is refused
 //! stays as it is.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use slowdb_disk::{Disk, DiskFile};
 
+use crate::atomics::AtomicU64;
 use crate::bitmap::Bitmap;
 use crate::checkpoint::IndexFiles;
 use crate::directory::{Presence, clear_remains, presence};

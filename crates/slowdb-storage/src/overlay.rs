@@ -5,8 +5,9 @@
 //! full; an entry whose slot is dead says that the id was deleted. Entries are added and replaced, never
 //! taken out: the table is thrown away as a whole.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use crate::atomics::AtomicU64;
 use crate::entry::Entry;
 
 /// The smallest table. Stores by the thousand start with it.

@@ -14,12 +14,13 @@
 //! - `sequence` is raised, by the writer only, after everything that the operation changed.
 #![expect(unsafe_code, reason = "lends records out of mapped files")]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use slowdb_disk::DiskFile;
 
+use crate::atomics::AtomicU64;
 use crate::bitmap::Bitmap;
 use crate::error::Corruption;
 use crate::files::{AppendList, Extent, Life, Span};
