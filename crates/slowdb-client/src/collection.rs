@@ -2,6 +2,7 @@
 
 use crate::bulk::{BulkOptions, BulkReport, BulkWriter};
 use crate::client::Inner;
+use crate::compare::{self, CompareOptions, Comparison};
 use crate::count::{self, CountOptions, Counted};
 use crate::deadline::Deadline;
 use crate::error::ClientError;
@@ -414,6 +415,29 @@ impl Collection {
                 outcome => return outcome,
             }
         }
+    }
+
+    /// Whether all replicas of a shard hold the same records; and if not, which those are. Replicas that do not answer are
+    /// named in the result.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::BadInput`] if there is no such shard.
+    pub async fn compare(&self, shard: u32, options: &CompareOptions) -> Result<Comparison, ClientError> {
+        let deadline = self.deadline(options.timeout);
+        loop {
+            match compare::compare(self, self.shape().await?, shard, options, deadline).await {
+                Err(ClientError::Replaced { .. }) if !deadline.is_over() => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// How many shards it has.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownCollection`].
+    pub async fn num_shards(&self) -> Result<u32, ClientError> {
+        Ok(self.shape().await?.num_shards)
     }
 
     /// All records, page by page.

@@ -201,6 +201,11 @@ impl AtLeader<'_> {
         })
     }
 
+    /// The shard's group, and the nodes that have a replica of it, learners among them.
+    pub(crate) fn group_and_replicas(&self) -> Result<(u64, Vec<String>), ClientError> {
+        self.place().map(|place| (place.group, place.replicas))
+    }
+
     fn no_such_shard(&self) -> ClientError {
         let (name, shards) = (self.collection, self.shape.num_shards);
         let last = shards.saturating_sub(1);

@@ -572,6 +572,8 @@ pub(crate) fn unexpected(what: &str, reply: &Reply) -> String {
         Reply::Hits { .. } => "hits",
         Reply::Page { .. } => "a page of records",
         Reply::Counted { .. } => "a count",
+        Reply::Ranges { .. } => "digests of ranges",
+        Reply::Hashes { .. } => "hashes of records",
         Reply::Conflicts(_) => "conflicts",
         Reply::Status(_) => "a status",
         Reply::Joined(_) => "the reply to a node that joins",

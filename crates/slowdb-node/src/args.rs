@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Scan(ScanArgs),
     /// Say how many records there are
     Count(CountArgs),
+    /// Say whether all replicas hold the same records, and which they do not
+    Compare(CompareArgs),
     /// Show what became of writes at 'one' that a failover overtook, and resolve what lost
     Conflicts(ConflictsArgs),
     /// Show nodes, shards, leaders, positions and digests, and what is being moved
@@ -256,6 +258,26 @@ pub(crate) struct CountArgs {
     pub(crate) min_coverage: f64,
     #[command(flatten)]
     pub(crate) on: CollectionArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Replicas compare their digests all the time; 'status' warns when they differ. This looks for the records: it asks every
+replica for digests of 4,096 ranges of ids, and of those that differ for the hashes of the records. What it reports is
+proven: writes that one replica has applied and another has not yet are told apart, and ids that are written to all
+the time are named as undecided. If all records are equal and 'status' warns all the same, the difference is in what a
+shard keeps beside them: what it remembers of writes, deletes and conflicts.
+
+Ends with 1 if anything differs, or is not known since a replica did not answer.")]
+pub(crate) struct CompareArgs {
+    /// Only this shard [default: all]
+    #[arg(long)]
+    pub(crate) shard: Option<u32>,
+    /// Records to name for each shard at most
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) on: crate::conflicts::OnArgs,
 }
 
 /// What must hold for a write to change anything.

@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use slowdb_client::{Collection, Conflict, ConflictName, Loser, WriteOptions};
 
-/// The collection whose conflicts are meant.
+/// The collection that is meant.
 #[derive(Debug, Args)]
 pub(crate) struct OnArgs {
     #[command(flatten)]
@@ -21,7 +21,7 @@ pub(crate) struct OnArgs {
 }
 
 impl OnArgs {
-    async fn open(&self) -> Result<Collection, Failure> {
+    pub(crate) async fn open(&self) -> Result<Collection, Failure> {
         Ok(client(&self.connect).await?.collection(&self.collection))
     }
 }

@@ -7,6 +7,7 @@
 mod args;
 mod bar;
 mod certs;
+mod compare;
 mod config;
 mod conflicts;
 mod connect;
@@ -62,6 +63,7 @@ async fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Search(args) => search::run(args, output).await,
         Command::Scan(args) => scan::run(args, output).await,
         Command::Count(args) => count::run(args, output).await,
+        Command::Compare(args) => compare::run(args, output).await,
         Command::Conflicts(args) => conflicts::run(args, output).await,
         Command::Status(args) => status::run(args, output).await,
         Command::Nodes(args) => operate::nodes(args, output).await,

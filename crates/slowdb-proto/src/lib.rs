@@ -27,9 +27,10 @@ pub use error::{Code, ErrorReply};
 pub use map::{ClusterMap, CollectionInfo, NodeInfo, ReplicaInfo, ShardInfo};
 pub use ops::{Condition, Op, Ops, OpsBuilder, OpsError};
 pub use request::{
-    ClientId, ClusterId, Consistency, CountRequest, Freshness, GetRequest, GroupPosition, Hit, Metric,
-    MissingShard, NameError, PageRecord, ReadLevel, RecordInfo, Reply, Request, RequestKind, ScanRequest,
-    SearchRequest, ShardPosition, SiblingInfo, Unmet, WriteLevel, WriteReply, WriteRequest, check_name,
+    ClientId, ClusterId, Consistency, CountRequest, Freshness, GetRequest, GroupPosition, HashesRequest, Hit,
+    Metric, MissingShard, NameError, PageRecord, RangeDigest, ReadLevel, RecordHash, RecordInfo, Reply,
+    Request, RequestKind, ScanRequest, SearchRequest, ShardPosition, SiblingInfo, Unmet, WriteLevel,
+    WriteReply, WriteRequest, check_name,
 };
 pub use settings::{CollectionSettings, ConflictPolicy, SettingsChange};
 pub use slowdb_position::{Position, VersionVector};

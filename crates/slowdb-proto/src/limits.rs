@@ -27,6 +27,8 @@ pub const SEARCH_QUERIES_MAX: usize = 1_024;
 pub const SEARCH_K_MAX: usize = 10_000;
 /// Most records in one page of a scan.
 pub const SCAN_RECORDS_MAX: usize = 10_000;
+/// Most records whose hashes are in one reply.
+pub const HASHES_MAX: usize = 20_000;
 /// Most entries of a conflict log in one page.
 pub const CONFLICT_PAGE_MAX: usize = 1_000;
 /// Largest rkyv part of a frame, in bytes.

@@ -227,6 +227,8 @@ pub enum RequestKind {
     Conflicts(ConflictsRequest),
     /// Count the records of one shard.
     Count(CountRequest),
+    /// Digests and hashes of the records of one shard, to be compared with another replica's.
+    Hashes(HashesRequest),
 }
 
 /// How fresh what is read has to be.
@@ -346,6 +348,21 @@ pub struct CountRequest {
     pub prefix: String,
 }
 
+/// What a replica holds of a shard, by its hashes.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct HashesRequest {
+    /// Collection by name.
+    pub collection: String,
+    /// Group of its first shard, by the caller's map: it tells collections of one name apart.
+    pub first_group: u64,
+    /// Shard by number.
+    pub shard: u32,
+    /// How fresh they have to be.
+    pub fresh: Freshness,
+    /// The ranges of ids, by number, whose records are wanted; empty: the digests of all ranges.
+    pub ranges: Vec<u16>,
+}
+
 /// A reply.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub enum Reply {
@@ -403,6 +420,20 @@ pub enum Reply {
         at: ShardPosition,
         /// How many there are.
         records: u64,
+    },
+    /// To `Hashes` without ranges.
+    Ranges {
+        /// How far the shard was applied at least when it was looked at.
+        at: ShardPosition,
+        /// What is in each range.
+        ranges: Vec<RangeDigest>,
+    },
+    /// To `Hashes` with ranges.
+    Hashes {
+        /// How far the shard was applied at least when it was looked at.
+        at: ShardPosition,
+        /// The records in those ranges, in the order of their ids.
+        records: Vec<RecordHash>,
     },
 }
 
@@ -496,6 +527,26 @@ pub struct PageRecord {
     pub position: Position,
     /// Bytes of its payload, wanted or not.
     pub payload_bytes: u32,
+}
+
+/// What is in a range of ids.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeDigest {
+    /// How many records.
+    pub records: u64,
+    /// The sum of their hashes, modulo 2^128, little endian.
+    pub digest: [u8; 16],
+}
+
+/// A record, by its hash.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RecordHash {
+    /// Its id.
+    pub id: String,
+    /// Position of the write that made it.
+    pub position: Position,
+    /// Hash of id, position, vector and payload, little endian.
+    pub hash: [u8; 16],
 }
 
 /// Why a name cannot be used.

@@ -5,12 +5,13 @@ use slowdb_proto::limits::META_BYTES_MAX;
 use slowdb_proto::{
     Admin, AdminReply, AdminRequest, Became, ClientId, ClusterId, ClusterMap, ClusterView, Code,
     CollectionInfo, CollectionSettings, ConflictEntry, ConflictPage, ConflictsRequest, CountRequest,
-    DecodeError, ErrorReply, Explain, Freshness, GetRequest, GroupKind, GroupPosition, GroupStatus, Hit,
-    JoinReply, JoinRequest, LateStatus, LogStatus, Loser, Meant, Metric, MissingShard, MoveView, NodeInfo,
-    NodeState, NodeStatus, NodeView, PageRecord, PeerStatus, PlannedMove, Position, ReadLevel, RecordInfo,
-    ReplicaInfo, ReplicaView, Reply, Request, RequestKind, Role, ScanRequest, ScrubStatus, SearchRequest,
-    SettingsChange, ShardInfo, ShardPosition, SiblingInfo, SpaceStatus, Standing, Unmet, Wanted, WriteLevel,
-    WriteReply, WriteRequest, check_name, decode_reply, decode_request, encode_reply, encode_request,
+    DecodeError, ErrorReply, Explain, Freshness, GetRequest, GroupKind, GroupPosition, GroupStatus,
+    HashesRequest, Hit, JoinReply, JoinRequest, LateStatus, LogStatus, Loser, Meant, Metric, MissingShard,
+    MoveView, NodeInfo, NodeState, NodeStatus, NodeView, PageRecord, PeerStatus, PlannedMove, Position,
+    RangeDigest, ReadLevel, RecordHash, RecordInfo, ReplicaInfo, ReplicaView, Reply, Request, RequestKind,
+    Role, ScanRequest, ScrubStatus, SearchRequest, SettingsChange, ShardInfo, ShardPosition, SiblingInfo,
+    SpaceStatus, Standing, Unmet, Wanted, WriteLevel, WriteReply, WriteRequest, check_name, decode_reply,
+    decode_request, encode_reply, encode_request,
 };
 
 fn requests() -> Vec<Request> {
@@ -62,6 +63,13 @@ fn requests() -> Vec<Request> {
         fresh: fresh.clone(),
         prefix,
     };
+    let hashes = HashesRequest {
+        collection: collection.clone(),
+        first_group: 9,
+        shard: 1,
+        fresh: fresh.clone(),
+        ranges: vec![0, 4095],
+    };
     let metric = Some(Metric::InnerProduct);
     let join = JoinRequest {
         node: "n1".into(),
@@ -80,6 +88,7 @@ fn requests() -> Vec<Request> {
         RequestKind::Scan(scan),
         RequestKind::Conflicts(conflicts),
         RequestKind::Count(count),
+        RequestKind::Hashes(hashes),
         RequestKind::Cluster,
         RequestKind::Join(join),
         RequestKind::Explain(Explain::Shard { collection: "default".into(), shard: 3 }),
@@ -260,6 +269,11 @@ fn replies() -> Vec<Reply> {
         Reply::Hits { metric: Metric::L2, shards: shards.clone(), missing: vec![missing], results: hits },
         Reply::Status(Box::new(status)),
         Reply::Counted { at: shards[0], records: 7 },
+        Reply::Ranges { at: shards[0], ranges: vec![RangeDigest { records: 7, digest: [1; 16] }] },
+        Reply::Hashes {
+            at: shards[0],
+            records: vec![RecordHash { id: "a".into(), position, hash: [2; 16] }],
+        },
         Reply::Error(error),
     ]);
     all

@@ -294,6 +294,10 @@ impl Node {
                 let (at, reader) = one(shard, group)?;
                 ReadWork::Count { reader, at, prefix }
             }
+            ReadPlan::Hashes { shard, group, ranges } => {
+                let (at, reader) = one(shard, group)?;
+                ReadWork::Hashes { reader, at, ranges }
+            }
             ReadPlan::Conflicts { shard, group, from, limit, losers } => {
                 if let Some(error) = missing.remove(&shard) {
                     return Err(Box::new(error));

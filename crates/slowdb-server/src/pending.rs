@@ -37,6 +37,11 @@ pub(crate) enum ReadPlan {
         group: GroupId,
         prefix: String,
     },
+    Hashes {
+        shard: u32,
+        group: GroupId,
+        ranges: Vec<u16>,
+    },
     Conflicts {
         shard: u32,
         group: GroupId,
@@ -95,6 +100,7 @@ impl ReadPlan {
             ReadPlan::Get { shard, group, .. }
             | ReadPlan::Scan { shard, group, .. }
             | ReadPlan::Count { shard, group, .. }
+            | ReadPlan::Hashes { shard, group, .. }
             | ReadPlan::Conflicts { shard, group, .. } => {
                 vec![(*shard, *group)]
             }

@@ -1,12 +1,12 @@
 //! Executing reads: no decisions, just the stores. Runs on any thread.
 
 use bytes::Bytes;
-use slowdb_proto::limits::{BODY_BYTES_MAX, META_BYTES_MAX};
+use slowdb_proto::limits::{BODY_BYTES_MAX, HASHES_MAX, META_BYTES_MAX};
 use slowdb_proto::{
-    Code, ConflictPage, ErrorReply, Hit, Metric, MissingShard, PageRecord, Position, RecordInfo, Reply,
-    ShardPosition, SiblingInfo,
+    Code, ConflictPage, ErrorReply, Hit, Metric, MissingShard, PageRecord, Position, RangeDigest, RecordHash,
+    RecordInfo, Reply, ShardPosition, SiblingInfo,
 };
-use slowdb_storage::{Reader, RecordRef, SearchQuery};
+use slowdb_storage::{RANGES, Reader, RecordRef, SearchQuery};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,6 +54,15 @@ pub enum ReadWork {
         at: ShardPosition,
         /// What their ids begin with.
         prefix: String,
+    },
+    /// Hashes of records.
+    Hashes {
+        /// The shard's records.
+        reader: ShardReader,
+        /// The shard, and how far it is applied at least.
+        at: ShardPosition,
+        /// The ranges of ids whose records are wanted; empty: the digests of all.
+        ranges: Vec<u16>,
     },
     /// Entries of a conflict log, which are read already.
     Conflicts {
@@ -138,7 +147,7 @@ impl ReadWork {
             ReadWork::Get { ids, .. } => ids.len() <= 64,
             ReadWork::Count { prefix, .. } => prefix.is_empty(),
             ReadWork::Conflicts { .. } => true,
-            ReadWork::Scan { .. } | ReadWork::Search { .. } => false,
+            ReadWork::Scan { .. } | ReadWork::Hashes { .. } | ReadWork::Search { .. } => false,
         }
     }
 
@@ -148,6 +157,7 @@ impl ReadWork {
             ReadWork::Get { reader, at, ids, siblings } => get(&reader, at, &ids, &siblings),
             ReadWork::Scan { reader, at, page } => scan(&reader, at, &page),
             ReadWork::Count { reader, at, prefix } => count(&reader, at, &prefix),
+            ReadWork::Hashes { reader, at, ranges } => hashes(&reader, at, &ranges),
             ReadWork::Conflicts { page, losers } => Ok((Reply::Conflicts(Box::new(page)), body_of(losers))),
             ReadWork::Search { shards, missing, queries, dimension, k, metric } => {
                 search(&shards, missing, &queries, dimension, k, metric).map(|reply| (reply, Vec::new()))
@@ -266,6 +276,38 @@ fn count(reader: &ShardReader, at: ShardPosition, prefix: &str) -> Answer<(Reply
         }
     }
     Ok((Reply::Counted { at: reader.latest.seen(at), records }, Vec::new()))
+}
+
+fn hashes(reader: &ShardReader, at: ShardPosition, wanted: &[u16]) -> Answer<(Reply, Vec<Bytes>)> {
+    let snapshot = reader.records.snapshot();
+    if wanted.is_empty() {
+        let ranges = snapshot.range_digests().map_err(|error| corrupt(&error))?;
+        let digest = |range: &slowdb_storage::RangeDigest| RangeDigest {
+            records: range.records,
+            digest: range.digest.0.to_le_bytes(),
+        };
+        let ranges = ranges.iter().map(digest).collect();
+        return Ok((Reply::Ranges { at: reader.latest.seen(at), ranges }, Vec::new()));
+    }
+    let mut is_wanted = vec![false; RANGES];
+    wanted.iter().for_each(|range| is_wanted[usize::from(*range)] = true);
+    let mut records = Vec::new();
+    for record in snapshot.record_hashes(|range| is_wanted[range]) {
+        let record = record.map_err(|error| corrupt(&error))?;
+        if records.len() == HASHES_MAX {
+            let message = format!(
+                "the {} ranges asked for have more than {HASHES_MAX} records: ask for fewer at a time",
+                wanted.len()
+            );
+            return Err(Box::new(ErrorReply::new(Code::TooLarge, message)));
+        }
+        // Ids were checked to be UTF-8 when they were written.
+        let id = String::from_utf8_lossy(record.id).into_owned();
+        let position = position_of(record.version);
+        records.push(RecordHash { id, position, hash: record.hash.to_le_bytes() });
+    }
+    records.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    Ok((Reply::Hashes { at: reader.latest.seen(at), records }, Vec::new()))
 }
 
 struct ById<'a>(RecordRef<'a>);

@@ -16,12 +16,13 @@ use slowdb_proto::limits::{
 };
 use slowdb_proto::{
     ClusterMap, Code, CollectionInfo, ConflictsRequest, CountRequest, ErrorReply, Freshness, GetRequest,
-    Metric, Ops, OpsError, ReadLevel, Reply, Request, RequestKind, ScanRequest, SearchRequest, ShardInfo,
-    WriteLevel, WriteReply,
+    HashesRequest, Metric, Ops, OpsError, ReadLevel, Reply, Request, RequestKind, ScanRequest, SearchRequest,
+    ShardInfo, WriteLevel, WriteReply,
 };
 #[cfg(feature = "canary")]
 use slowdb_proto::{Position, Unmet};
 use slowdb_repl::{AckLevel, Event, Failure, GroupId, NodeId, Now, Proposal, Token};
+use slowdb_storage::RANGES;
 use std::sync::Arc;
 
 /// When to come back to an overloaded node, in milliseconds.
@@ -64,6 +65,7 @@ impl Node {
             RequestKind::Search(search) => self.search(id, &search, &body, deadline),
             RequestKind::Scan(scan) => self.scan(id, scan, deadline),
             RequestKind::Count(count) => self.count(id, count, deadline),
+            RequestKind::Hashes(hashes) => self.hashes(id, hashes, deadline),
             RequestKind::Conflicts(asked) => self.conflict_page(id, &asked, deadline),
         });
         if let Err(error) = taken {
@@ -317,6 +319,18 @@ impl Node {
         let level = read_level(&collection, &count.fresh)?;
         let plan = ReadPlan::Count { shard: count.shard, group, prefix: count.prefix };
         self.read(id, plan, level, &count.fresh, deadline)
+    }
+
+    fn hashes(&mut self, id: RequestId, hashes: HashesRequest, deadline: u64) -> Answer<()> {
+        let collection = self.collection(&hashes.collection, hashes.first_group)?;
+        let group = GroupId(self.shard_info(&collection, hashes.shard)?.group);
+        if let Some(range) = hashes.ranges.iter().find(|range| usize::from(**range) >= RANGES) {
+            let message = format!("there is no range {range}: ids are in ranges 0 to {}", RANGES - 1);
+            return Err(error(Code::BadRequest, message));
+        }
+        let level = read_level(&collection, &hashes.fresh)?;
+        let plan = ReadPlan::Hashes { shard: hashes.shard, group, ranges: hashes.ranges };
+        self.read(id, plan, level, &hashes.fresh, deadline)
     }
 
     fn conflict_page(&mut self, id: RequestId, asked: &ConflictsRequest, deadline: u64) -> Answer<()> {

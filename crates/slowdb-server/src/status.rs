@@ -90,7 +90,8 @@ impl Node {
             self.halted.iter().map(|(group, why)| format!("{group} is halted here: {why}")).collect();
         for (group, node, index) in self.differing.iter() {
             warnings.push(format!(
-                "{group}: the replica on node {node} had another digest than this one at entry {index}"
+                "{group}: the replica on node {node} had another digest than this one at entry {index}: \
+                 'compare' finds the records that differ"
             ));
         }
         for group in self.repl.quarantined_groups() {

@@ -5,8 +5,8 @@ mod common;
 use common::{Cluster, FIRST_GROUP, assert_error, bytes_of, founding, get, id_in, put, write};
 use slowdb_proto::limits::{BATCH_WRITES_MAX, GET_IDS_MAX, ID_BYTES_MAX, PAYLOAD_BYTES_MAX, SEARCH_K_MAX};
 use slowdb_proto::{
-    ClusterId, Code, ConflictsRequest, CountRequest, Freshness, GetRequest, Metric, OpsBuilder, ReadLevel,
-    Reply, Request, RequestKind, ScanRequest, SearchRequest, WriteLevel, WriteRequest,
+    ClusterId, Code, ConflictsRequest, CountRequest, Freshness, GetRequest, HashesRequest, Metric,
+    OpsBuilder, ReadLevel, Reply, Request, RequestKind, ScanRequest, SearchRequest, WriteLevel, WriteRequest,
 };
 
 const V: [f32; 4] = [1.0, 2.0, 3.0, 4.0];
@@ -290,6 +290,13 @@ fn requests_for_a_collection_of_the_same_name_that_is_gone_or_to_come_are_stale_
                 shard: 0,
                 fresh: fresh.clone(),
                 prefix: String::new(),
+            }),
+            RequestKind::Hashes(HashesRequest {
+                collection: collection.clone(),
+                first_group,
+                shard: 0,
+                fresh: fresh.clone(),
+                ranges: vec![],
             }),
             RequestKind::Scan(ScanRequest {
                 collection: collection.clone(),

@@ -59,7 +59,9 @@ fn two_stores_find_the_records_that_differ_and_no_others() {
     let (mut one, mut other) = (store(), store());
     let put = |store: &mut Store, n: u32, vector: f32| {
         let id = format!("record-{n}");
-        store.put(id.as_bytes(), (&vec![vector; common::DIMENSION]).into(), b"p", Version([1, 2, 3])).unwrap();
+        store
+            .put(id.as_bytes(), (&vec![vector; common::DIMENSION]).into(), b"p", Version([1, 2, 3]))
+            .unwrap();
     };
     // In another order, so in other slots.
     (0..5_000).for_each(|n| put(&mut one, n, n as f32));

@@ -333,6 +333,7 @@ pub(crate) fn first_group_of(kind: &RequestKind) -> Option<u64> {
         RequestKind::Search(it) => Some(it.first_group),
         RequestKind::Scan(it) => Some(it.first_group),
         RequestKind::Count(it) => Some(it.first_group),
+        RequestKind::Hashes(it) => Some(it.first_group),
         RequestKind::Conflicts(it) => Some(it.first_group),
         _ => None,
     }
