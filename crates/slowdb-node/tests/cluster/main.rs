@@ -2,6 +2,7 @@
 
 mod addresses;
 mod bad_input;
+mod compare;
 mod conditions;
 mod damage;
 mod deposed;
